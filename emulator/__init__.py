@@ -1,0 +1,1 @@
+"""The machine: RAM, vCPUs, clocks, devices, boot. The only package that imports Unicorn."""

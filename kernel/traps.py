@@ -1,0 +1,65 @@
+"""What a core reports when it stops running user code: the kernel's only input.
+
+Values, not callbacks: the machine runs a thread until one of these comes back. The closed set
+is `Trap`; `entry.handle_trap` matches it exhaustively.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(frozen=True, slots=True)
+class SystemCall:
+    """`int 0x30` was executed. EIP stands behind the instruction."""
+
+
+@dataclass(frozen=True, slots=True)
+class PageFault:
+    """A translation was refused. EIP stands on the faulting instruction.
+
+    `address`: linear byte address, 0 .. 2**32 - 1.
+    `present`: the page was mapped but the access was not allowed (a protection fault).
+    """
+
+    address: int
+    write: bool
+    fetch: bool
+    present: bool
+
+    @property
+    def error_code(self) -> int:
+        """The error code that x86 would push: P, W/R, U/S. Intel SDM vol. 3, 4.7."""
+        return self.present | self.write << 1 | 4
+
+
+@dataclass(frozen=True, slots=True)
+class CpuException:
+    """Any other exception, with the vector that x86 gives it.
+
+    EIP stands on the instruction for faults, behind it for traps (1 after a step, 3, 4).
+    A software interrupt whose gate user code may not use arrives as vector 13 with error code
+    `n << 3 | 2`, EIP on the instruction.
+    """
+
+    vector: int
+    error_code: int
+
+
+@dataclass(frozen=True, slots=True)
+class DeadlineReached:
+    """The core's clock reached the deadline at an instruction boundary; nothing happened."""
+
+
+@dataclass(frozen=True, slots=True)
+class HostStop:
+    """The person at the keyboard asked to stop; state is at an instruction boundary."""
+
+
+Trap = SystemCall | PageFault | CpuException | DeadlineReached | HostStop
+
+# One object each for the traps that carry nothing: no allocation on the hot path.
+SYSTEM_CALL: Final = SystemCall()
+DEADLINE_REACHED: Final = DeadlineReached()
+HOST_STOP: Final = HostStop()

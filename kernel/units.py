@@ -1,0 +1,36 @@
+"""Units that cross modules, and the page arithmetic between them."""
+
+from __future__ import annotations
+
+from typing import Final, NewType
+
+VAddr = NewType("VAddr", int)
+"""A linear byte address in some address space."""
+PAddr = NewType("PAddr", int)
+"""A byte address in guest RAM."""
+Pfn = NewType("Pfn", int)
+"""A physical page frame number: PAddr >> PAGE_SHIFT."""
+Cycles = NewType("Cycles", int)
+"""Time on one core's clock."""
+
+PAGE_SHIFT: Final = 12
+PAGE_BYTES: Final = 1 << PAGE_SHIFT
+SUPERPAGE_SHIFT: Final = 22
+SUPERPAGE_BYTES: Final = 1 << SUPERPAGE_SHIFT
+WORD_BYTES: Final = 4
+ADDRESS_LIMIT: Final = 1 << 32
+
+
+def page_floor(address: int) -> int:
+    """The start of the 4 KiB page that holds `address`."""
+    return address & ~(PAGE_BYTES - 1)
+
+
+def page_ceil(address: int) -> int:
+    """The first page boundary at or above `address`."""
+    return (address + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1)
+
+
+def pages_for(size_bytes: int) -> int:
+    """How many 4 KiB pages hold `size_bytes` bytes."""
+    return (size_bytes + PAGE_BYTES - 1) >> PAGE_SHIFT

@@ -1,0 +1,1 @@
+"""A laboratory for L4 microkernels on one laptop."""
