@@ -57,5 +57,5 @@ def _link_folders(root: Path) -> None:
     """A source distribution carries no links; a development install of one needs them."""
     for name in LINKED_FOLDERS:
         link = root / "src/l4lab" / name
-        if not link.exists():
+        if not link.is_symlink() and not link.exists():
             link.symlink_to(Path("../..") / name, target_is_directory=True)

@@ -162,6 +162,8 @@ def shim_artefact(root: Path, host: Host) -> Artefact:
     """The vCPU shim. It names the engine by its library name only: whoever loads it has unicorn loaded."""
     folder = root / "emulator"
     sources = sorted(folder.glob("*.c"))
+    if not sources:
+        raise BuildError(f"{folder}: no C files, expected those of the shim")
     rpaths: tuple[str, ...] = ("-Wl,-rpath,$ORIGIN/../../unicorn/lib",)
     if host.shim_name.endswith(".dylib"):
         rpaths = ("-Wl,-rpath,@loader_path/../../unicorn/lib", "-Wl,-install_name,@rpath/vcpu.dylib")
