@@ -52,23 +52,44 @@ def listed(names: Iterable[str]) -> str:
     return ", ".join(sorted(names)) or "none"
 
 
-def bundled_names(folder: Path, suffix: str) -> tuple[str, ...]:
-    """Stems of the files in `folder` that end in `suffix`, sorted; none if there is no such folder."""
-    return tuple(sorted(path.stem for path in folder.glob(f"*{suffix}") if path.is_file()))
+def bundled_names(folder: Path, suffix: str = "") -> tuple[str, ...]:
+    """Names of the files in `folder` that end in `suffix`, without it, sorted; none if it is not there."""
+    return tuple(sorted(p.name.removesuffix(suffix) for p in folder.glob(f"*{suffix}") if p.is_file()))
+
+
+def find_bundled(name_or_path: str, folder: Path, base: Path, what: str, error: type[OperatorError]) -> Path:
+    """The TOML file that an operator means: a path, or the name of a bundled one in `folder`.
+
+    A word with a separator or the ending `.toml` is a path, relative to `base`; any other is a
+    name. `what` says what the bundled ones are. Raises `error`, which lists them.
+    """
+    if is_path(name_or_path):
+        path = base / name_or_path
+        open_regular(path, error)[0].close()  # says what is wrong with it
+        return path
+    names = bundled_names(folder, ".toml")
+    if name_or_path in names:
+        return folder / f"{name_or_path}.toml"
+    found = f'found no {what} "{printable(name_or_path)}"{did_you_mean(name_or_path, names)}'
+    raise error(f"{found}, expected the path of one (as in ./NAME.toml) or a bundled one: {listed(names)}")
 
 
 def is_path(name_or_path: str) -> bool:
-    """Whether an operator's word must be a path, and cannot be the name of something bundled."""
-    separators = {os.sep, "/", os.altsep} - {None}
-    return name_or_path.endswith(".toml") or any(s in name_or_path for s in separators if s)
+    """Whether an operator's word is a path and cannot be the name of something bundled."""
+    return name_or_path.endswith(".toml") or "/" in name_or_path or os.sep in name_or_path
 
 
-def is_file(path: Path) -> bool:
-    """Whether `path` is a regular file that can be looked at; impossible names count as no."""
+def why_no_file(path: Path) -> str | None:
+    """What stands where a regular file should, in words for a message; None if one does."""
     try:
-        return stat.S_ISREG(path.stat().st_mode)
-    except (OSError, ValueError):  # ValueError: a NUL or a lone surrogate in the name
-        return False
+        mode = path.stat().st_mode
+    except OSError as problem:
+        return _why(problem)
+    except ValueError:  # a NUL or a lone surrogate
+        return "a name that no file can have"
+    if stat.S_ISREG(mode):
+        return None
+    return next((kind for test, kind in _KINDS if test(mode)), "something else")
 
 
 def open_regular(path: Path, error: type[OperatorError]) -> tuple[BinaryIO, int]:
@@ -77,17 +98,15 @@ def open_regular(path: Path, error: type[OperatorError]) -> tuple[BinaryIO, int]
     Looks before it opens: opening a pipe would wait for a writer. Raises `error` for anything
     that is missing, no regular file, or not readable.
     """
-    try:
-        mode = path.stat().st_mode
-        if not stat.S_ISREG(mode):
-            kind = next((kind for test, kind in _KINDS if test(mode)), "something else")
-            raise error(f"{printable(path)}: found {kind}, expected a file")
-        stream = path.open("rb")
-    except OSError as problem:
-        raise error(f"{printable(path)}: {problem.strerror or problem}, expected a readable file") from None
-    except ValueError:
-        raise error(f"{printable(path)}: found a name that no file can have, expected a file") from None
-    return stream, os.fstat(stream.fileno()).st_size
+    obstacle = why_no_file(path)
+    if obstacle is None:
+        try:
+            stream = path.open("rb")
+        except OSError as problem:
+            obstacle = _why(problem)
+        else:
+            return stream, os.fstat(stream.fileno()).st_size
+    raise error(f"{printable(path)}: found {obstacle}, expected a readable file")
 
 
 def read_text(path: Path, limit_bytes: int, error: type[OperatorError]) -> str:
@@ -106,3 +125,12 @@ def read_text(path: Path, limit_bytes: int, error: type[OperatorError]) -> str:
         line = raw.count(b"\n", 0, problem.start) + 1
         found = f"byte 0x{raw[problem.start]:02x} in line {line}"
         raise error(f"{printable(path)}: found {found}, expected UTF-8 text") from None
+
+
+def _why(problem: OSError) -> str:
+    match problem:
+        case FileNotFoundError() | NotADirectoryError():
+            return "no such file"
+        case PermissionError():
+            return "a file without permission to read it"
+    return (problem.strerror or "an unreadable file").lower()

@@ -154,18 +154,18 @@ def test_the_last_program_header_may_end_with_the_file(program: Path) -> None:
 def test_missing_file(tmp_path: Path) -> None:
     with pytest.raises(ImageError) as caught:
         load_elf(tmp_path / "absent")
-    assert "No such file" in checked_line(caught.value, tmp_path / "absent")
+    assert "found no such file" in checked_line(caught.value, tmp_path / "absent")
 
 
 def test_directory(tmp_path: Path) -> None:
     with pytest.raises(ImageError) as caught:
         load_elf(tmp_path)
-    assert checked_line(caught.value, tmp_path) == "found a directory, expected a file"
+    assert checked_line(caught.value, tmp_path) == "found a directory, expected a readable file"
 
 
 def test_pipe_is_refused_without_waiting_for_a_writer(tmp_path: Path) -> None:
     os.mkfifo(tmp_path / "pipe")
-    with pytest.raises(ImageError, match="found a pipe, expected a file"):
+    with pytest.raises(ImageError, match="found a pipe, expected a readable file"):
         load_elf(tmp_path / "pipe")
 
 
@@ -179,7 +179,9 @@ def test_unreadable_file(program: Path, monkeypatch: pytest.MonkeyPatch) -> None
     monkeypatch.setattr(Path, "open", refuse)
     with pytest.raises(ImageError) as caught:
         load_elf(program)
-    assert checked_line(caught.value, program) == "Permission denied, expected a readable file"
+    assert checked_line(caught.value, program) == (
+        "found a file without permission to read it, expected a readable file"
+    )
 
 
 @pytest.mark.parametrize("name", ["a\nb", "\x1b[31mred", "\udcff"])
