@@ -38,7 +38,11 @@ class NativeBuildHook(BuildHookInterface[Any]):
         build_data["pure_python"] = False
         build_data["tag"] = f"py3-none-{host.wheel_platform}"
         package = root / "src/l4lab/_native"
-        for path in (package / host.shim_name, package / "build.json", *sorted((package / "programs").iterdir())):
+        for path in (
+            package / host.shim_name,
+            package / "build.json",
+            *sorted((package / "programs").iterdir()),
+        ):
             build_data["force_include"][str(path)] = f"l4lab/_native/{path.relative_to(package).as_posix()}"
 
 

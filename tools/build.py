@@ -208,7 +208,9 @@ def _read_program(userland: Path, folder: Path, entry: dict[str, Any], where: Pa
 
     for key in entry:
         if key not in PROGRAM_KEYS:
-            raise BuildError(f"{where}: {key}: unknown key, expected one of {', '.join(sorted(PROGRAM_KEYS))}")
+            raise BuildError(
+                f"{where}: {key}: unknown key, expected one of {', '.join(sorted(PROGRAM_KEYS))}"
+            )
     name = entry.get("name", folder.name)
     if not isinstance(name, str) or not name.replace("-", "_").isidentifier():
         raise BuildError(f"{where}: name: found {name!r}, expected letters, digits, - and _")
@@ -220,7 +222,10 @@ def _read_program(userland: Path, folder: Path, entry: dict[str, Any], where: Pa
         )
     libs = [userland / lib for lib in strings("libs", ["lib"])]
     sources: list[Path] = []
-    for directory, patterns in [(folder, strings("sources", ["*.c", "*.S"])), *((x, ["*.c", "*.S"]) for x in libs)]:
+    for directory, patterns in [
+        (folder, strings("sources", ["*.c", "*.S"])),
+        *((x, ["*.c", "*.S"]) for x in libs),
+    ]:
         for pattern in patterns:
             found = sorted(directory.glob(pattern))
             if not found and "*" not in pattern:
@@ -271,7 +276,9 @@ def artefacts(root: Path) -> list[Artefact]:
 
 def _key(artefact: Artefact, directory: Path) -> str:
     """Changes whenever the output could."""
-    digest = hashlib.sha256(f"ziglang {ZIGLANG_VERSION} unicorn {importlib.metadata.version('unicorn')}\n".encode())
+    digest = hashlib.sha256(
+        f"ziglang {ZIGLANG_VERSION} unicorn {importlib.metadata.version('unicorn')}\n".encode()
+    )
     digest.update("\0".join((*artefact.arguments, artefact.script or "")).encode())
     for path in artefact.inputs:
         content = hashlib.sha256(path.read_bytes()).hexdigest()
@@ -361,7 +368,9 @@ def _sweep_and_hash(folder: Path, names: Iterable[str]) -> dict[str, str]:
 
 def _record(path: Path, hashes: dict[str, str]) -> None:
     """What `l4lab --version` of an installed wheel tells about its build."""
-    text = json.dumps({"compiler": f"ziglang {ZIGLANG_VERSION}", "programs": hashes}, indent=1, sort_keys=True)
+    text = json.dumps(
+        {"compiler": f"ziglang {ZIGLANG_VERSION}", "programs": hashes}, indent=1, sort_keys=True
+    )
     if _read_or_empty(path) != text:
         path.write_text(text, encoding="utf-8")
 
@@ -383,7 +392,9 @@ def read_hashes(path: Path) -> dict[str, str]:
 
 def write_hashes(path: Path, hashes: dict[str, str]) -> None:
     """Record `hashes` in the format that `sha256sum --check` reads."""
-    path.write_text("".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items())), encoding="utf-8")
+    path.write_text(
+        "".join(f"{digest}  {name}\n" for name, digest in sorted(hashes.items())), encoding="utf-8"
+    )
 
 
 def differing(recorded: dict[str, str], built: dict[str, str]) -> list[str]:
@@ -394,7 +405,10 @@ def differing(recorded: dict[str, str], built: dict[str, str]) -> list[str]:
 def main(arguments: list[str]) -> int:
     """`python tools/build.py [--force]`: how the launcher calls this file."""
     try:
-        build(report=lambda line: print(f"l4lab: {line}", file=sys.stderr, flush=True), force="--force" in arguments)
+        build(
+            report=lambda line: print(f"l4lab: {line}", file=sys.stderr, flush=True),
+            force="--force" in arguments,
+        )
     except BuildError as error:
         sys.stderr.write(error.output)
         print(f"l4lab: {error}", file=sys.stderr)

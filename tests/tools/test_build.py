@@ -49,14 +49,16 @@ def make_checkout(root: Path, zig_cache: Path) -> Path:
         root,
         {
             "emulator/vcpu.c": '#include "answer.h"\n#include <unicorn/unicorn.h>\n'
-            "unsigned engine(void) { unsigned a, b; return uc_version(&a, &b); }\nint answer(void) { return ANSWER; }\n",
+            "unsigned engine(void) { unsigned a, b; return uc_version(&a, &b); }\n"
+            "int answer(void) { return ANSWER; }\n",
             "emulator/answer.h": "#define ANSWER 42\n",
             "userland/program.ld": LINKER_SCRIPT,
             "userland/include/l4/types.h": "#include <stdint.h>\ntypedef uint32_t word;\n",
             "userland/lib/start.S": ".globl _start\n.text\n_start: call main\n1: jmp 1b\n",
             "userland/lib/unused.c": "int unused(void);\nint unused(void) { return 1; }\n",
             "userland/hello/main.c": "#include <l4/types.h>\nword twice(word x);\nint main(void);\n"
-            "__attribute__((noinline)) word twice(word x) { return 2 * x; }\nint main(void) { return (int)twice(21); }\n",
+            "__attribute__((noinline)) word twice(word x) { return 2 * x; }\n"
+            "int main(void) { return (int)twice(21); }\n",
             "userland/hello/program.toml": "link_address = 0x08048000\n",
         },
     )
@@ -93,7 +95,8 @@ def test_programs_use_nothing_that_an_i486_lacks(checkout: Path) -> None:
         checkout,
         {
             "userland/hello/more.c": "int pick(int a, int b, int c);\ndouble scale(double x);\n"
-            "int pick(int a, int b, int c) { return a ? b : c; }\ndouble scale(double x) { return x * 2.5; }\n",
+            "int pick(int a, int b, int c) { return a ? b : c; }\n"
+            "double scale(double x) { return x * 2.5; }\n",
             "userland/hello/main.c": "int pick(int, int, int);\ndouble scale(double);\nint main(void);\n"
             "int main(void) { return pick(1, 2, (int)scale(3)); }\n",
         },
@@ -117,7 +120,8 @@ def test_shim_calls_the_engine(checkout: Path) -> None:
     """In a process of its own: a loaded library cannot be unloaded reliably."""
     build.build(checkout)
     library = checkout / "src/l4lab/_native" / build.Host.detect().shim_name
-    script = f"import ctypes, unicorn; shim = ctypes.CDLL({str(library)!r}); print(shim.answer(), hex(shim.engine()))"
+    load = f"import ctypes, unicorn; shim = ctypes.CDLL({str(library)!r})"
+    script = f"{load}; print(shim.answer(), hex(shim.engine()))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.startswith("42 0x201")
 
@@ -185,7 +189,8 @@ def test_one_folder_can_give_several_programs_and_share_another(checkout: Path) 
         {
             "userland/shared/shared.h": "int shared(void);\n",
             "userland/shared/shared.c": '#include "shared.h"\nint shared(void) { return 7; }\n',
-            "userland/hello/second.c": '#include "shared.h"\nint main(void);\nint main(void) { return shared(); }\n',
+            "userland/hello/second.c": '#include "shared.h"\nint main(void);\n'
+            "int main(void) { return shared(); }\n",
             "userland/hello/program.toml": """
                 [[program]]
                 name = "first"
@@ -223,20 +228,31 @@ def test_wrong_compiler_version_is_refused(checkout: Path, monkeypatch: pytest.M
 @pytest.mark.parametrize(
     ("description", "message"),
     [
-        ("link_adress = 0x100000", "link_adress: unknown key, expected one of libs, link_address, name, sources"),
+        (
+            "link_adress = 0x100000",
+            "link_adress: unknown key, expected one of libs, link_address, name, sources",
+        ),
         ("name = 'hello'", "link_address: found None, expected a multiple of 0x1000"),
         ("link_address = 0x100001", "link_address: found 1048577, expected a multiple"),
         ("link_address = 0xc0000000", "link_address: found 3221225472, expected a multiple of 0x1000 below"),
         ("link_address = 0x100000\nname = '../x'", r"name: found '../x', expected letters"),
-        ("link_address = 0x100000\nsources = 'main.c'", "sources: found 'main.c', expected a list of strings"),
+        (
+            "link_address = 0x100000\nsources = 'main.c'",
+            "sources: found 'main.c', expected a list of strings",
+        ),
         ("link_address = 0x100000\nsources = ['gone.c']", r"sources: there is no gone.c in hello/"),
         ("link_address = 0x100000\nlibs = ['gone']", r"no C or assembly files in userland/gone"),
         ("link_address = ", r"Invalid value \(at "),
         ("x = 1\n[[program]]\nlink_address = 0x100000", "program: expected one or more"),
-        ("[[program]]\nlink_address = 0x1000\n[[program]]\nlink_address = 0x2000", "name: there are two programs"),
+        (
+            "[[program]]\nlink_address = 0x1000\n[[program]]\nlink_address = 0x2000",
+            "name: there are two programs",
+        ),
     ],
 )
-def test_bad_description_gets_one_line_naming_file_and_key(checkout: Path, description: str, message: str) -> None:
+def test_bad_description_gets_one_line_naming_file_and_key(
+    checkout: Path, description: str, message: str
+) -> None:
     write(checkout, {"userland/hello/program.toml": description + "\n"})
     with pytest.raises(build.BuildError, match=f"^userland/hello/program.toml: {message}") as caught:
         build.read_programs(checkout / "userland")

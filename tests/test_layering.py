@@ -1,0 +1,120 @@
+"""Who may import whom. The rule is in the design: kernel <- emulator <- tools, and Unicorn in one place."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parents[1] / "src/l4lab"
+
+# Importing package -> packages of ours that it may import. "" is l4lab itself, for notebooks.
+ALLOWED = {
+    "kernel": {"kernel"},
+    "emulator": {"kernel", "emulator"},
+    "tools": {"", "kernel", "emulator", "tools"},
+    "": {"kernel", "emulator"},
+}
+# Packages of others. The standard library is open to all but for what has a rule of its own below.
+ALLOWED_OTHERS: dict[str, set[str]] = {
+    "kernel": set(),
+    "emulator": {"unicorn", "capstone", "elftools"},
+    "tools": {"capstone", "click", "elftools", "rich"},
+    "": set(),
+}
+# The kernel is pure: no files, no host clock, no threads, no chance.
+NOT_IN_KERNEL = {
+    "os",
+    "io",
+    "pathlib",
+    "time",
+    "datetime",
+    "random",
+    "secrets",
+    "socket",
+    "subprocess",
+    "threading",
+}
+
+
+def modules() -> Iterator[tuple[str, Path]]:
+    """(package, file) of every module that is installed."""
+    yield "", PACKAGE / "__init__.py"
+    for package in ("kernel", "emulator", "tools"):
+        for path in sorted((PACKAGE / package).rglob("*.py")):
+            yield package, path
+
+
+def imported(tree: ast.Module, module: str) -> Iterator[tuple[str, int]]:
+    """Absolute names of all modules that `tree` imports anywhere, with line numbers."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            yield from ((alias.name, node.lineno) for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            base = module.split(".")[: -node.level] if node.level else []
+            name = ".".join([*base, *([node.module] if node.module else [])])
+            # `from l4lab import tools` imports a package, `from l4lab.units import PAGE` a name in it.
+            yield from (
+                (f"{name}.{alias.name}" if name == "l4lab" else name, node.lineno) for alias in node.names
+            )
+        elif isinstance(node, ast.Call) and isinstance(node.func, ast.Name | ast.Attribute):
+            called = node.func.id if isinstance(node.func, ast.Name) else node.func.attr
+            if called in ("import_module", "__import__") and isinstance(
+                argument := node.args[0], ast.Constant
+            ):
+                yield str(argument.value), node.lineno
+
+
+def offences(package: str, module: str, source: str) -> list[str]:
+    """Each import in `source` that breaks a rule, as `line: name`."""
+    found = []
+    for name, line in imported(ast.parse(source), module):
+        first, _, rest = name.partition(".")
+        if first == "l4lab":
+            target = rest.partition(".")[0]
+            allowed = (target if target in ALLOWED else "") in ALLOWED[package]
+        elif first in sys.stdlib_module_names:
+            allowed = not (package == "kernel" and first in NOT_IN_KERNEL)
+        else:
+            allowed = first in ALLOWED_OTHERS[package]
+        if not allowed:
+            found.append(f"{line}: {name}")
+    return found
+
+
+@pytest.mark.parametrize(
+    ("package", "path"), [pytest.param(*pair, id=str(pair[1].relative_to(PACKAGE))) for pair in modules()]
+)
+def test_module_imports_only_what_its_package_may(package: str, path: Path) -> None:
+    module = ".".join(("l4lab", *path.relative_to(PACKAGE).with_suffix("").parts))
+    assert offences(package, module, path.read_text(encoding="utf-8")) == []
+
+
+@pytest.mark.parametrize(
+    ("package", "source", "offending"),
+    [
+        ("kernel", "import unicorn", ["1: unicorn"]),
+        ("kernel", "from time import monotonic", ["1: time"]),
+        ("kernel", "def f():\n    from l4lab.emulator import ram", ["2: l4lab.emulator"]),
+        ("kernel", "from ..emulator.ram import Ram", ["1: l4lab.emulator.ram"]),
+        ("kernel", "from l4lab import emulator", ["1: l4lab.emulator"]),
+        ("kernel", "from l4lab.kernel.units import Pfn\nimport dataclasses", []),
+        ("emulator", "from l4lab.tools import cli", ["1: l4lab.tools"]),
+        ("emulator", "import unicorn.x86_const\nfrom l4lab.kernel import traps", []),
+        ("emulator", "import importlib\nimportlib.import_module('l4lab.tools.cli')", ["2: l4lab.tools.cli"]),
+        ("emulator", "import click", ["1: click"]),
+        ("tools", "import unicorn", ["1: unicorn"]),
+        ("tools", "from l4lab import __version__\nimport rich.table", []),
+        ("", "from l4lab.tools.cli import main", ["1: l4lab.tools.cli"]),
+    ],
+)
+def test_the_walk_sees_every_kind_of_import(package: str, source: str, offending: list[str]) -> None:
+    assert offences(package, f"l4lab.{package or 'x'}.module", source) == offending
+
+
+def test_every_package_is_walked() -> None:
+    assert {package for package, _ in modules()} == set(ALLOWED)
+    assert sum(package == "kernel" for package, _ in modules()) > 5

@@ -1,0 +1,262 @@
+"""The command line: arguments in, exit code out. What a command does lies in the module it imports.
+
+Imports of the machine are inside the commands, so that `--help` and `--version` answer at once.
+
+Exit codes: 0 to 255 of the guest where it ended by itself, else
+    2 operator's mistake   70 our own mistake   124 --max-cycles reached   125 every thread waits forever
+    126 the root task was killed   130 Ctrl-C
+"""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Final, NoReturn
+
+import click
+
+from l4lab.emulator.errors import OperatorError
+from l4lab.kernel.errors import KernelBug
+from l4lab.tools.build import CHECKOUT, BuildError
+
+EXIT_OPERATOR: Final = 2
+EXIT_KERNEL_BUG: Final = 70
+EXIT_INTERRUPTED: Final = 130
+
+_HELP: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
+
+_EXIT_CODES: Final = """
+\b
+Exit code: the guest's own if it ended by itself, else
+    2  a mistake in what was asked for      124  --max-cycles reached
+   70  a bug in l4lab, state dumped         125  every thread waits forever
+  130  Ctrl-C                               126  the root task was killed
+"""
+
+
+class CommandError(OperatorError):
+    """A command that cannot do what it was asked to."""
+
+
+def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
+    if not wanted:
+        return
+    from l4lab.tools.versions import versions
+
+    for name, version in versions().items():
+        click.echo(f"{name:9} {version}")
+    context.exit()
+
+
+class _InOrder(click.Group):
+    """Lists its commands as this file does: what a newcomer needs comes first."""
+
+    def list_commands(self, _: click.Context) -> list[str]:
+        return list(self.commands)
+
+
+@click.group(cls=_InOrder, context_settings=_HELP)
+@click.option(
+    "--version",
+    is_flag=True,
+    expose_value=False,
+    is_eager=True,
+    callback=_print_version,
+    help="Versions of l4lab and of all that results depend on.",
+)
+def cli() -> None:
+    """A laboratory for L4 microkernels.
+
+    Boots 32-bit x86 programs on emulated cores, under a microkernel with the user interface of
+    Fiasco.OC, and tells what everything cost in cycles. The same inputs give the same results,
+    bit for bit, on every machine.
+
+    \b
+    Start here:
+      l4lab demo                         boot three programs and see what they cost
+      l4lab boot hello                   boot a bundled image; its output, its exit code
+      l4lab boot my-image.toml --json    a manifest of your own, results for a program
+    """
+
+
+# --- running -----------------------------------------------------------------------------------------
+
+
+@cli.command(short_help="Boot a manifest or a bundled image.", epilog=_EXIT_CODES)
+@click.argument("image")
+@click.option(
+    "--json", "as_json", is_flag=True, help="Print one JSON document, guest output inside, and nothing else."
+)
+@click.option(
+    "--max-cycles", type=click.IntRange(min=1), metavar="N", help="Stop when the clock of a core reaches N."
+)
+@click.option(
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Write results, resolved manifest and console output to DIR.",
+)
+@click.option("-v", "--verbose", is_flag=True, help="Tell on stderr what is booted and how the run ended.")
+def boot(image: str, as_json: bool, max_cycles: int | None, out: Path | None, verbose: bool) -> int:
+    """Boot IMAGE: a manifest (a path), or the name of a bundled image.
+
+    What the guest prints comes out as it prints it.
+
+    \b
+    Examples:
+      l4lab boot hello
+      l4lab boot ./my-image.toml --max-cycles 1_000_000_000 --out results/
+      l4lab boot hello --json | python -m json.tool
+    """
+    from l4lab.tools.session import boot_image
+
+    return boot_image(image, as_json=as_json, max_cycles=max_cycles, out=out, verbose=verbose)
+
+
+@cli.command(short_help="Boot three programs and show what each cost.")
+def demo() -> int:
+    """Boot the bundled image `hello` and show what each task cost.
+
+    Three programs in three address spaces: sigma0, which owns all memory; a root task, which loads
+    a program from a boot module and is its pager; and that program, which touches fresh pages. The
+    numbers are the same in every run and on every machine.
+    """
+    from l4lab.tools.session import run_demo
+
+    return run_demo()
+
+
+@cli.group()
+def bench() -> None:
+    """Measure: the engine's speed on this host."""
+
+
+@bench.command(short_help="User code and kernel entries against bare Unicorn.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+def engine(as_json: bool) -> int:
+    """How fast user code runs, and how dear it is to enter the kernel, against bare Unicorn.
+
+    Ratios of two measurements in one run; at 1 the counting of every instruction costs nothing.
+    Takes about half a minute. Host times, so no two runs agree to the digit.
+    """
+    from l4lab.tools.bench_engine import run_bench
+
+    return run_bench(as_json=as_json)
+
+
+# --- the checkout --------------------------------------------------------------------------------------
+
+
+def _checkout(command: str) -> Path:
+    if (CHECKOUT / "userland").is_dir() and (CHECKOUT / "pyproject.toml").is_file():
+        return CHECKOUT
+    raise CommandError(
+        f"{command}: found an installed package, expected a checkout of l4lab with its sources"
+    )
+
+
+@cli.command(
+    short_help="Run the tests of this checkout.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[PYTEST ARGUMENTS]...")
+def test(arguments: tuple[str, ...]) -> NoReturn:
+    """Run the tests of this checkout. Arguments go to pytest; paths are relative to the checkout.
+
+    \b
+    Examples:
+      l4lab test                          all but those that download packages
+      l4lab test tests/kernel -k mapdb    some of them
+      l4lab test -m "not slow"            quickly
+      l4lab test -m network               wheel and set-up, from scratch
+    """
+    os.chdir(_checkout("test"))
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "pytest", *arguments])
+
+
+@cli.command(short_help="Compile what is native; make a wheel.")
+@click.option("--force", is_flag=True, help="Compile what is up to date, too.")
+@click.option(
+    "--update-hashes", is_flag=True, help="Record the bytes of the user programs in userland/HASHES."
+)
+@click.option("--wheel", is_flag=True, help="Then make a wheel for this platform, in dist/.")
+def build(force: bool, update_hashes: bool, wheel: bool) -> int:
+    """Build what is native in this checkout: the vCPU shim and the i386 user programs.
+
+    Compiles what changed. `./l4lab` does so by itself; this command is for all that goes beyond.
+
+    \b
+    Examples:
+      l4lab build --update-hashes    after a change of userland/, before committing it
+      l4lab build --wheel            a wheel that installs without a compiler
+    """
+    from l4lab.tools import build as native
+
+    root = _checkout("build")
+    result = native.build(root, report=_say, force=force)
+    record = root / "userland/HASHES"
+    changed = native.differing(native.read_hashes(record), result.hashes)
+    if changed and update_hashes:
+        native.write_hashes(record, result.hashes)
+        _say(f"userland/HASHES: recorded {', '.join(changed)}")
+    elif changed:
+        _say(f"userland/HASHES has other bytes for {', '.join(changed)}; --update-hashes records these")
+    elif not result.rebuilt:
+        _say("everything is up to date")
+    if wheel:
+        command = [sys.executable, "-P", "-m", "hatchling", "build", "-t", "wheel"]
+        return subprocess.run(command, cwd=root, check=False).returncode
+    return 0
+
+
+# --- the edge ------------------------------------------------------------------------------------------
+
+
+def _say(line: str) -> None:
+    click.echo(f"l4lab: {line}", err=True)
+
+
+def _guarded(command: Callable[[], Any]) -> int:
+    """Run `command`; every way in which it can fail becomes a line and an exit code."""
+    try:
+        code = command()
+    except click.exceptions.Exit as exit_request:
+        return exit_request.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_OPERATOR
+    except click.ClickException as error:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f"; see {context.command_path} --help" if context else ""
+        _say(f"{error.format_message().rstrip('.')}{hint}")
+        return EXIT_OPERATOR
+    except BuildError as error:
+        click.echo(error.output, err=True, nl=False)
+        _say(str(error))
+        return EXIT_OPERATOR
+    except OperatorError as error:
+        _say(str(error))
+        return EXIT_OPERATOR
+    except KernelBug as bug:
+        _say(f"bug in l4lab's kernel: {bug}")
+        return EXIT_KERNEL_BUG
+    except (KeyboardInterrupt, click.Abort):
+        _say("interrupted")
+        return EXIT_INTERRUPTED
+    except BrokenPipeError:
+        # Whoever read our output has left; nothing more can reach it, not even at exit.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
+    return code if isinstance(code, int) else 0
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """The console script `l4lab`. Leaves by SystemExit."""
+    sys.exit(_guarded(lambda: cli.main(arguments, prog_name="l4lab", standalone_mode=False)))
+
+
+if __name__ == "__main__":
+    main()
