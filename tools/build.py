@@ -336,11 +336,11 @@ def build(root: Path = CHECKOUT, *, report: Report = lambda _: None, force: bool
     work = root / "build/native"
     work.mkdir(parents=True, exist_ok=True)
     with _locked(work / "lock"):
-        stale = []
-        for artefact in wanted:
-            key, kept = _key(artefact, root), work / f"{artefact.name}.key"
-            if force or not artefact.output.exists() or _read_or_empty(kept) != key:
-                stale.append((artefact, key, kept))
+        stale = [
+            (artefact, key, kept)
+            for artefact, key, kept, done in _states(wanted, root, work)
+            if force or not done
+        ]
         for number, (artefact, key, kept) in enumerate(stale, start=1):
             start = time.monotonic()
             kept.unlink(missing_ok=True)
@@ -350,6 +350,22 @@ def build(root: Path = CHECKOUT, *, report: Report = lambda _: None, force: bool
         hashes = _sweep_and_hash(root / "src/l4lab/_native/programs", {a.output.name for a in wanted[1:]})
         _record(root / "src/l4lab/_native/build.json", hashes)
     return BuildResult(tuple(artefact.name for artefact, _, _ in stale), hashes)
+
+
+def out_of_date(root: Path = CHECKOUT) -> list[str]:
+    """Names of what `build` would compile; it is not locked out by a build that runs."""
+    return [
+        artefact.name
+        for artefact, _, _, done in _states(artefacts(root), root, root / "build/native")
+        if not done
+    ]
+
+
+def _states(wanted: list[Artefact], root: Path, work: Path) -> Iterator[tuple[Artefact, str, Path, bool]]:
+    """Each artefact, its key, the file that keeps the key of the last build, whether that is up to date."""
+    for artefact in wanted:
+        key, kept = _key(artefact, root), work / f"{artefact.name}.key"
+        yield artefact, key, kept, artefact.output.exists() and _read_or_empty(kept) == key
 
 
 def _read_or_empty(path: Path) -> str:

@@ -169,8 +169,8 @@ def test(arguments: tuple[str, ...]) -> NoReturn:
     \b
     Examples:
       l4lab test                          all but those that download packages
-      l4lab test tests/kernel -k mapdb    some of them
-      l4lab test -m "not slow"            quickly
+      l4lab test tests/kernel             without the engine, in seconds
+      l4lab test -k mapdb -x              some of them, up to the first failure
       l4lab test -m network               wheel and set-up, from scratch
     """
     os.chdir(_checkout("test"))

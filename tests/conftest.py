@@ -1,0 +1,25 @@
+"""What all tests share. Helpers to import are in `tests/support`."""
+
+from __future__ import annotations
+
+from hypothesis import settings
+
+from l4lab.tools import build
+from l4lab.tools.versions import versions
+
+# No deadlines: this measures correctness, on hosts that other work shares.
+settings.register_profile("l4lab", deadline=None)
+settings.register_profile("ci", deadline=None, derandomize=True)
+settings.load_profile("l4lab")
+
+
+def pytest_report_header() -> list[str]:
+    """What is tested: `.venv/bin/pytest`, unlike `./l4lab test`, takes native code as it was built last."""
+    lines = ["l4lab: " + ", ".join(f"{name} {version}" for name, version in versions().items())]
+    try:
+        stale = build.out_of_date()
+    except build.BuildError as error:
+        stale = [str(error)]
+    if stale:
+        lines.append(f"l4lab: NOT UP TO DATE, run ./l4lab build: {', '.join(stale)}")
+    return lines

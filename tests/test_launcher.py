@@ -1,0 +1,203 @@
+"""./l4lab in copies of this checkout: what it says when something is missing, and the whole set-up."""
+
+from __future__ import annotations
+
+import importlib.machinery
+import importlib.util
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+from types import ModuleType
+
+import pytest
+
+ROOT = Path(__file__).resolve().parents[1]
+COPIED = ("emulator", "images", "kernel", "src/l4lab", "tools", "userland")
+COPIED_FILES = ("l4lab", "pyproject.toml", "hatch_build.py", "requirements.lock", "README.md", "LICENSE")
+
+
+def copy_checkout(target: Path) -> Path:
+    """The checkout as a clone would have it, with the changes that are not committed yet."""
+    paths = [ROOT / name for name in COPIED_FILES]
+    for name in COPIED:
+        paths += (path for path in (ROOT / name).rglob("*") if not path.is_dir() or path.is_symlink())
+    for path in paths:
+        if {"__pycache__", "_native"} & set(path.parts):
+            continue
+        copy = target / path.relative_to(ROOT)
+        copy.parent.mkdir(parents=True, exist_ok=True)
+        if path.is_symlink():
+            copy.symlink_to(os.readlink(path))
+        else:
+            copy.write_bytes(path.read_bytes())
+    (target / "l4lab").chmod(0o755)
+    return target
+
+
+@pytest.fixture
+def clone(tmp_path: Path) -> Path:
+    return copy_checkout(tmp_path / "a new clone")
+
+
+def load_launcher(clone: Path) -> ModuleType:
+    """The launcher of `clone` as a module, not run."""
+    loader = importlib.machinery.SourceFileLoader("launcher", str(clone / "l4lab"))
+    spec = importlib.util.spec_from_loader("launcher", loader)
+    assert spec is not None
+    module = importlib.util.module_from_spec(spec)
+    loader.exec_module(module)
+    return module
+
+
+def launch(
+    clone: Path, *arguments: str, cwd: Path | None = None, **environment: str
+) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        [str(clone / "l4lab"), *arguments],
+        cwd=cwd,
+        env={**os.environ, **environment},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+OLD_PYTHON = (
+    "import runpy, sys; sys.version_info = (3, 9, 1); sys.version = '3.9.1 (old)'; runpy.run_path({!r}, {}"
+)
+
+
+def test_old_python_without_a_newer_one_gets_one_line(clone: Path, tmp_path: Path) -> None:
+    script = OLD_PYTHON.format(str(clone / "l4lab"), "run_name='__main__')")
+    done = subprocess.run(
+        [sys.executable, "-c", script],
+        env={"PATH": str(tmp_path)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert re.fullmatch(r"l4lab: needs Python 3\.11 or newer; python3 is 3\.9\.1, .*\n", done.stderr)
+    assert not (clone / ".venv").exists()
+
+
+def test_old_python_hands_over_to_a_newer_one_on_the_path(clone: Path, tmp_path: Path) -> None:
+    """The first candidate cannot even run, like a version manager's stand-in."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    (folder / "python3.13").write_text("#!/bin/sh\nexit 127\n")
+    (folder / "python3.12").write_text(
+        f'#!/bin/sh\n[ "$1" = -I ] && exec {sys.executable} "$@"\necho ran "$@"\n'
+    )
+    for path in folder.iterdir():
+        path.chmod(0o755)
+    script = OLD_PYTHON.format(str(clone / "l4lab"), "run_name='__main__')")
+    done = subprocess.run(
+        [sys.executable, "-c", script, "boot", "a b"],
+        env={"PATH": str(folder)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    assert done.stdout == f"ran {clone / 'l4lab'} boot a b\n"
+
+
+@pytest.mark.parametrize(
+    ("log", "line"),
+    [
+        (
+            "Retrying: Failed to establish a new connection: [Errno -2]\nERROR: No matching distribution",
+            "cannot download packages: no network, or the package index cannot be reached",
+        ),
+        (
+            "Collecting x\nERROR: No matching distribution found for x==9",
+            "No matching distribution found for x==9",
+        ),
+        (
+            "  File 'x'\n      OSError: [Errno 28] No space left\n[end]\nhint: See above",
+            "OSError: [Errno 28] No space",
+        ),
+        ("", "no message"),
+    ],
+)
+def test_failure_of_pip_is_told_in_one_line(log: str, line: str) -> None:
+    told = load_launcher(ROOT).explain_pip(log)
+    assert line in told
+    assert "\n" not in told
+
+
+@pytest.mark.parametrize(
+    ("change", "noticed"),
+    [
+        (lambda root: (root / "userland/program.ld").write_text("/* */"), True),
+        (lambda root: (root / "emulator/new.c").write_text(""), True),
+        (lambda root: (root / "userland/program.ld").unlink(), True),
+        (lambda root: (root / "src/l4lab/_native/vcpu.so").unlink(), True),
+        (lambda root: (root / "tools/build.py").write_text("#"), True),
+        (lambda root: (root / "emulator/errors.py").write_text("#"), False),
+        (lambda root: (root / "kernel/units.py").write_text("#"), False),
+    ],
+)
+def test_quick_look_notices_native_changes_only(clone: Path, change: object, noticed: bool) -> None:
+    (clone / "src/l4lab/_native").mkdir(exist_ok=True)
+    (clone / "src/l4lab/_native/vcpu.so").write_bytes(b"")
+    (clone / "build").mkdir()
+    launcher = load_launcher(clone)
+    state = launcher.native_state(launcher.files_state(launcher.NATIVE_SOURCES))
+    (clone / "build/native-stamp").write_bytes(state)
+    assert launcher.is_built()
+    assert callable(change)
+    change(clone)
+    assert launcher.is_built() is not noticed
+
+
+def test_without_a_network_set_up_ends_with_one_line(clone: Path) -> None:
+    nowhere = {"PIP_INDEX_URL": "http://127.0.0.1:9/", "PIP_CONFIG_FILE": os.devnull, "PIP_FIND_LINKS": ""}
+    done = launch(clone, "--version", **nowhere, PIP_EXTRA_INDEX_URL="", PIP_NO_CACHE_DIR="1")
+    assert done.returncode == 2
+    last = done.stderr.splitlines()[-1]
+    assert last.startswith("l4lab: cannot download packages: no network")
+    assert "Traceback" not in done.stderr
+
+
+@pytest.mark.network
+def test_a_new_clone_sets_itself_up_and_is_instant_afterwards(clone: Path, tmp_path: Path) -> None:
+    """Interrupted, resumed by two at once, through a link, from elsewhere, with a space in the path."""
+    first = subprocess.Popen([str(clone / "l4lab"), "--version"], stderr=subprocess.PIPE, text=True)
+    time.sleep(2)
+    first.send_signal(signal.SIGINT)
+    assert "interrupted" in first.communicate()[1]
+    assert first.returncode == 130
+
+    link = tmp_path / "link"
+    link.symlink_to(clone / "l4lab")
+    pair = [
+        subprocess.Popen(
+            [str(link), "--version"], cwd=tmp_path, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+        )
+        for _ in range(2)
+    ]
+    outputs = [process.communicate() for process in pair]
+    assert [process.returncode for process in pair] == [0, 0], outputs
+    assert outputs[0][0] == outputs[1][0]
+    assert outputs[0][0].startswith("l4lab ")
+    assert sum("set up in" in errors for _, errors in outputs) == 1
+
+    start = time.monotonic()
+    again = launch(clone, "--version")
+    assert time.monotonic() - start < 1
+    assert (again.stdout, again.stderr) == (outputs[0][0], "")
+    assert launch(clone, "no-such-command").returncode == 2
+
+    (clone / "userland/include/l4/extra.h").write_text("\n")
+    changed = launch(clone, "--version")
+    assert "built vcpu" not in changed.stderr
+    assert "built hello" in changed.stderr
+
+    (clone / "requirements.lock").write_text((clone / "requirements.lock").read_text() + "\n")
+    assert "requirements changed" in launch(clone, "--version").stderr
+    assert launch(clone, "--version").stderr == ""
