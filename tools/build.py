@@ -173,7 +173,7 @@ def shim_artefact(root: Path, host: Host) -> Artefact:
         directory=folder,
         arguments=(
             *("-target", host.target, *COMMON_FLAGS, *SHIM_FLAGS, *NO_RUNTIME_FLAGS),
-            *("-fdebug-compilation-dir=.", "-I@unicorn@/include", *(path.name for path in sources)),
+            *("-fdebug-compilation-dir=.", "-isystem", "@unicorn@/include", *(path.name for path in sources)),
             *(f"@unicorn@/lib/{host.unicorn_library}", *rpaths),
         ),
         inputs=(*sources, *sorted(folder.glob("*.h"))),
@@ -310,7 +310,7 @@ def _compile(artefact: Artefact, build: Path, folders: dict[str, Path]) -> None:
     command = [str(folders["zig"] / "zig"), "cc", *arguments, "-o", str(fresh)]
     done = subprocess.run(command, cwd=artefact.directory, env=environment, capture_output=True, text=True)
     if done.returncode != 0:
-        raise BuildError(f"{artefact.name}: the compiler refused it (messages above)", done.stderr)
+        raise BuildError(f"{artefact.name} does not compile (messages above)", done.stderr)
     artefact.output.parent.mkdir(parents=True, exist_ok=True)
     os.replace(fresh, artefact.output)
 
@@ -329,7 +329,7 @@ def build(root: Path = CHECKOUT, *, report: Report = lambda _: None, force: bool
     """Bring `src/l4lab/_native` up to date.
 
     `report` gets one line for each artefact that is being built. `force`: build what is up to date, too.
-    Raises BuildError; what was built before it stays.
+    Raises BuildError after all that can be built has been; where one fails, its last result stays.
     """
     wanted = artefacts(root)
     folders = {"zig": _zig_folder(), "unicorn": _package_folder("unicorn"), "userland": root / "userland"}
@@ -341,12 +341,19 @@ def build(root: Path = CHECKOUT, *, report: Report = lambda _: None, force: bool
             for artefact, key, kept, done in _states(wanted, root, work)
             if force or not done
         ]
+        failed: list[BuildError] = []
         for number, (artefact, key, kept) in enumerate(stale, start=1):
             start = time.monotonic()
             kept.unlink(missing_ok=True)
-            _compile(artefact, work, folders)
+            try:
+                _compile(artefact, work, folders)
+            except BuildError as error:
+                failed.append(error)
+                continue
             kept.write_text(key, encoding="utf-8")
             report(f"[{number}/{len(stale)}] built {artefact.name} ({time.monotonic() - start:.1f} s)")
+        if failed:
+            raise BuildError("; ".join(map(str, failed)), "".join(error.output for error in failed))
         hashes = _sweep_and_hash(root / "src/l4lab/_native/programs", {a.output.name for a in wanted[1:]})
         _record(root / "src/l4lab/_native/build.json", hashes)
     return BuildResult(tuple(artefact.name for artefact, _, _ in stale), hashes)

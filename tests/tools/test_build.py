@@ -207,12 +207,14 @@ def test_one_folder_can_give_several_programs_and_share_another(checkout: Path) 
     assert list(build.build(checkout).hashes) == ["first", "second"]
 
 
-def test_compiler_error_is_shown_and_earlier_results_stay(checkout: Path) -> None:
+def test_compiler_error_is_shown_and_hinders_nothing_else(checkout: Path) -> None:
     build.build(checkout)
     before = program(checkout).read_bytes()
     write(checkout, {"userland/hello/main.c": "int main(void) { return x; }\n"})
-    with pytest.raises(build.BuildError, match=r"^hello: the compiler refused it") as caught:
+    write(checkout, {"emulator/answer.h": "#define ANSWER 44\n"})
+    with pytest.raises(build.BuildError, match=r"^hello does not compile") as caught:
         build.build(checkout)
+    assert build.out_of_date(checkout) == ["hello"]
     assert "hello/main.c:1:25" in caught.value.output
     assert program(checkout).read_bytes() == before
     with pytest.raises(build.BuildError):  # still refused: a failure is not remembered as done
