@@ -42,9 +42,9 @@ def printable(text: object) -> str:
 
 
 def did_you_mean(word: str, known: Iterable[str]) -> str:
-    """`; did you mean "cores"?` if one of `known` is spelt like `word`, else nothing."""
+    """` (did you mean "cores"?)` if one of `known` is spelt like `word`, else nothing."""
     close = difflib.get_close_matches(word, sorted(known), n=1)
-    return f'; did you mean "{close[0]}"?' if close else ""
+    return f' (did you mean "{close[0]}"?)' if close else ""
 
 
 def listed(names: Iterable[str]) -> str:

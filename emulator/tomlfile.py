@@ -8,6 +8,7 @@ all, and then takes each in the form it must have.
 from __future__ import annotations
 
 import tomllib
+from decimal import Decimal, InvalidOperation
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -20,7 +21,7 @@ _TYPE_WORDS: Final = {
     str: "a string",
     bool: "true or false",
     int: "an integer",
-    float: "a decimal number",
+    Decimal: "a decimal number",
     list: "a list",
     dict: "a table",
 }
@@ -30,12 +31,19 @@ def load_toml(path: Path, error: type[OperatorError]) -> Table:
     """The top of the file. Raises `error` if it cannot be read or is not TOML (with line and column)."""
     text = read_text(path, MAX_TOML_BYTES, error)
     try:
-        content = tomllib.loads(text)
+        content = tomllib.loads(text, parse_float=_decimal)
     except RecursionError:
         raise error(f"{printable(path)}: found values nested too deeply, expected plain tables") from None
-    except ValueError as problem:  # TOMLDecodeError, and int() on a number of thousands of digits
+    except ValueError as problem:  # TOMLDecodeError, and numbers of absurd size
         raise error(f"{printable(path)}: found invalid TOML, {printable(problem)}") from None
     return Table(path, "", content, error)
+
+
+def _decimal(text: str) -> Decimal:
+    try:
+        return Decimal(text)
+    except InvalidOperation:
+        raise ValueError(f"a number beyond all bounds: {text}") from None
 
 
 def shown(value: object) -> str:
@@ -46,7 +54,7 @@ def shown(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int) and value.bit_length() > 1024:
         return "an enormous integer"  # Python refuses to print it
-    if isinstance(value, int | float):
+    if isinstance(value, int | Decimal):
         return printable(value)
     return _TYPE_WORDS.get(type(value), "a date or time")
 
@@ -106,6 +114,25 @@ class Table:
         if not low <= value <= high:
             self.refuse(key, shown(value), expected)
         return value
+
+    def decimal(self, key: str, low: int, high: int, places: int) -> Decimal:
+        """An exact number in `low` .. `high` with at most `places` digits behind the point."""
+        digits = f" with at most {places} decimal places" if places else ""
+        expected = f"a {'' if places else 'whole '}number from {low} to {high}{digits}"
+        kind = Decimal if type(self._content.get(key)) is Decimal else int
+        value = Decimal(self.take(key, kind, expected))
+        # The range comes first: 1e999999999 cannot be rounded in anybody's lifetime.
+        if not (value.is_finite() and low <= value <= high and value == round(value, places)):
+            self.refuse(key, shown(self._content[key]), expected)
+        return value
+
+    def require(self, *keys: str) -> Table:
+        """Refuse the table if any of `keys` is missing, all of them in one line; returns the table."""
+        missing = [key for key in keys if key not in self._content]
+        if missing:
+            where = f"{printable(self.path)}: {self.name}" if self.name else printable(self.path)
+            raise self._error(f"{where}: found no {listed(missing)}, expected every one of its keys")
+        return self
 
     def take(self, key: str, kind: type, expected: str, default: Any = None) -> Any:
         """The value of `key`, of exactly type `kind`: true is no integer. Required if it has no default."""

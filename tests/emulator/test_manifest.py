@@ -281,18 +281,18 @@ def test_absurd_toml(folder: Path) -> None:
         ("[[boot]]", "boot: found a list, expected a table"),
         (
             "[machine]\n[bott]\n",
-            'found unknown key bott; did you mean "boot"?, expected one of boot, machine',
+            'found unknown key bott (did you mean "boot"?), expected one of boot, machine',
         ),
         ("machine = true\n" + BOOT, "machine: found true, expected a table"),
         ("[devices]\n" + BOOT, "found unknown key devices, expected one of boot, machine"),
         (
             "[machine]\ncoers = 4\n" + BOOT,
-            'found unknown key machine.coers; did you mean "cores"?, '
+            'found unknown key machine.coers (did you mean "cores"?), '
             "expected one of cores, kernel_memory, profile, quantum_us, ram",
         ),
         ("[machine]\n'a\\u000ab' = 4\n" + BOOT, "found unknown key machine.a\\u000ab, expected one of"),
         ('[machine]\n"a\\nb" = 4\n' + BOOT, "found unknown key machine.a\\nb, expected one of"),
-        (BOOT + "module = []", 'found unknown key boot.module; did you mean "modules"?, expected one of'),
+        (BOOT + "module = []", 'found unknown key boot.module (did you mean "modules"?), expected one of'),
         ("[boot]\nsigma0 = 'sigma0'", "boot.roottask: found nothing, expected a command line"),
         ("[boot]\nroottask = 'root'", "boot.sigma0: found nothing, expected a command line"),
         ("[machine]\ncores = 0\n" + BOOT, "machine.cores: found 0, expected an integer from 1 to 64"),
@@ -345,7 +345,7 @@ def test_absurd_toml(folder: Path) -> None:
         ),
         (
             "[machine]\nprofile = 'opteron-6147'\n" + BOOT,
-            'machine.profile: found no profile "opteron-6147"; did you mean "opteron-6174"?, expected',
+            'machine.profile: found no profile "opteron-6147" (did you mean "opteron-6174"?), expected',
         ),
         ("[machine]\nprofile = 'absent.toml'\n" + BOOT, "absent.toml: found no such file"),
         ("[boot]\nsigma0 = 7\nroottask = 'root'", "boot.sigma0: found 7, expected a command line"),
@@ -375,8 +375,8 @@ def test_absurd_toml(folder: Path) -> None:
         ("[boot]\nsigma0 = 'sigma0/x'\nroottask = 'root'", 'boot.sigma0: found no such file at "sigma0/x"'),
         (
             "[boot]\nsigma0 = 'prog-on'\nroottask = 'root'",
-            'boot.sigma0: found no such file "prog-on" beside the manifest and no such program; '
-            'did you mean "prog-one"?, expected a file or a bundled program: prog-one, prog-two.bin',
+            'boot.sigma0: found no such file "prog-on" beside the manifest and no such program '
+            '(did you mean "prog-one"?), expected a file or a bundled program: prog-one, prog-two.bin',
         ),
         (BOOT + "modules = 'hello'", 'boot.modules: found "hello", expected a list of command lines'),
         (BOOT + "modules = {}", "boot.modules: found a table, expected a list of command lines"),
@@ -432,7 +432,7 @@ def test_a_file_of_the_same_name_does_not_hide_an_image(images: Path) -> None:
     [
         (
             "helo",
-            'found no image "helo"; did you mean "hello"?, expected the path of one (as in ./NAME.toml)',
+            'found no image "helo" (did you mean "hello"?), expected the path of one (as in ./NAME.toml)',
         ),
         (
             "xyzzy",
