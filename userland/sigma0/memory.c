@@ -89,6 +89,14 @@ static void set(l4_word_t page, l4_word_t count, l4_word_t owner)
 
 /* --- what there is ------------------------------------------------------------------------------------ */
 
+/** The rights on memory that the boot loader filled. One that does not say leaves them at 0. */
+static l4_word_t loaded_rights(l4_mem_desc_t desc)
+{
+	l4_word_t rights = l4_mem_subtype(desc) & L4_MEMORY_RIGHTS;
+
+	return rights != 0 ? rights : L4_MEMORY_RIGHTS;
+}
+
 static void enter_descriptor(l4_mem_desc_t desc)
 {
 	l4_word_t first = l4_mem_start(desc) >> L4_PAGE_SHIFT;
@@ -102,7 +110,7 @@ static void enter_descriptor(l4_mem_desc_t desc)
 		owner = FREE;
 		break;
 	case L4_MEM_BOOTLOADER:
-		owner = ROOT_CLIENT << 4 | (l4_mem_subtype(desc) & L4_MEMORY_RIGHTS);
+		owner = ROOT_CLIENT << 4 | loaded_rights(desc);
 		break;
 	case L4_MEM_INFO:
 	case L4_MEM_ARCH:
