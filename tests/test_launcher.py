@@ -14,28 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-
-ROOT = Path(__file__).resolve().parents[1]
-COPIED = ("emulator", "images", "kernel", "src/l4lab", "tools", "userland")
-COPIED_FILES = ("l4lab", "pyproject.toml", "hatch_build.py", "requirements.lock", "README.md", "LICENSE")
-
-
-def copy_checkout(target: Path) -> Path:
-    """The checkout as a clone would have it, with the changes that are not committed yet."""
-    paths = [ROOT / name for name in COPIED_FILES]
-    for name in COPIED:
-        paths += (path for path in (ROOT / name).rglob("*") if not path.is_dir() or path.is_symlink())
-    for path in paths:
-        if {"__pycache__", "_native"} & set(path.parts):
-            continue
-        copy = target / path.relative_to(ROOT)
-        copy.parent.mkdir(parents=True, exist_ok=True)
-        if path.is_symlink():
-            copy.symlink_to(os.readlink(path))
-        else:
-            copy.write_bytes(path.read_bytes())
-    (target / "l4lab").chmod(0o755)
-    return target
+from support.checkout import ROOT, copy_checkout
 
 
 @pytest.fixture

@@ -44,9 +44,10 @@ from typing import Any, Final
 ZIGLANG_VERSION: Final = "0.15.2"  # as in pyproject.toml and requirements.lock; a test compares them
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 
-COMMON_FLAGS: Final = ("-std=c11", "-g", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all")
-SHIM_FLAGS: Final = ("-O3", "-fPIC", "-shared")
+COMMON_FLAGS: Final = ("-g", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all")
+SHIM_FLAGS: Final = ("-std=gnu11", "-O3", "-fPIC", "-shared")
 PROGRAM_FLAGS: Final = (
+    "-std=c11",
     *("-target", "x86-freestanding-none", "-mcpu=i486"),  # x87 is allowed, SSE is not
     *("-O2", "-ffreestanding", "-nostdlib", "-static", "-fno-pic"),
     *("-fno-stack-protector", "-fno-asynchronous-unwind-tables"),

@@ -1,0 +1,40 @@
+"""Results as tables for people."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Final, TextIO
+
+from rich.console import Console
+from rich.table import Table
+
+if TYPE_CHECKING:
+    from l4lab.emulator.machine import RunResult, TaskStats
+
+_COLUMNS: Final = {
+    "page faults": "page_faults",
+    "system calls": "system_calls",
+    "instructions": "instructions",
+    "cycles in user mode": "user_cycles",
+    "TLB misses": "tlb_misses",
+}
+
+
+def print_tasks(result: RunResult, stream: TextIO) -> None:
+    """What each task cost: a line per task, and the sums."""
+    table = Table("task", box=None, pad_edge=False, header_style="bold")
+    for title in _COLUMNS:
+        table.add_column(title, justify="right")
+    for task in result.tasks:
+        table.add_row(task.name, *_cells([task]))
+    table.add_section()
+    table.add_row("all", *_cells(result.tasks), style="bold")
+    Console(file=stream, highlight=False).print(table)
+
+
+def _cells(tasks: list[TaskStats]) -> list[str]:
+    return [grouped(sum(getattr(task, field) for task in tasks)) for field in _COLUMNS.values()]
+
+
+def grouped(number: int) -> str:
+    """Digits in groups of three: `1 234 567`."""
+    return f"{number:,}".replace(",", " ")
