@@ -60,8 +60,6 @@ FIRST_THREAD_SELECTOR: Final = 0x4B
 EFLAGS_START: Final = 0x202  # IF and the bit that is always one
 EFLAGS_USER_MASK: Final = 0x254DD5  # CF PF AF ZF SF TF DF OF RF AC ID: what user code may set
 
-Frame = array  # of "I"; an alias, because array is not generic at run time before 3.12
-
 _BLANK: Final = bytes(FRAME_WORDS * 4)
 
 
@@ -73,10 +71,11 @@ def read_counter(frame: array[int], index: int) -> int:
 class FramePool:
     """Hands out blank frames and takes them back; see the module's header for why."""
 
-    __slots__ = ("_free",)
+    __slots__ = ("_free", "blank")
 
     def __init__(self) -> None:
         self._free: list[array[int]] = []
+        self.blank = array("I", _BLANK)  # stands in for the frame of a thread that is gone; never runs
 
     def take(self) -> array[int]:
         """A frame with every word zero but the selectors and EFLAGS of a new thread (ABI section 2)."""

@@ -53,13 +53,19 @@ class DeadlineReached:
 
 
 @dataclass(frozen=True, slots=True)
+class Interrupt:
+    """Another core, or a device, wants this core's attention."""
+
+
+@dataclass(frozen=True, slots=True)
 class HostStop:
     """The person at the keyboard asked to stop; state is at an instruction boundary."""
 
 
-Trap = SystemCall | PageFault | CpuException | DeadlineReached | HostStop
+Trap = SystemCall | PageFault | CpuException | DeadlineReached | Interrupt | HostStop
 
 # One object each for the traps that carry nothing: no allocation on the hot path.
 SYSTEM_CALL: Final = SystemCall()
 DEADLINE_REACHED: Final = DeadlineReached()
+INTERRUPT: Final = Interrupt()
 HOST_STOP: Final = HostStop()

@@ -1,0 +1,232 @@
+"""The machine: cores in global time order, and what passes between them and the kernel.
+
+The whole control flow is `Machine.run`: the core that is furthest behind runs until it traps; the
+trap is kept until no other core is behind it, and then the kernel decides; the machine does what
+the decision says. A core never runs further ahead than the least latency between two cores, so
+nothing that another core does can come too late. Ties go to the lower core number.
+
+Idle cores cost nothing: they have no next moment until something is sent to them.
+"""
+
+from __future__ import annotations
+
+import heapq
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from l4lab.emulator import boot
+from l4lab.emulator.profile import Profile, load_profile
+from l4lab.emulator.ram import Ram
+from l4lab.emulator.results import RunResult, StopReason, collect
+from l4lab.emulator.vcpu import Engine, Vcpu
+from l4lab.kernel import boot as kernel_boot
+from l4lab.kernel.abi.fiasco import TICK_US
+from l4lab.kernel.entry import Decision, handle_trap
+from l4lab.kernel.errors import KernelBug
+from l4lab.kernel.state import ConsoleOutput, End, FlushTlb, Kick, KernelWritten
+from l4lab.kernel.traps import DEADLINE_REACHED, HOST_STOP, INTERRUPT, Trap
+
+if TYPE_CHECKING:
+    from l4lab.emulator.manifest import Manifest
+    from l4lab.kernel.state import Effect, Kernel
+
+NEVER: Final = 1 << 62
+
+
+@dataclass(slots=True, eq=False)
+class CoreState:
+    """One core of the machine.
+
+    `trap`: what its last run ended with, not yet served. `interrupts`: arrival times, soonest first.
+    `idle_since_cycles`: when it became idle; None while it runs a thread.
+    """
+
+    number: int
+    vcpu: Vcpu
+    decision: Decision = field(default_factory=Decision)
+    trap: Trap | None = None
+    interrupts: list[int] = field(default_factory=list)
+    idle_since_cycles: int | None = None
+    kernel_cycles: int = 0
+    idle_cycles: int = 0
+
+
+class Machine:
+    """A machine with everything loaded, before its first instruction.
+
+    `console`: called with each piece of output as it comes; the result has all of it besides.
+    Raises OperatorError if the manifest's files or profile cannot be used.
+    """
+
+    def __init__(self, manifest: Manifest, *, console: Callable[[bytes], None] | None = None) -> None:
+        self.manifest = manifest
+        self.profile: Profile = load_profile(manifest.profile_path())
+        self.ram = Ram(manifest.ram_bytes)
+        parameters = boot.load(manifest, self.ram, self.profile.mhz)
+        self.kernel: Kernel = kernel_boot.start(self.ram.words, parameters, self.profile.kernel_costs())
+        self.engine = Engine(self.ram, self.profile.instruction_costs(), self.profile.cpuid)
+        self.cores = [self._make_core(number) for number in range(manifest.cores)]
+        self.output = bytearray()
+        self._console = console
+        self._tick_cycles = TICK_US * self.profile.mhz
+        self._lookahead_cycles = min(cost.cycles for cost in self.profile.ipi_latency.values())
+        self._apply(self.cores[0], self.kernel.effects, 0)
+        self.cores[0].trap = INTERRUPT  # the boot core enters the kernel once, to choose its first thread
+
+    def _make_core(self, number: int) -> CoreState:
+        gdt_pfn = self.kernel.frames.take()
+        if gdt_pfn is None:
+            raise KernelBug("the kernel's share of RAM is too small for the cores' descriptor tables")
+        self.kernel.root_quota.charge(4096)
+        state = CoreState(number, Vcpu(self.engine, number, gdt_pfn))
+        state.idle_since_cycles = 0
+        return state
+
+    # --- the run loop -----------------------------------------------------------------------------
+
+    def run(self, max_cycles: int | None = None) -> RunResult:
+        """Run until the root task ends, nothing can happen any more, or a core's clock reaches `max_cycles`.
+
+        May be called again after MAX_CYCLES or HOST_STOP and goes on where it stopped. Raises
+        KernelBug, with the kernel's state in its text, for a mistake of ours.
+        """
+        limit = NEVER if max_cycles is None else max_cycles
+        try:
+            reason = self._run(limit)
+        except KernelBug as bug:
+            raise KernelBug(f"{bug.detail}\n{self.describe()}") from bug
+        return collect(self, reason)
+
+    def _run(self, limit: int) -> StopReason:
+        kernel = self.kernel
+        while kernel.end is None:
+            core, now, horizon = self._furthest_behind()
+            if core is None:
+                return StopReason.ALL_WAIT
+            if now >= limit:
+                return StopReason.MAX_CYCLES
+            trap = core.trap
+            if trap is not None:
+                core.trap = None
+                self._serve(core, trap, now)
+            elif core.interrupts and core.interrupts[0] <= now:
+                heapq.heappop(core.interrupts)
+                self._serve(core, INTERRUPT, now)
+            elif core.decision.thread is None:
+                self._serve(core, DEADLINE_REACHED, now)
+            else:
+                outcome = self._run_core(core, now, min(horizon, limit))
+                if outcome is HOST_STOP:
+                    return StopReason.HOST_STOP
+        return StopReason.ROOT_ENDED if kernel.end is End.ROOT_ENDED else StopReason.ROOT_KILLED
+
+    def _furthest_behind(self) -> tuple[CoreState | None, int, int]:
+        """The core whose next moment is soonest, that moment, and how far it may run.
+
+        O(cores); the horizon is the soonest moment of any other core plus the least latency.
+        """
+        best: CoreState | None = None
+        best_time = second_time = NEVER
+        for core in self.cores:
+            time = self._next_moment(core)
+            if time < best_time:
+                best, second_time, best_time = core, best_time, time
+            elif time < second_time:
+                second_time = time
+        return best, best_time, second_time + self._lookahead_cycles
+
+    def _next_moment(self, core: CoreState) -> int:
+        """When this core can next do something; NEVER for a core that waits for others."""
+        if core.trap is not None or core.decision.thread is not None:
+            return core.vcpu.clock_cycles
+        moment = core.interrupts[0] if core.interrupts else NEVER
+        deadline_us = self.kernel.cores[core.number].wake_ups.next_deadline_us()
+        if deadline_us is not None:
+            ticks = -(-deadline_us // TICK_US)
+            moment = min(moment, ticks * self._tick_cycles)
+        return max(moment, core.vcpu.clock_cycles)
+
+    def _run_core(self, core: CoreState, now: int, horizon: int) -> Trap:
+        """Run user code until it traps or must stop; the trap is served when its time has come."""
+        decision = core.decision
+        thread = decision.thread
+        assert thread is not None and decision.run_until_cycles is not None
+        tick = (now // self._tick_cycles + 1) * self._tick_cycles
+        kernel_wants_it = min(decision.run_until_cycles, tick)
+        deadline = min(kernel_wants_it, horizon)
+        if core.interrupts:
+            deadline = min(deadline, core.interrupts[0])
+        trap = core.vcpu.run(thread.frame, max(deadline, now + 1))
+        if trap is DEADLINE_REACHED:
+            if core.vcpu.clock_cycles >= kernel_wants_it:
+                core.trap = trap
+        elif trap is not HOST_STOP:
+            core.trap = trap
+        return trap
+
+    def _serve(self, core: CoreState, trap: Trap, now: int) -> None:
+        """One kernel entry, and what it asks for."""
+        if core.idle_since_cycles is not None:
+            core.idle_cycles += now - core.idle_since_cycles
+            self.kernel.cores[core.number].idle_cycles = core.idle_cycles
+            core.idle_since_cycles = None
+            core.vcpu.clock_cycles = now
+        decision = core.decision
+        handle_trap(self.kernel, core.number, trap, now, decision)
+        cost = decision.kernel_cycles
+        core.kernel_cycles += cost
+        core.vcpu.clock_cycles = now + cost
+        if decision.run_until_cycles is not None:
+            decision.run_until_cycles += cost
+        else:
+            core.idle_since_cycles = now + cost
+        if decision.effects:
+            self._apply(core, decision.effects, now + cost)
+
+    def _apply(self, core: CoreState, effects: list[Effect], now: int) -> None:
+        """Do what the kernel decided must happen before any user code runs."""
+        for effect in effects:
+            if isinstance(effect, ConsoleOutput):
+                self.output += effect.data
+                if self._console is not None:
+                    self._console(effect.data)
+            elif isinstance(effect, FlushTlb):
+                for other in self.cores:
+                    if effect.cores >> other.number & 1:
+                        other.vcpu.flush_tlb()
+            elif isinstance(effect, Kick):
+                latency = self.latency_cycles(core.number, effect.core)
+                heapq.heappush(self.cores[effect.core].interrupts, now + latency)
+            elif isinstance(effect, KernelWritten):
+                for pfn in range(effect.first_pfn, effect.first_pfn + effect.count):
+                    self.engine.set_kernel_written(pfn, effect.active)
+                if not effect.active:
+                    self.engine.forget_code(effect.first_pfn, effect.count)
+
+    def latency_cycles(self, source: int, target: int) -> int:
+        """How long an interrupt from core `source` to core `target` is on its way."""
+        distance = self.profile.topology.distance(source, target)
+        return self.profile.ipi_latency[distance].cycles
+
+    def stop(self) -> None:
+        """Ask a run to end with HOST_STOP soon; from a signal handler or another thread."""
+        for core in self.cores:
+            core.vcpu.stop()
+
+    # --- for people -------------------------------------------------------------------------------
+
+    def describe(self) -> str:
+        """The cores and threads, in a few lines each: for `KernelBug` and for Ctrl-C."""
+        lines = []
+        for core in self.cores:
+            thread = core.decision.thread
+            doing = "idle" if thread is None else f"{thread!r}"
+            lines.append(f"core {core.number}: cycle {core.vcpu.clock_cycles}, {doing}")
+        for thread in self.kernel.threads.values():
+            where = f"core {thread.core}" if thread.core >= 0 else "off-line"
+            partner = f" {thread.partner!r}" if thread.partner is not None else ""
+            lines.append(f"{thread!r}: {thread.state_name}{partner}, {where}, EIP {thread.frame[8]:#x}")
+        return "\n".join(lines)
+
+

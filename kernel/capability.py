@@ -1,0 +1,97 @@
+"""Capabilities: what a task may name, and with which rights.
+
+A task's table maps an index to a `Capability`. Mapping one makes a copy (there is no tree, ABI
+sheet section 7); the object counts its *counted* capabilities and dies when the last of them is
+taken away, and then all others, weak ones too, go with it.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from l4lab.kernel.quota import CAPABILITY_BYTES, Quota
+
+WRITE: Final = 1
+SPECIAL: Final = 2
+READ: Final = 4
+DELETE: Final = 8
+ALL_RIGHTS: Final = WRITE | SPECIAL | READ | DELETE
+ALL_EXTRA: Final = 0xE0
+"""Object-specific rights of a new capability; an IPC gate reads one of them."""
+
+
+class KernelObject:
+    """What a capability can name.
+
+    `capabilities`: all of them, in the order they were made. `counted`: how many keep the object
+    alive, less what was taken off by dec_refcnt (may be negative). `quota` paid `charged_bytes`.
+    """
+
+    __slots__ = ("alive", "capabilities", "charged_bytes", "counted", "name", "number", "quota")
+
+    kind: str = "object"
+
+    def __init__(self, number: int, quota: Quota, charged_bytes: int) -> None:
+        self.number = number
+        self.name = ""
+        self.quota = quota
+        self.charged_bytes = charged_bytes
+        self.capabilities: dict[Capability, None] = {}
+        self.counted = 0
+        self.alive = True
+
+    def __repr__(self) -> str:
+        return f"<{self.kind} #{self.number}{' ' + self.name if self.name else ''}{'' if self.alive else ' dead'}>"
+
+
+class Capability:
+    """One slot's content. `extra`: object-specific rights (bits 0x20 to 0x80)."""
+
+    __slots__ = ("counted", "extra", "index", "object", "rights", "table")
+
+    def __init__(
+        self, obj: KernelObject, rights: int, extra: int, counted: bool, table: CapabilityTable, index: int
+    ) -> None:
+        self.object = obj
+        self.rights = rights
+        self.extra = extra
+        self.counted = counted
+        self.table = table
+        self.index = index
+
+    def __repr__(self) -> str:
+        letters = "".join(c if self.rights & bit else "-" for c, bit in (("R", 4), ("W", 1), ("S", 2), ("D", 8)))
+        return f"<cap {self.index:#x} {letters}{'' if self.counted else ' weak'} {self.object!r}>"
+
+
+class CapabilityTable:
+    """A task's capabilities. `slots`: index -> capability, only occupied ones."""
+
+    __slots__ = ("quota", "slots")
+
+    def __init__(self, quota: Quota) -> None:
+        self.quota = quota
+        self.slots: dict[int, Capability] = {}
+
+
+def insert(table: CapabilityTable, index: int, obj: KernelObject, rights: int, extra: int, counted: bool) -> bool:
+    """Put a capability into the empty slot `index`; False if the table's quota refuses."""
+    if not table.quota.charge(CAPABILITY_BYTES):
+        return False
+    cap = Capability(obj, rights, extra, counted, table, index)
+    table.slots[index] = cap
+    obj.capabilities[cap] = None
+    if counted:
+        obj.counted += 1
+    return True
+
+
+def drop(cap: Capability) -> bool:
+    """Empty the slot. True if the object has to die now: the last counted capability went."""
+    del cap.table.slots[cap.index]
+    del cap.object.capabilities[cap]
+    cap.table.quota.refund(CAPABILITY_BYTES)
+    if not cap.counted:
+        return False
+    cap.object.counted -= 1
+    return cap.object.counted <= 0

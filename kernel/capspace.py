@@ -1,0 +1,141 @@
+"""Capability tables as spaces: look up, map, unmap, delete.
+
+Ref: ABI sheet section 7, "Objects". Flat: a mapped capability is a copy. Objects whose last counted
+capability goes are put on `kernel.dying`; `lifecycle.reap` ends them when the operation is over.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from l4lab.kernel import capability
+from l4lab.kernel.capability import Capability, KernelObject
+from l4lab.kernel.costs import MAP, UNMAP
+
+if TYPE_CHECKING:
+    from l4lab.kernel.objects import Task
+    from l4lab.kernel.state import Kernel
+
+INDEX_LIMIT = 1 << 20
+
+
+def lookup(task: Task | None, index: int) -> Capability | None:
+    """What slot `index` of the task holds; None if it is empty or there is no task. Index 0 is never valid."""
+    return task.capability_table.slots.get(index) if task is not None else None
+
+
+def insert_new(kernel: Kernel, task: Task, index: int, obj: KernelObject) -> bool:
+    """Give `task` the first capability to `obj`, counted and with all rights; False without quota.
+
+    What the slot held before is unmapped first.
+    """
+    old = task.capability_table.slots.get(index)
+    if old is not None:
+        remove(kernel, old)
+    kernel.bill[MAP] += kernel.costs.map_capability
+    return capability.insert(
+        task.capability_table, index, obj, capability.ALL_RIGHTS, capability.ALL_EXTRA, counted=True
+    )
+
+
+def map_range(
+    kernel: Kernel,
+    source: Task,
+    source_index: int,
+    target: Task,
+    target_index: int,
+    count: int,
+    rights: int,
+    *,
+    extra: int,
+    weak: bool,
+    grant: bool,
+) -> tuple[int, bool]:
+    """Copy (or move) the capabilities of `count` slots; empty ones are skipped.
+
+    `rights`: those to pass on; without READ nothing is. `extra`: object-specific rights to pass on.
+    Returns (capabilities mapped, complete); not complete means the target's quota refused.
+    """
+    if not rights & capability.READ:
+        return 0, True
+    mapped = 0
+    for index in _occupied(source, source_index, count):
+        at = target_index + index - source_index
+        if at >= INDEX_LIMIT or at == 0:
+            continue
+        done = _map_one(kernel, source, index, target, at, rights, extra, weak, grant)
+        if done is None:
+            return mapped, False
+        mapped += done
+    return mapped, True
+
+
+def _map_one(
+    kernel: Kernel,
+    source: Task,
+    index: int,
+    target: Task,
+    at: int,
+    rights: int,
+    extra: int,
+    weak: bool,
+    grant: bool,
+) -> int | None:
+    old = target.capability_table.slots.get(at)
+    if old is not None:
+        remove(kernel, old)
+    cap = source.capability_table.slots.get(index)
+    if cap is None:  # it was the slot mapped onto, or died with it
+        return 0
+    kernel.bill[MAP] += kernel.costs.map_capability
+    counted = cap.counted and not weak
+    if not capability.insert(
+        target.capability_table, at, cap.object, cap.rights & rights, cap.extra & extra, counted
+    ):
+        return None
+    if grant:
+        remove(kernel, cap)
+    return 1
+
+
+def unmap_range(kernel: Kernel, task: Task, index: int, count: int, rights: int, *, delete: bool) -> None:
+    """Take `rights` from the capabilities of `count` slots; READ takes the capability itself.
+
+    `delete`: where the capability has the DELETE right, end the object at once.
+    """
+    slots = task.capability_table.slots
+    for slot in _occupied(task, index, count):
+        cap = slots.get(slot)
+        if cap is None:
+            continue
+        if delete and cap.rights & capability.DELETE:
+            kill_object(kernel, cap.object)
+        elif rights & capability.READ:
+            remove(kernel, cap)
+        else:
+            cap.rights &= ~(rights & (capability.WRITE | capability.SPECIAL))
+
+
+def _occupied(task: Task, index: int, count: int) -> list[int]:
+    """The occupied slots of a range, by index. O(min(range, capabilities))."""
+    slots = task.capability_table.slots
+    if count <= len(slots):
+        return [slot for slot in range(index, index + count) if slot in slots]
+    return sorted(slot for slot in slots if index <= slot < index + count)
+
+
+def remove(kernel: Kernel, cap: Capability) -> None:
+    """Empty one slot; the object dies if that was its last counted capability."""
+    kernel.bill[UNMAP] += kernel.costs.map_capability
+    if capability.drop(cap):
+        kill_object(kernel, cap.object)
+
+
+def kill_object(kernel: Kernel, obj: KernelObject) -> None:
+    """All capabilities of `obj` go; the rest of its end follows in `lifecycle.reap`."""
+    if not obj.alive:
+        return
+    obj.alive = False
+    for cap in list(obj.capabilities):
+        capability.drop(cap)
+    kernel.dying.append(obj)

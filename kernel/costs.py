@@ -1,0 +1,83 @@
+"""What the kernel's own work costs, in cycles of the modelled processor.
+
+The machine fills a `KernelCosts` from a profile (`images/profiles/*.toml`), where every number has
+its source. A path charges its named cost when it passes its point of no return; the causes are
+the ledger's categories (`Cause`).
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Final
+
+
+@dataclass(slots=True)
+class KernelCosts:
+    """Cycles for each piece of kernel work. Field names are the profile's keys under [cpu] and [kernel]."""
+
+    kernel_entry: int = 0
+    """int 0x30 up to the first useful instruction, on a system call."""
+    kernel_exit: int = 0
+    """From the last useful instruction back to user code."""
+    exception_entry: int = 0
+    """As kernel_entry, for faults, exceptions and interrupts."""
+    cr3_load: int = 0
+    """Loading another page directory; the refills that follow are the TLB's to charge."""
+    syscall_decode: int = 0
+    """Selector to capability: on every system call."""
+    ipc_path: int = 0
+    """One message from sender to receiver, without words and items."""
+    ipc_block: int = 0
+    """Putting a thread to wait: queue, timeout."""
+    copy_word: int = 0
+    """Each message word."""
+    map_item: int = 0
+    """Decoding one typed item and its receive buffer."""
+    map_page: int = 0
+    """Tree node and page table entry, for each page or superpage mapped."""
+    unmap_page: int = 0
+    """The same backwards, for each mapping removed."""
+    map_capability: int = 0
+    """Each capability mapped or unmapped."""
+    object_invoke: int = 0
+    """A kernel object's operation, beyond decode."""
+    thread_switch: int = 0
+    """Another thread's registers and stack, without the space."""
+    schedule: int = 0
+    """Choosing from the ready queue."""
+    fault_path: int = 0
+    """Turning a fault into a message."""
+    timer_tick: int = 0
+    """The tick's own work: clock, wake-up queue, quantum."""
+
+
+# Causes, the ledger's categories for kernel time: indices into a bill.
+ENTRY: Final = 0
+EXIT: Final = 1
+DECODE: Final = 2
+IPC: Final = 3
+COPY: Final = 4
+MAP: Final = 5
+UNMAP: Final = 6
+OBJECT: Final = 7
+SWITCH: Final = 8
+SPACE_SWITCH: Final = 9
+SCHEDULE: Final = 10
+FAULT: Final = 11
+TIMER: Final = 12
+CAUSES: Final = 13
+CAUSE_NAMES: Final = (
+    "kernel entry",
+    "kernel exit",
+    "decode",
+    "ipc",
+    "copy",
+    "map",
+    "unmap",
+    "object",
+    "thread switch",
+    "space switch",
+    "schedule",
+    "fault",
+    "timer",
+)

@@ -1,0 +1,432 @@
+"""Rendezvous: how two threads meet, and what waits when they do not.
+
+An operation has a send phase and then a receive phase; either may be missing. Sender and receiver
+meet when the receiver waits for this sender or for anyone. Who comes first waits: a sender in the
+receiver's queue, a receiver in its state. Nothing is buffered.
+
+    start ──┬─ partner receives ── transfer ─┐
+            ├─ queue up (SENDING) … taken ───┤
+            └─ fail                          ├── receive phase ──┬─ a sender is queued: take it
+    start without send phase ────────────────┘                   ├─ wait (RECEIVING)
+                                                                 └─ timeout is over
+
+Layouts and error numbers are in `messages`; this module knows neither.
+Source: ABI sheet section 6; its scheduling rules are applied by `dispatch`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from l4lab.kernel import dispatch, messages
+from l4lab.kernel.costs import IPC
+from l4lab.kernel.errors import KernelBug
+from l4lab.kernel.messages import EXPIRED, NEVER
+from l4lab.kernel.objects import Gate, Irq, Semaphore
+from l4lab.kernel.thread import (
+    DEAD,
+    DORMANT,
+    LATE,
+    NO_CORE,
+    READY,
+    RECEIVE_CLOSED,
+    RECEIVE_NONE,
+    RECEIVE_OPEN,
+    RECEIVING,
+    SENDING,
+    WAITING,
+    Thread,
+)
+
+if TYPE_CHECKING:
+    from l4lab.kernel.capability import KernelObject
+    from l4lab.kernel.sched import Core
+    from l4lab.kernel.state import Kernel
+
+IRQ_PRIORITY = 255
+
+
+# --- the operation ------------------------------------------------------------------------------
+
+
+def send_and_receive(kernel: Kernel, core: Core, me: Thread, partner: Thread, donate: bool) -> None:
+    """Run the operation described in `me` (send_*, receive*): send to `partner`, then receive.
+
+    `donate`: the sender is willing to give its time slice along. On return `me` has its result, or
+    waits. Cost: O(1) in threads and queue lengths.
+    """
+    state = partner.state
+    if state == DEAD or state == DORMANT:
+        messages.fail_send(kernel, me, messages.NOT_EXISTENT)
+        return
+    if partner.held_by is not None and partner.partner is me:
+        partner.held_by.clear()  # the answer comes another way than by the reply slot
+    if not accepts(partner, me):
+        _queue_up(kernel, core, me, partner)
+        return
+    # POINT OF NO RETURN
+    kernel.bill[IPC] += kernel.costs.ipc_path
+    open_wait = partner.partner is None
+    if partner.timeout is not None:
+        disarm(partner)
+    late = partner.state == LATE
+    sent = messages.transfer(kernel, me, partner)
+    partner.state = READY
+    partner.partner = None
+    if sent and open_wait and me.receive == RECEIVE_CLOSED and me.receive_from is partner:
+        (partner.reply_slot_wanted or partner.reply).fill(me, me.send_rights)
+    if late:
+        dispatch.unqueue(kernel, partner)
+    if not sent:
+        dispatch.wake(kernel, core, partner)
+        return
+    if me.receive == RECEIVE_NONE:
+        messages.finish_send(me)
+        _activate(kernel, core, me, partner, donate and core.context is not me)
+        return
+    _receive_after_send(kernel, core, me, partner, donate)
+
+
+def _receive_after_send(kernel: Kernel, core: Core, me: Thread, partner: Thread, donate: bool) -> None:
+    """The receive phase of `me`, whose message `partner` has just got."""
+    queued = next_sender(me)
+    if queued is not None:
+        take(kernel, core, me, queued)
+        _activate(kernel, core, me, partner, donate=False)
+        return
+    deadline_us = messages.deadline_us(kernel, me, me.receive_timeout)
+    call = me.receive == RECEIVE_CLOSED
+    if deadline_us == EXPIRED:
+        me.state = LATE
+        me.partner = me.receive_from
+        _activate(kernel, core, me, partner, donate=False)
+        if core.current is me:
+            finish_late(kernel, me)
+        return
+    _wait_to_receive(kernel, me, deadline_us)
+    _activate(kernel, core, me, partner, donate and (call or core.context is not me))
+
+
+def receive_only(kernel: Kernel, core: Core, me: Thread) -> None:
+    """Run an operation without send phase: take a queued sender, or wait."""
+    queued = next_sender(me)
+    if queued is not None:
+        take(kernel, core, me, queued)
+        return
+    deadline_us = messages.deadline_us(kernel, me, me.receive_timeout)
+    if deadline_us == EXPIRED:
+        messages.fail_receive(kernel, me, messages.RECEIVE_TIMEOUT)
+        return
+    _wait_to_receive(kernel, me, deadline_us)
+    if me.receive == RECEIVE_CLOSED and me.receive_from is me:
+        core.reschedule = True
+
+
+def accepts(receiver: Thread, sender: KernelObject) -> bool:
+    """True if `receiver` waits for a message that `sender` may bring."""
+    state = receiver.state
+    if (state != RECEIVING and state != LATE) or receiver.core == NO_CORE:
+        return False
+    wanted = receiver.partner
+    return (wanted is None or wanted is sender) and receiver is not sender
+
+
+def next_sender(me: Thread) -> KernelObject | None:
+    """The queued sender that the receive phase of `me` takes; None if there is none."""
+    if not me.senders:
+        return None
+    if me.receive == RECEIVE_OPEN:
+        return me.senders.first()
+    source = me.receive_from
+    if isinstance(source, Thread):
+        return source if source.state == SENDING and source.partner is me and source is not me else None
+    if isinstance(source, Irq):
+        return source if source.queued and source.thread is me else None
+    return None
+
+
+def take(kernel: Kernel, core: Core, me: Thread, sender: KernelObject) -> None:
+    """`me`, in its receive phase, takes the message of a queued sender.
+
+    A sender that then receives may find senders of its own; the chain is followed in a loop,
+    because its length is the guests' choice.
+    """
+    chain: list[tuple[Thread, KernelObject]] = [(me, sender)]
+    while chain:
+        receiver, taken = chain.pop()
+        if isinstance(taken, Irq):
+            receiver.senders.remove(taken, IRQ_PRIORITY)
+            taken.queued = False
+            messages.deliver_irq(kernel, receiver, taken.label)
+        elif isinstance(taken, Thread):
+            following = _take_from_thread(kernel, core, receiver, taken)
+            if following is not None:
+                chain.append((taken, following))
+        else:
+            raise KernelBug(f"{taken!r} in a sender queue")
+        if receiver is not me:
+            receiver.state = READY
+            dispatch.wake(kernel, core, receiver)
+
+
+def _take_from_thread(kernel: Kernel, core: Core, receiver: Thread, sender: Thread) -> KernelObject | None:
+    """Transfer from a queued thread; returns the sender that *it* can take at once, if any."""
+    receiver.senders.remove(sender, sender.queued_priority)
+    if sender.timeout is not None:
+        disarm(sender)
+    kernel.bill[IPC] += kernel.costs.ipc_path
+    sent = messages.transfer(kernel, sender, receiver)
+    sender.state = READY
+    sender.partner = None
+    if not sent:
+        dispatch.wake(kernel, core, sender)
+        return None
+    calling = sender.receive == RECEIVE_CLOSED and sender.receive_from is receiver
+    if calling and receiver.receive == RECEIVE_OPEN:
+        (receiver.reply_slot_wanted or receiver.reply).fill(sender, sender.send_rights)
+    if sender.receive == RECEIVE_NONE:
+        messages.finish_send(sender)
+        dispatch.wake(kernel, core, sender)
+        return None
+    following = next_sender(sender)
+    if following is not None:
+        return following
+    deadline_us = messages.deadline_us(kernel, sender, sender.receive_timeout)
+    if deadline_us == EXPIRED:
+        sender.state = LATE
+        sender.partner = sender.receive_from
+        dispatch.wake(kernel, core, sender)
+    else:
+        _wait_to_receive(kernel, sender, deadline_us)
+    return None
+
+
+# --- waiting ------------------------------------------------------------------------------------
+
+
+def _queue_up(kernel: Kernel, core: Core, me: Thread, partner: Thread) -> None:
+    """`partner` does not take the message now: wait in its queue, or give up."""
+    deadline_us = messages.deadline_us(kernel, me, messages.send_timeout(me))
+    if deadline_us == EXPIRED:
+        messages.fail_send(kernel, me, messages.SEND_TIMEOUT)
+        return
+    # POINT OF NO RETURN
+    kernel.bill[IPC] += kernel.costs.ipc_block
+    me.state = SENDING
+    me.partner = partner
+    me.queued_priority = me.priority
+    partner.senders.add(me, me.priority)
+    if deadline_us != NEVER:
+        _arm(kernel, me, deadline_us)
+
+
+def wait_for_gate(kernel: Kernel, me: Thread, gate: Gate) -> None:
+    """No thread is bound to `gate`: wait for one, under the send timeout (ABI sheet section 6)."""
+    deadline_us = messages.deadline_us(kernel, me, messages.send_timeout(me))
+    if deadline_us == EXPIRED:
+        messages.fail_send(kernel, me, messages.SEND_TIMEOUT)
+        return
+    me.state = SENDING
+    me.partner = gate
+    me.queued_priority = me.priority
+    gate.waiting.add(me, me.priority)
+    if deadline_us != NEVER:
+        _arm(kernel, me, deadline_us)
+
+
+def wait_for_semaphore(kernel: Kernel, me: Thread, semaphore: Semaphore) -> None:
+    """The count is zero: wait under the receive timeout."""
+    deadline_us = messages.deadline_us(kernel, me, me.receive_timeout)
+    if deadline_us == EXPIRED:
+        messages.fail_semaphore(kernel, me, messages.RECEIVE_TIMEOUT)
+        return
+    me.state = WAITING
+    me.partner = semaphore
+    me.queued_priority = me.priority
+    semaphore.waiting.add(me, me.priority)
+    if deadline_us != NEVER:
+        _arm(kernel, me, deadline_us)
+
+
+def _wait_to_receive(kernel: Kernel, me: Thread, deadline_us: int) -> None:
+    kernel.bill[IPC] += kernel.costs.ipc_block
+    me.state = RECEIVING
+    me.partner = None if me.receive == RECEIVE_OPEN else me.receive_from
+    if deadline_us != NEVER:
+        _arm(kernel, me, deadline_us)
+
+
+def _arm(kernel: Kernel, thread: Thread, deadline_us: int) -> None:
+    """Timeouts live on the thread's core; an off-line thread's on core 0."""
+    thread.timeout = kernel.cores[max(thread.core, 0)].wake_ups.arm(thread, deadline_us)
+
+
+def disarm(thread: Thread) -> None:
+    """Cancel the thread's timeout, if one is armed."""
+    if thread.timeout is not None:
+        thread.timeout.cancel()
+        thread.timeout = None
+
+
+# --- ends of waiting ----------------------------------------------------------------------------
+
+
+def stop_waiting(kernel: Kernel, me: Thread) -> None:
+    """Take a blocked thread out of whatever it waits in; its state is the caller's to set."""
+    if me.timeout is not None:
+        disarm(me)
+    partner = me.partner
+    if me.state == SENDING:
+        if isinstance(partner, Gate):
+            partner.waiting.remove(me, me.queued_priority)
+        elif isinstance(partner, Thread):
+            partner.senders.remove(me, me.queued_priority)
+    elif me.state == WAITING and isinstance(partner, Semaphore):
+        partner.waiting.remove(me, me.queued_priority)
+    if me.held_by is not None:
+        me.held_by.clear()
+    me.partner = None
+
+
+def time_out(kernel: Kernel, me: Thread) -> None:
+    """The timeout of a blocked thread expired: it gets the phase's error and becomes ready."""
+    state = me.state
+    stop_waiting(kernel, me)
+    me.state = READY
+    if state == SENDING:
+        messages.fail_send(kernel, me, messages.SEND_TIMEOUT)
+    elif state == WAITING:
+        messages.fail_semaphore(kernel, me, messages.RECEIVE_TIMEOUT)
+    else:
+        messages.fail_receive(kernel, me, messages.RECEIVE_TIMEOUT)
+
+
+def cancel(kernel: Kernel, me: Thread) -> None:
+    """Abort the blocked operation of `me` (ex_regs with cancel): error 6 or 7, and ready."""
+    state = me.state
+    if state in (READY, DORMANT, DEAD):
+        return
+    if state == LATE:
+        dispatch.unqueue(kernel, me)
+    stop_waiting(kernel, me)
+    me.state = READY
+    if state == SENDING:
+        messages.fail_send(kernel, me, messages.SEND_CANCELLED)
+    elif state == WAITING:
+        messages.fail_semaphore(kernel, me, messages.RECEIVE_CANCELLED)
+    else:
+        messages.fail_receive(kernel, me, messages.RECEIVE_CANCELLED)
+
+
+def finish_late(kernel: Kernel, me: Thread) -> None:
+    """A LATE thread is about to run and nobody has sent: now its timeout counts."""
+    me.state = READY
+    me.partner = None
+    messages.fail_receive(kernel, me, messages.RECEIVE_TIMEOUT)
+
+
+def gate_bound(kernel: Kernel, core: Core, gate: Gate) -> None:
+    """A thread was bound to `gate`: those who waited for that go on with their send phase."""
+    while gate.waiting and gate.thread is not None:
+        sender = gate.waiting.first()
+        if not isinstance(sender, Thread):
+            raise KernelBug(f"{sender!r} waits for a gate")
+        gate.waiting.remove(sender, sender.queued_priority)
+        disarm(sender)
+        sender.partner = None
+        sender.state = READY
+        messages.address_to(sender, gate)
+        if sender.receive == RECEIVE_CLOSED:
+            sender.receive_from = gate.thread
+        if sender.sends:
+            resume_send(kernel, core, sender, gate.thread)
+        else:
+            resume_receive(kernel, core, sender)
+
+
+def resume_send(kernel: Kernel, core: Core, sender: Thread, partner: Thread) -> None:
+    """Run the send phase of a thread that is not the running one."""
+    state = partner.state
+    if state == DEAD or state == DORMANT:
+        messages.fail_send(kernel, sender, messages.NOT_EXISTENT)
+        dispatch.wake(kernel, core, sender)
+        return
+    acceptable = accepts(partner, sender)
+    deadline_us = NEVER if acceptable else messages.deadline_us(kernel, sender, messages.send_timeout(sender))
+    if deadline_us == EXPIRED:
+        messages.fail_send(kernel, sender, messages.SEND_TIMEOUT)
+        dispatch.wake(kernel, core, sender)
+        return
+    sender.state = SENDING
+    sender.partner = partner
+    sender.queued_priority = sender.priority
+    partner.senders.add(sender, sender.priority)
+    if acceptable:
+        receive_now(kernel, core, partner)
+    elif deadline_us != NEVER:
+        _arm(kernel, sender, deadline_us)
+
+
+def resume_receive(kernel: Kernel, core: Core, me: Thread) -> None:
+    """Run the receive phase of a thread that is not the running one."""
+    queued = next_sender(me)
+    if queued is not None:
+        take(kernel, core, me, queued)
+        dispatch.wake(kernel, core, me)
+        return
+    deadline_us = messages.deadline_us(kernel, me, me.receive_timeout)
+    if deadline_us == EXPIRED:
+        messages.fail_receive(kernel, me, messages.RECEIVE_TIMEOUT)
+        dispatch.wake(kernel, core, me)
+    else:
+        _wait_to_receive(kernel, me, deadline_us)
+
+
+def receive_now(kernel: Kernel, core: Core, receiver: Thread) -> None:
+    """`receiver` waits and somebody acceptable is queued: let it take the message and wake it."""
+    queued = next_sender(receiver)
+    if queued is None:
+        return
+    disarm(receiver)
+    if receiver.state == LATE:
+        dispatch.unqueue(kernel, receiver)
+    receiver.state = READY
+    receiver.partner = None
+    take(kernel, core, receiver, queued)
+    dispatch.wake(kernel, core, receiver)
+
+
+def trigger(kernel: Kernel, core: Core, irq: Irq) -> None:
+    """An IRQ object fires. While one delivery is queued or pending, further ones are lost."""
+    thread = irq.thread
+    if thread is None or thread.state == DEAD:
+        irq.pending = True
+        return
+    if irq.queued:
+        return
+    irq.queued = True
+    thread.senders.add(irq, IRQ_PRIORITY)
+    if accepts(thread, irq):
+        receive_now(kernel, core, thread)
+
+
+def release(kernel: Kernel, core: Core, semaphore: Semaphore) -> None:
+    """Semaphore up: the first of the highest priority that waits gets it; else it is counted."""
+    if not semaphore.waiting:
+        semaphore.count += 1
+        return
+    thread = semaphore.waiting.first()
+    if not isinstance(thread, Thread):
+        raise KernelBug(f"{thread!r} waits for a semaphore")
+    stop_waiting(kernel, thread)
+    thread.state = READY
+    messages.semaphore_obtained(thread)
+    dispatch.wake(kernel, core, thread)
+
+
+def _activate(kernel: Kernel, core: Core, me: Thread, partner: Thread, donate: bool) -> None:
+    """`partner` got its message: run it now on the sender's time, or wake it by the rule."""
+    if donate and partner.core == core.number:
+        dispatch.switch_donating(kernel, core, partner)
+    else:
+        dispatch.wake(kernel, core, partner)

@@ -1,0 +1,305 @@
+"""Birth and death of kernel objects, and what their partners see of it.
+
+Ref: ABI sheet section 7, "What a partner sees on deletion". Objects die when their last counted
+capability is taken away; `reap` runs at the end of the operation that took it.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from l4lab.kernel import capspace, dispatch, ipc, messages
+from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.frame import CR3, UTCB_BASE
+from l4lab.kernel.objects import Factory, Gate, Irq, Semaphore, Task
+from l4lab.kernel.quota import (
+    FACTORY_BYTES,
+    GATE_BYTES,
+    IRQ_BYTES,
+    SEMAPHORE_BYTES,
+    TASK_BYTES,
+    THREAD_BYTES,
+    Quota,
+)
+from l4lab.kernel.state import End, KernelWritten
+from l4lab.kernel.thread import DEAD, READY, SenderQueue, Thread
+
+if TYPE_CHECKING:
+    from l4lab.kernel.capability import KernelObject
+    from l4lab.kernel.sched import Core
+    from l4lab.kernel.state import Kernel
+
+UTCB_WORDS = abi.UTCB_BYTES // 4
+
+
+# --- birth --------------------------------------------------------------------------------------
+
+
+def create_task(kernel: Kernel, quota: Quota, name: str = "") -> Task | None:
+    """An empty task, paid from `quota`; None if that refuses."""
+    if not quota.charge(TASK_BYTES):
+        return None
+    number = kernel.new_number()
+    space = kernel.memory.create_space(name or f"task {number}", quota)
+    if space is None:
+        quota.refund(TASK_BYTES)
+        return None
+    task = Task(number, quota, TASK_BYTES, space)
+    task.name = name
+    kernel.tasks[number] = task
+    return task
+
+
+def create_thread(kernel: Kernel, quota: Quota) -> Thread | None:
+    """A thread without task, dormant."""
+    if not quota.charge(THREAD_BYTES):
+        return None
+    thread = Thread(
+        kernel.new_number(),
+        quota,
+        THREAD_BYTES,
+        kernel.frame_pool.take(),
+        kernel.scratch_utcb,
+        kernel.quantum_cycles,
+    )
+    thread.frame[CR3] = kernel.blank_directory_pfn << 12
+    kernel.threads[thread.number] = thread
+    return thread
+
+
+def create_gate(kernel: Kernel, quota: Quota) -> Gate | None:
+    """An unbound gate with label 0."""
+    return Gate(kernel.new_number(), quota, GATE_BYTES, SenderQueue()) if quota.charge(GATE_BYTES) else None
+
+
+def create_irq(kernel: Kernel, quota: Quota) -> Irq | None:
+    """An unbound IRQ object."""
+    return Irq(kernel.new_number(), quota, IRQ_BYTES) if quota.charge(IRQ_BYTES) else None
+
+
+def create_semaphore(kernel: Kernel, quota: Quota) -> Semaphore | None:
+    """A semaphore with count zero."""
+    if not quota.charge(SEMAPHORE_BYTES):
+        return None
+    return Semaphore(kernel.new_number(), quota, SEMAPHORE_BYTES, SenderQueue())
+
+
+def create_factory(kernel: Kernel, quota: Quota, limit_bytes: int) -> Factory | None:
+    """A factory that may spend `limit_bytes` of what `quota` has left when it is spent."""
+    if not quota.charge(FACTORY_BYTES):
+        return None
+    return Factory(kernel.new_number(), quota, FACTORY_BYTES, Quota(limit_bytes, quota))
+
+
+def add_ku_memory(kernel: Kernel, task: Task, vpn: int, pages: int) -> str:
+    """Kernel-user memory for `task`; "" on success, else why not (`Memory.add_ku_area`)."""
+    area = kernel.memory.add_ku_area(task.space, vpn, pages)
+    if isinstance(area, str):
+        return area
+    kernel.effects.append(KernelWritten(area.first_pfn, area.pages, active=True))
+    return ""
+
+
+def bind_thread(kernel: Kernel, thread: Thread, task: Task, utcb_address: int) -> bool:
+    """Put an unbound thread into `task` with its UTCB at `utcb_address`; False if that is no place for one."""
+    if utcb_address & 3:
+        return False
+    word = kernel.memory.ku_word(task.space, utcb_address, abi.UTCB_BYTES)
+    if word is None:
+        return False
+    # POINT OF NO RETURN
+    thread.task = task
+    task.threads[thread] = None
+    thread.utcb = word
+    thread.utcb_address = utcb_address
+    kernel.words[word + messages.ADDRESS] = utcb_address
+    thread.frame[UTCB_BASE] = utcb_address + abi.UTCB_ADDRESS
+    thread.frame[CR3] = task.space.tables.cr3
+    return True
+
+
+# --- death --------------------------------------------------------------------------------------
+
+
+def reap(kernel: Kernel, core: Core) -> None:
+    """End every object on `kernel.dying`, and those that die with them."""
+    while kernel.dying:
+        obj = kernel.dying.pop(0)
+        _end(kernel, core, obj)
+        obj.quota.refund(obj.charged_bytes)
+
+
+def _end(kernel: Kernel, core: Core, obj: KernelObject) -> None:
+    if isinstance(obj, Thread):
+        kill(kernel, obj)
+        _forget_thread(kernel, obj)
+    elif isinstance(obj, Task):
+        _end_task(kernel, obj)
+    elif isinstance(obj, Gate):
+        _end_gate(kernel, core, obj)
+    elif isinstance(obj, Irq):
+        _end_irq(obj)
+    elif isinstance(obj, Semaphore):
+        _end_semaphore(kernel, core, obj)
+    # A factory forbids nothing to its children: their charges stay until they end.
+
+
+def kill(kernel: Kernel, me: Thread) -> None:
+    """The thread stops for good. Those queued on it get error 6; those it called wait on (section 7)."""
+    if me.state == DEAD:
+        return
+    if me.queued:
+        dispatch.unqueue(kernel, me)
+    ipc.stop_waiting(kernel, me)
+    me.state = DEAD
+    me.kernel_message = None
+    me.pending_exception = None
+    me.reply.clear()
+    kernel.words[me.utcb + messages.FREE_MARKER] = 0
+    core = kernel.cores[max(me.core, 0)]
+    for sender in list(me.senders):
+        if isinstance(sender, Thread):
+            me.senders.remove(sender, sender.queued_priority)
+            sender.partner = None
+            ipc.disarm(sender)
+            sender.state = READY
+            messages.fail_send(kernel, sender, messages.SEND_CANCELLED)
+            dispatch.wake_without_preempting(kernel, sender)
+        elif isinstance(sender, Irq):
+            me.senders.remove(sender, ipc.IRQ_PRIORITY)
+            sender.queued = False
+            sender.pending = True
+    if me.delete_irq is not None:
+        _stop_notifying(me.delete_irq)
+        me.delete_irq = None
+    if core.current is me:
+        core.reschedule = True
+    _check_root_end(kernel, me)
+
+
+def _stop_notifying(irq: KernelObject) -> None:
+    if isinstance(irq, Irq | Semaphore):
+        irq.notifies = None
+
+
+def _forget_thread(kernel: Kernel, me: Thread) -> None:
+    """A dead thread that nobody can name: its memory goes."""
+    for gate in list(me.bound_gates):
+        if isinstance(gate, Gate):
+            gate.thread = me  # stays bound to the dead thread: IPC fails with error 4
+    for irq in me.bound_irqs:
+        if isinstance(irq, Irq):
+            irq.thread = None
+    me.bound_irqs.clear()
+    if me.task is not None and me in me.task.threads:
+        me.task.totals.add(me)
+        del me.task.threads[me]
+    kernel.threads.pop(me.number, None)
+    kernel.frame_pool.give_back(me.frame)
+    me.frame = kernel.frame_pool.blank
+    me.utcb = kernel.scratch_utcb
+
+
+def _check_root_end(kernel: Kernel, me: Thread) -> None:
+    """The root task ends when the last of its threads does."""
+    root = kernel.root_task
+    if root is None or me.task is not root or kernel.end is not None:
+        return
+    if all(thread.state == DEAD for thread in root.threads):
+        kernel.end = End.ROOT_KILLED if root.alive else End.ROOT_ENDED
+
+
+def _end_task(kernel: Kernel, task: Task) -> None:
+    """Memory and capabilities go; threads that others can name live on without a space."""
+    for slot in task.reply_slots.values():
+        slot.clear()
+    task.reply_slots.clear()
+    for cap in list(task.capability_table.slots.values()):
+        if cap.table.slots.get(cap.index) is cap:
+            capspace.remove(kernel, cap)
+    for thread in task.threads:
+        _leave_space(kernel, thread)
+    for area in task.space.ku_areas:
+        kernel.effects.append(KernelWritten(area.first_pfn, area.pages, active=False))
+    for core in kernel.cores:
+        if core.space is task.space:
+            core.space = None
+            kernel.memory.stale_cores |= 1 << core.number
+    kernel.memory.destroy_space(task.space)
+    task.space.live_cores = 0
+    kernel.tasks.pop(task.number, None)
+    kernel.ended_tasks.append(task)
+    if task is kernel.root_task and kernel.end is None:
+        kernel.end = End.ROOT_ENDED
+
+
+def _leave_space(kernel: Kernel, thread: Thread) -> None:
+    """The thread's space is gone: its UTCB is nobody's, its addresses are unmapped."""
+    kernel.words[thread.utcb + messages.FREE_MARKER] = 0
+    thread.utcb = kernel.scratch_utcb
+    thread.trampoline = None
+    thread.trampoline_armed = False
+    thread.frame[CR3] = kernel.blank_directory_pfn << 12
+
+
+def _end_gate(kernel: Kernel, core: Core, gate: Gate) -> None:
+    """Senders that wait for a binding get error 4; the bound thread's deletion IRQ is triggered."""
+    while gate.waiting:
+        sender = gate.waiting.first()
+        assert isinstance(sender, Thread)
+        ipc.stop_waiting(kernel, sender)
+        sender.state = READY
+        messages.fail_send(kernel, sender, messages.NOT_EXISTENT)
+        dispatch.wake(kernel, core, sender)
+    thread = gate.thread
+    gate.thread = None
+    if thread is not None:
+        thread.bound_gates.pop(gate, None)
+        if isinstance(thread.delete_irq, Irq):
+            ipc.trigger(kernel, core, thread.delete_irq)
+        elif isinstance(thread.delete_irq, Semaphore):
+            ipc.release(kernel, core, thread.delete_irq)
+
+
+def unbind_irq(irq: Irq) -> bool:
+    """Detach from thread; True if a delivery was waiting, which stays pending."""
+    thread = irq.thread
+    if thread is not None:
+        thread.bound_irqs.pop(irq, None)
+        if irq.queued:
+            thread.senders.remove(irq, ipc.IRQ_PRIORITY)
+            irq.queued = False
+            irq.pending = True
+        irq.thread = None
+    return irq.pending
+
+
+def detach_from_pin(irq: Irq | Semaphore) -> None:
+    """Undo the binding to an interrupt controller's pin."""
+    if irq.pin is not None:
+        icu, pin = irq.pin
+        icu.pins.pop(pin, None)
+        irq.pin = None
+
+
+def _end_irq(irq: Irq) -> None:
+    unbind_irq(irq)
+    irq.pending = False
+    detach_from_pin(irq)
+    if irq.notifies is not None:
+        irq.notifies.delete_irq = None
+        irq.notifies = None
+
+
+def _end_semaphore(kernel: Kernel, core: Core, semaphore: Semaphore) -> None:
+    while semaphore.waiting:
+        thread = semaphore.waiting.first()
+        assert isinstance(thread, Thread)
+        ipc.stop_waiting(kernel, thread)
+        thread.state = READY
+        messages.fail_semaphore(kernel, thread, messages.NOT_EXISTENT)
+        dispatch.wake(kernel, core, thread)
+    detach_from_pin(semaphore)
+    if semaphore.notifies is not None:
+        semaphore.notifies.delete_irq = None
+        semaphore.notifies = None

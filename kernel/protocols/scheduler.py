@@ -1,0 +1,156 @@
+"""Scheduler: which cores there are, and which thread runs where. Ref: ABI sheet section 11.4."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from l4lab.kernel import dispatch, ipc
+from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.messages import make_tag
+from l4lab.kernel.objects import Scheduler
+from l4lab.kernel.protocols import icu
+from l4lab.kernel.protocols.common import OK, Call, error, object_argument
+from l4lab.kernel.state import Kick
+from l4lab.kernel.thread import DEAD, LATE, NO_CORE, READY, RECEIVING, Thread
+
+if TYPE_CHECKING:
+    from l4lab.kernel.capability import KernelObject
+    from l4lab.kernel.sched import Core
+
+
+def handle(call: Call, scheduler: KernelObject) -> int:
+    """Scheduler operations; label -1 speaks to the scheduler's one interrupt pin."""
+    assert isinstance(scheduler, Scheduler)
+    if call.label == abi.PROTO_IRQ:
+        return icu.handle(call, scheduler)
+    if call.label != abi.PROTO_SCHEDULER:
+        return error(abi.EBADPROTO)
+    if call.words == 0:
+        return error(abi.EMSGTOOSHORT)
+    operation = call.word(0)
+    if operation == abi.SCHEDULER_INFO:
+        return _info(call)
+    if operation == abi.SCHEDULER_RUN_THREAD:
+        return _run_thread(call)
+    if operation == abi.SCHEDULER_IDLE_TIME:
+        return _idle_time(call)
+    return error(abi.ENOSYS)
+
+
+def cpu_set_contains(granularity_offset: int, bitmap: int, number: int) -> bool:
+    """True if core `number` is in the set: two words, a scaled bitmap from an offset."""
+    granularity = min(granularity_offset >> abi.CPU_SET_GRANULARITY_SHIFT, abi.CPU_SET_GRANULARITY_MAX)
+    offset = granularity_offset & abi.CPU_SET_OFFSET_MASK
+    if number < offset:
+        return False
+    bit = number - offset >> granularity
+    return bit < 32 and bitmap >> bit & 1 == 1
+
+
+def _info(call: Call) -> int:
+    if call.words < 2:
+        return error(abi.EMSGTOOSHORT)
+    wanted = call.word(1)
+    if wanted & abi.CPU_SET_OFFSET_MASK >= abi.SCHEDULER_MAX_CPUS:
+        return error(abi.ERANGE)
+    bitmap = 0
+    granularity = min(wanted >> abi.CPU_SET_GRANULARITY_SHIFT, abi.CPU_SET_GRANULARITY_MAX)
+    for core in call.kernel.cores:
+        bit = core.number - (wanted & abi.CPU_SET_OFFSET_MASK)
+        if bit >= 0 and bit >> granularity < 32:
+            bitmap |= 1 << (bit >> granularity)
+    call.answer_word(0, bitmap)
+    call.answer_word(1, abi.SCHEDULER_MAX_CPUS)
+    call.answer_word(2, abi.SCHEDULER_CLASS_FIXED_PRIORITY)
+    return make_tag(0, 3)
+
+
+def _run_thread(call: Call) -> int:
+    if call.words < 5:
+        return error(abi.EINVAL)
+    thread = object_argument(call, Thread, 0)
+    if isinstance(thread, int):
+        return thread
+    assert isinstance(thread, Thread)
+    priority = (call.word(3) ^ 0x80000000) - 0x80000000
+    quantum_us = call.word(4)
+    if priority < 0:
+        if priority != abi.SCHEDULER_PARAM_CLASS_FIXED_PRIORITY:
+            return error(abi.ERANGE)
+        if call.words < 7 or quantum_us < abi.SCHEDULER_PARAM_BYTES:
+            return error(abi.EINVAL)
+        quantum_us, priority = call.word(5), call.word(6)
+    if priority <= 0:
+        return error(abi.EINVAL)
+    # POINT OF NO RETURN
+    home = _choose_core(call, thread)
+    _apply(call, thread, home, min(priority, abi.PRIORITY_MAX), quantum_us or abi.QUANTUM_DEFAULT_US)
+    return OK
+
+
+def _choose_core(call: Call, thread: Thread) -> int:
+    """Keep the current core if it is in the set; else the caller's; else the first present one in it."""
+    wanted, bitmap = call.word(1), call.word(2)
+    preferred: list[int] = [thread.core, call.core.number, *range(len(call.kernel.cores))]
+    for number in preferred:
+        if number != NO_CORE and cpu_set_contains(wanted, bitmap, number):
+            return number
+    return NO_CORE
+
+
+def _apply(call: Call, thread: Thread, home: int, priority: int, quantum_us: int) -> None:
+    """Give the thread its core and parameters, and let it compete there."""
+    kernel = call.kernel
+    was_running = thread.core != NO_CORE and kernel.cores[thread.core].current is thread
+    old_home = kernel.cores[thread.core] if thread.core != NO_CORE else None
+    if thread.queued:
+        dispatch.unqueue(kernel, thread)
+    thread.priority = priority
+    thread.quantum_cycles = thread.quantum_left_cycles = quantum_us * kernel.mhz
+    if thread.core != home:
+        _move(call, thread, old_home, home, was_running)
+        was_running = False
+    if home == NO_CORE or thread.state == DEAD:
+        return
+    if was_running:
+        core = kernel.cores[home]
+        if core is call.core:
+            if core.ready.top_priority() >= priority:
+                core.reschedule = True
+        else:
+            kernel.effects.append(Kick(home))
+    elif thread.state in (READY, LATE):
+        dispatch.wake(kernel, call.core, thread)
+    elif thread.state == RECEIVING:
+        queued = ipc.next_sender(thread)
+        if queued is not None:
+            ipc.receive_now(kernel, call.core, thread)
+
+
+def _move(call: Call, thread: Thread, old_home: Core | None, home: int, was_running: bool) -> None:
+    """The thread leaves its core, whatever it does there."""
+    kernel = call.kernel
+    thread.core = home
+    if thread.timeout is not None and thread.timeout.thread is not None:
+        deadline_us = thread.timeout.deadline_us
+        thread.timeout.cancel()
+        thread.timeout = kernel.cores[max(home, 0)].wake_ups.arm(thread, deadline_us)
+    if was_running and old_home is not None:
+        old_home.current = None
+        old_home.reschedule = True
+        if old_home is not call.core:
+            kernel.effects.append(Kick(old_home.number))
+    elif old_home is not None and old_home.context is thread:
+        old_home.context = old_home.current  # it had donated its time to a thread that stays
+
+
+def _idle_time(call: Call) -> int:
+    if call.words < 3:
+        return error(abi.EINVAL)
+    for core in call.kernel.cores:
+        if cpu_set_contains(call.word(1), call.word(2), core.number):
+            idle_us = core.idle_cycles // call.kernel.mhz
+            call.answer_word(0, idle_us & 0xFFFFFFFF)
+            call.answer_word(1, idle_us >> 32)
+            return make_tag(0, 2)
+    return error(abi.EINVAL)

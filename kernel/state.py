@@ -1,0 +1,106 @@
+"""All mutable kernel state, in one object that the other modules operate on."""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from l4lab.kernel.costs import CAUSES, KernelCosts
+from l4lab.kernel.frame import FramePool
+from l4lab.kernel.sched import Core
+
+if TYPE_CHECKING:
+    from l4lab.kernel.capability import KernelObject
+    from l4lab.kernel.frames import KernelFrames
+    from l4lab.kernel.memory import Memory
+    from l4lab.kernel.objects import Task
+    from l4lab.kernel.quota import Quota
+    from l4lab.kernel.thread import Thread
+
+
+class End(enum.Enum):
+    """Why a system stops for good."""
+
+    ROOT_ENDED = "root task ended"
+    ROOT_KILLED = "root task killed"
+
+
+@dataclass(frozen=True, slots=True)
+class KernelWritten:
+    """From now on (`active`) the kernel itself writes these frames; or no longer, and they are free."""
+
+    first_pfn: int
+    count: int
+    active: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ConsoleOutput:
+    """Bytes for the person watching, line feeds as the guest wrote them."""
+
+    data: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Kick:
+    """Another core has something to look at: an inter-processor interrupt."""
+
+    core: int
+
+
+@dataclass(frozen=True, slots=True)
+class FlushTlb:
+    """These cores (bit mask) may hold translations that were taken away."""
+
+    cores: int
+
+
+Effect = KernelWritten | ConsoleOutput | Kick | FlushTlb
+
+
+@dataclass(slots=True, eq=False)
+class Kernel:
+    """The kernel of one machine. Only `kernel` modules change it.
+
+    `words`: guest RAM as 32-bit words. `tasks`, `threads`: number -> object, live ones, by age.
+    `clock_us`: the KIP clock. `bill`: cycles spent in this kernel entry, by cause.
+    `effects`: what the machine must do before any user code runs. `dying`: objects whose last
+    capability went in this operation; `lifecycle.reap` ends them.
+    """
+
+    words: memoryview[int]
+    memory: Memory
+    frames: KernelFrames
+    root_quota: Quota
+    costs: KernelCosts
+    mhz: int
+    cores: list[Core]
+    scratch_utcb: int
+    kip_word: int
+    blank_directory_pfn: int
+    quantum_cycles: int
+    frame_pool: FramePool = field(default_factory=FramePool)
+    tasks: dict[int, Task] = field(default_factory=dict)
+    threads: dict[int, Thread] = field(default_factory=dict)
+    next_number: int = 1
+    clock_us: int = 0
+    now_cycles: int = 0
+    bill: list[int] = field(default_factory=lambda: [0] * CAUSES)
+    effects: list[Effect] = field(default_factory=list)
+    dying: list[KernelObject] = field(default_factory=list)
+    end: End | None = None
+    exit_code: int = 0
+    root_task: Task | None = None
+    ended_tasks: list[Task] = field(default_factory=list)
+    warnings: list[str] = field(default_factory=list)
+
+    def new_number(self) -> int:
+        """A number that no other object of this machine has or had."""
+        number = self.next_number
+        self.next_number = number + 1
+        return number
+
+    def warn(self, text: str) -> None:
+        """Something a guest's programmer would want to know; one line, kept for `-v`."""
+        self.warnings.append(text)

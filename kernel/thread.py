@@ -1,0 +1,240 @@
+"""Threads: what runs, and what a thread that does not run waits for.
+
+Blocking is data. There are no kernel stacks: a thread that waits is described completely by its
+`state` and the few fields that go with it, and whoever ends the wait changes them. The legal
+transitions are `TRANSITIONS`; `invariants.check_threads` holds every thread against them.
+
+    DORMANT    never started by ex_regs
+    READY      runs, or waits for its core (in a ready queue; off-line if it has no core)
+    SENDING    queued at `partner` (a thread, a gate without thread) until its message is taken
+    RECEIVING  waits for a message: from `partner`, or from anyone if `partner` is None
+    LATE       as RECEIVING, but its timeout is over: it takes what comes before it runs again
+    WAITING    queued at `partner`, a semaphore
+    DEAD       killed; never changes again
+"""
+
+from __future__ import annotations
+
+from array import array
+from collections import OrderedDict
+from collections.abc import Iterator
+from typing import TYPE_CHECKING, Final
+
+from l4lab.kernel.capability import KernelObject
+from l4lab.kernel.quota import Quota
+
+if TYPE_CHECKING:
+    from l4lab.kernel.faults import KernelMessage
+    from l4lab.kernel.objects import Task
+    from l4lab.kernel.timeouts import Timeout
+
+DORMANT: Final = 0
+READY: Final = 1
+SENDING: Final = 2
+RECEIVING: Final = 3
+LATE: Final = 4
+WAITING: Final = 5
+DEAD: Final = 6
+STATE_NAMES: Final = ("dormant", "ready", "sending", "receiving", "late", "waiting", "dead")
+
+TRANSITIONS: Final = {
+    DORMANT: (READY, DEAD),
+    READY: (SENDING, RECEIVING, LATE, WAITING, DEAD),
+    SENDING: (READY, RECEIVING, LATE, DEAD),
+    RECEIVING: (READY, DEAD),
+    LATE: (READY, DEAD),
+    WAITING: (READY, DEAD),
+    DEAD: (),
+}
+
+RECEIVE_NONE: Final = 0
+RECEIVE_CLOSED: Final = 1
+RECEIVE_OPEN: Final = 2
+
+NO_CORE: Final = -1
+NEVER_SET: Final = 0xFFFFF
+"""Capability index of a pager or exception handler that nobody has set (ABI sheet section 11.3)."""
+
+
+class ReplySlot:
+    """Where a server finds the caller it owes an answer: the implicit slot of a thread, or an explicit one.
+
+    `rights`: W and S of the capability that the caller used; they mask the answer's items.
+    """
+
+    __slots__ = ("caller", "rights")
+
+    def __init__(self) -> None:
+        self.caller: Thread | None = None
+        self.rights = 0
+
+    def fill(self, caller: Thread, rights: int) -> None:
+        """Remember `caller`; one that was there before is forgotten and waits on (ABI sheet section 5)."""
+        self.clear()
+        if caller.held_by is not None:
+            caller.held_by.clear()
+        self.caller = caller
+        self.rights = rights
+        caller.held_by = self
+
+    def clear(self) -> None:
+        """Empty the slot."""
+        if self.caller is not None:
+            self.caller.held_by = None
+            self.caller = None
+
+
+class SenderQueue:
+    """Who waits to send to a thread: by priority, first come first served inside one.
+
+    `_levels`: priority -> senders in order. `_occupied`: bit p set while level p is not empty.
+    """
+
+    __slots__ = ("_levels", "_occupied")
+
+    def __init__(self) -> None:
+        self._levels: dict[int, OrderedDict[KernelObject, None]] = {}
+        self._occupied = 0
+
+    def __bool__(self) -> bool:
+        return self._occupied != 0
+
+    def __iter__(self) -> Iterator[KernelObject]:
+        for priority in sorted(self._levels, reverse=True):
+            yield from self._levels[priority]
+
+    def first(self) -> KernelObject:
+        """The sender that an open wait takes; the queue must not be empty."""
+        return next(iter(self._levels[self._occupied.bit_length() - 1]))
+
+    def add(self, sender: KernelObject, priority: int) -> None:
+        """Queue `sender` behind those of its priority."""
+        level = self._levels.get(priority)
+        if level is None:
+            level = self._levels[priority] = OrderedDict()
+        level[sender] = None
+        self._occupied |= 1 << priority
+
+    def remove(self, sender: KernelObject, priority: int) -> None:
+        """Take `sender` out; `priority` is the one it was added with."""
+        level = self._levels[priority]
+        del level[sender]
+        if not level:
+            del self._levels[priority]
+            self._occupied &= ~(1 << priority)
+
+
+class Thread(KernelObject):
+    """One thread. Fields in groups; every one is declared here."""
+
+    __slots__ = (
+        # Who and where. `utcb`: index into RAM's words of the UTCB, a scratch page while unbound.
+        "frame",
+        "task",
+        "utcb",
+        "utcb_address",
+        # What it waits for. `queued_priority`: the one it has in `partner`'s queue.
+        "state",
+        "partner",
+        "queued_priority",
+        "timeout",
+        # The operation in flight: what is sent, and what to receive once it is sent.
+        "send_tag",
+        "send_label",
+        "send_rights",
+        "receive",
+        "receive_from",
+        "receive_timeout",
+        "sends",
+        # Set while the kernel sends in the thread's name: a page fault or an exception.
+        "kernel_message",
+        # Rendezvous, server side. `held_by`: the slot that names this thread as its caller.
+        "senders",
+        "reply",
+        "held_by",
+        "reply_slot_wanted",
+        # IRQ objects and gates bound here, and the IRQ that tells of a gate's end.
+        "bound_irqs",
+        "bound_gates",
+        "delete_irq",
+        # Scheduling. `core`: NO_CORE while off-line. `queued`: in its core's ready queue.
+        "core",
+        "priority",
+        "quantum_cycles",
+        "quantum_left_cycles",
+        "queued",
+        # Handlers: capability indices in the thread's own task.
+        "pager",
+        "exception_handler",
+        "alien",
+        "alien_pass",
+        "alien_after",
+        # An exception to raise before the thread runs again: (trap number, error code, address).
+        "pending_exception",
+        # Page-fault trampoline: index into RAM's words of the block; None without.
+        "trampoline",
+        "trampoline_armed",
+        # Counters for people.
+        "system_calls",
+        "page_faults",
+        "exceptions",
+        "ipc_count",
+    )
+
+    kind = "thread"
+
+    def __init__(
+        self,
+        number: int,
+        quota: Quota,
+        charged_bytes: int,
+        frame: array[int],
+        scratch_utcb: int,
+        quantum_cycles: int,
+    ) -> None:
+        super().__init__(number, quota, charged_bytes)
+        self.frame = frame
+        self.task: Task | None = None
+        self.utcb = scratch_utcb
+        self.utcb_address = 0
+        self.state = DORMANT
+        self.partner: KernelObject | None = None
+        self.queued_priority = 0
+        self.timeout: Timeout | None = None
+        self.send_tag = 0
+        self.send_label = 0
+        self.send_rights = 0
+        self.receive = RECEIVE_NONE
+        self.receive_from: KernelObject | None = None
+        self.receive_timeout = 0
+        self.sends = True
+        self.kernel_message: KernelMessage | None = None
+        self.senders = SenderQueue()
+        self.reply = ReplySlot()
+        self.held_by: ReplySlot | None = None
+        self.reply_slot_wanted: ReplySlot | None = None
+        self.bound_irqs: dict[KernelObject, None] = {}
+        self.bound_gates: dict[KernelObject, None] = {}
+        self.delete_irq: KernelObject | None = None
+        self.core = NO_CORE
+        self.priority = 1
+        self.quantum_cycles = quantum_cycles
+        self.quantum_left_cycles = quantum_cycles
+        self.queued = False
+        self.pager = NEVER_SET
+        self.exception_handler = NEVER_SET
+        self.alien = False
+        self.alien_pass = False
+        self.alien_after = False
+        self.pending_exception: tuple[int, int, int] | None = None
+        self.trampoline: int | None = None
+        self.trampoline_armed = False
+        self.system_calls = 0
+        self.page_faults = 0
+        self.exceptions = 0
+        self.ipc_count = 0
+
+    @property
+    def state_name(self) -> str:
+        """The state, in words, for people."""
+        return STATE_NAMES[self.state]
