@@ -1,0 +1,247 @@
+/*
+ * What the files of the vCPU shim share. The whole picture is at the top of vcpu.c.
+ *
+ *   vcpu.c    run(): load a thread, run the engine, settle the books, tell why it stopped
+ *   engine.c  makes one Unicorn engine: memory, hooks, the way to ring 3, calibration
+ *   pager.c   page walker, modelled TLB, and the rule that executed frames are not writable
+ *   fpu.c     x87/SSE state, switched lazily
+ *   decode.c  instruction lengths and cost classes
+ */
+#ifndef L4LAB_VCPU_H
+#define L4LAB_VCPU_H
+
+#include <stdbool.h>
+#include <stddef.h>
+#include <stdint.h>
+
+#include <unicorn/unicorn.h>
+
+#include "decode.h"
+
+#define LIKELY(x) __builtin_expect(!!(x), 1)
+#define UNLIKELY(x) __builtin_expect(!!(x), 0)
+
+#define PAGE_BYTES 4096u
+#define PAGE_MASK 0xfffff000u
+#define PAGES (1u << 20)  /* virtual pages of an address space */
+#define MILLICYCLES 1000
+
+/* The engine's functions. The shim is not linked against libunicorn: Python passes their addresses. */
+#define ENGINE_FUNCTIONS(X)                                                                       \
+    X(uc_open) X(uc_close) X(uc_emu_start) X(uc_emu_stop) X(uc_hook_add) X(uc_mem_map_ptr)        \
+    X(uc_reg_read) X(uc_reg_write) X(uc_reg_read_batch) X(uc_reg_write_batch) X(uc_ctl)           \
+    X(uc_context_alloc) X(uc_context_save) X(uc_context_restore) X(uc_context_size) X(uc_free)    \
+    X(uc_strerror)
+
+struct engine_functions {
+#define X(name) __typeof__(name) *name;
+    ENGINE_FUNCTIONS(X)
+#undef X
+};
+extern struct engine_functions engine;
+
+/* The thread frame of kernel/frame.py; a test compares the offsets. */
+struct thread_frame {
+    uint32_t general[8];  /* in the order the instruction set encodes them */
+    uint32_t eip, eflags;
+    uint32_t cs, ss, ds, es, fs, gs;
+    uint32_t utcb_base, cr3;
+    uint32_t gdt[8];
+    uint32_t fpu_core, fpu_valid;
+    uint32_t reserved[4];
+    uint64_t instructions, user_cycles, tlb_misses, fpu_switches;
+    uint32_t reserved_for_kernel[24];
+    uint8_t fpu[512];
+};
+
+/* --- what all vCPUs of a machine share --------------------------------------------------------- */
+
+/* One block of straight code, as last seen at some place. Exactly 32 bytes. */
+struct block {
+    uint64_t key;
+    int64_t cost;  /* thousandths of a cycle */
+    uint32_t instructions;
+    uint32_t second_token;  /* of the second page, if INSN_CROSSES_PAGE */
+    uint32_t flags;
+    uint32_t last;  /* offset of the last instruction */
+};
+#define BLOCK_CACHE_SIZE (1u << 14)
+
+enum { FRAME_EXECUTED = 1, FRAME_KERNEL_WRITTEN = 2 };
+enum { WRITER_NONE = 0, WRITER_MANY = 0xffff };
+#define MAX_VCPUS 1024
+
+struct cpuid_leaf {
+    uint32_t leaf, subleaf, eax, ebx, ecx, edx;
+};
+#define MAX_CPUID_LEAVES 64
+
+struct machine {
+    uint8_t *ram;
+    uint32_t frames;  /* of PAGE_BYTES */
+    uint8_t *frame_flags;
+    uint16_t *frame_writer;  /* 1 + core whose engine may have a writable translation; or WRITER_* */
+    uint32_t *frame_token;   /* names the frame's present content as code; a new one after every change */
+    uint32_t last_token;
+    struct block *blocks;
+    int64_t costs[COST_CLASS_COUNT];
+    struct cpuid_leaf cpuid[MAX_CPUID_LEAVES];
+    uint32_t cpuid_leaves;
+    struct vcpu *vcpus[MAX_VCPUS];
+    uint32_t vcpu_count;
+};
+
+/* --- one vCPU ---------------------------------------------------------------------------------- */
+
+enum event {
+    EVENT_NONE,
+    EVENT_DEADLINE,
+    EVENT_STOP,         /* asked for from outside */
+    EVENT_PAGE_FAULT,
+    EVENT_CODE_WRITE,   /* a store to a frame that has been executed */
+    EVENT_INTERRUPT,    /* the engine reports a vector */
+    EVENT_STEP,         /* the next instruction needs a look before the engine may have it */
+};
+
+/* What run() returns, in bits 0..7; the rest depends on it. Decoded by vcpu.py. */
+enum outcome {
+    OUTCOME_DEADLINE,
+    OUTCOME_SYSTEM_CALL,
+    OUTCOME_PAGE_FAULT,  /* bit 8 write, 9 fetch, 10 present; 32..63 address */
+    OUTCOME_EXCEPTION,   /* 8..15 vector; 32..63 error code */
+    OUTCOME_HOST_STOP,
+    OUTCOME_ENGINE_FAILURE,
+};
+
+struct code_page {
+    uint32_t token, frame;
+};
+
+struct mapping {
+    uint32_t frame;
+    bool writable;  /* and dirty: a store needs no further walk */
+    bool global, super;
+};
+
+struct translation_state;
+
+struct vcpu {
+    /* Read and written for every block. */
+    int64_t clock;            /* thousandths of a cycle */
+    volatile int64_t limit;   /* at or above it, block_entered() takes the slow way */
+    uint64_t instructions;    /* of this run */
+    const struct block *block; /* charged, but perhaps not yet executed to its end; or NULL */
+    struct block *blocks;
+    struct code_page *code;   /* [PAGES]: what fetches from a page read */
+    uint32_t block_eip, block_size;
+    uint32_t watch;           /* blocks with one of these flags take the slow way */
+
+    bool setup;       /* bringing up the engine: no guest yet */
+    bool stepping;    /* one instruction, charged by step() itself */
+    bool resuming;    /* the next block continues one that was left: no deadline there */
+    bool engine_flush;/* the engine's TLB must be flushed before it runs again */
+    bool ts;          /* CR0.TS as the engine has it */
+    volatile bool stop_requested;
+
+    uc_engine *uc;
+    uc_context *scratch;
+    struct machine *machine;
+    uint32_t core;
+    uint8_t *private_page;  /* GDT and ring-3 stub */
+    struct thread_frame *frame;
+    int64_t deadline;
+
+    enum event event;
+    uint32_t vector;
+    struct {
+        uint32_t page;
+        bool write, fetch, present;
+    } fault;
+    uint32_t code_write_frame;
+    uint32_t shared_frames[2];  /* while stepping: may be executed and written; or NO_FRAME */
+
+    uint32_t eip;
+    uint16_t segments[6];   /* selectors the engine has; index as X86_ES .. */
+
+    /* Modelled TLB: a page is in it if its stamp is the current one. Data and instructions apart. */
+    uint32_t *stamps[2];       /* [PAGES] */
+    uint32_t *super_stamps[2]; /* [1024] */
+    uint32_t generation, global_generation;
+    uint32_t cr3;
+    uint64_t tlb_misses;
+
+    uint8_t *executed;  /* bit per frame: this engine may hold translations of it */
+    uint32_t *dropped;  /* frames whose translations end with this run */
+    uint32_t dropped_count, dropped_size;
+
+    struct thread_frame *fpu_frame;  /* whose state the engine has, if its fpu_core agrees */
+    uint64_t fpu_switches;
+
+    uint64_t anomalies;  /* things the engine should not do; tests expect zero */
+    char error[160];
+};
+#define NO_FRAME 0xffffffffu
+
+/* Linear addresses from here on show physical memory; only the engine's own helpers reach them,
+   because addresses that guest instructions form are cut to 32 bits. */
+#define WINDOW (UINT64_C(1) << 36)
+#define PRIVATE_PHYSICAL UINT64_C(0xfffff000)
+#define GDT_ENTRIES_COUNT 13
+#define FIRST_THREAD_ENTRY 9
+#define UTCB_ENTRY 8
+
+#define CR0_USER 0x80010033u  /* PG WP NE ET MP PE */
+#define CR0_TS 8u
+#define CR4_USER 0x690u  /* PSE PGE OSFXSR OSXMMEXCPT */
+#define EFLAGS_TF 0x100u
+#define EFLAGS_USER 0x254dd5u
+#define EFLAGS_FIXED 0x202u
+
+static inline void engine_read(struct vcpu *v, int reg, void *value)
+{
+    engine.uc_reg_read(v->uc, reg, value);
+}
+static inline void engine_write(struct vcpu *v, int reg, const void *value)
+{
+    engine.uc_reg_write(v->uc, reg, value);
+}
+static inline uint32_t engine_word(struct vcpu *v, int reg)
+{
+    uint32_t word = 0;
+    engine_read(v, reg, &word);
+    return word;
+}
+
+/* engine.c */
+bool engine_start(struct vcpu *v);
+void engine_scrub(struct vcpu *v, uint32_t *error_code);
+uint32_t engine_fault_address(struct vcpu *v);
+void engine_flush_tlb(struct vcpu *v);
+
+/* vcpu.c: hooks */
+void block_entered(uc_engine *uc, uint64_t eip, uint32_t size, void *opaque);
+void interrupt_taken(uc_engine *uc, uint32_t vector, void *opaque);
+int rdtsc_executed(uc_engine *uc, void *opaque);
+int rdtscp_executed(uc_engine *uc, void *opaque);
+int cpuid_executed(uc_engine *uc, void *opaque);
+void settle(struct vcpu *v, uint32_t eip);
+void leave(struct vcpu *v, enum event event);
+void expect_resume(struct vcpu *v);
+void watch_segments(struct vcpu *v);
+
+/* pager.c */
+enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
+enum walk_result { WALK_OK, WALK_NOT_PRESENT, WALK_DENIED };
+enum walk_result walk(const struct vcpu *v, uint32_t address, enum access access, bool mark, struct mapping *m);
+bool tlb_fill(uc_engine *uc, uint64_t address, uc_mem_type type, uc_tlb_entry *entry, void *opaque);
+void forget_frame(struct machine *m, uint32_t frame);
+void tlb_flush(struct vcpu *v, bool global);
+void tlb_invalidate(struct vcpu *v, uint32_t address);
+
+/* fpu.c */
+bool fpu_owned(const struct vcpu *v, const struct thread_frame *frame);
+void fpu_switch(struct vcpu *v);
+void fpu_save(struct vcpu *v);
+void fpu_set_ts(struct vcpu *v, bool ts);
+
+#endif

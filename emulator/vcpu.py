@@ -1,0 +1,274 @@
+"""The vCPU, as the machine sees it: `run(thread frame, deadline) -> Trap`.
+
+The work is done by the shim (`emulator/vcpu.c`); this module finds it, hands it the functions of the
+engine's library, and turns its answers into `kernel.traps`. It is the only importer of Unicorn.
+"""
+
+from __future__ import annotations
+
+import ctypes
+import functools
+import signal
+import sys
+from array import array
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Final
+
+import l4lab
+from l4lab.emulator.costs import CostTable
+from l4lab.emulator.cpuid import OPTERON_6174, CpuidModel
+from l4lab.emulator.errors import OperatorError
+from l4lab.emulator.ram import Ram
+from l4lab.kernel.traps import (
+    DEADLINE_REACHED,
+    HOST_STOP,
+    SYSTEM_CALL,
+    CpuException,
+    PageFault,
+    Trap,
+)
+
+NO_DEADLINE: Final = 2**63 - 1
+ENGINE_VERSION: Final = (2, 1)
+MAX_CORES: Final = 1024
+
+# `enum outcome` of vcpu.h, in bits 0..7 of what vcpu_run returns.
+_DEADLINE: Final = 0
+_SYSTEM_CALL: Final = 1
+_PAGE_FAULT: Final = 2
+_EXCEPTION: Final = 3
+_HOST_STOP: Final = 4
+
+
+class EngineError(OperatorError):
+    """The shim or the engine's library is missing, of another version, or does not behave."""
+
+
+class _CpuidLeaf(ctypes.Structure):
+    _fields_ = [(name, ctypes.c_uint32) for name in ("leaf", "subleaf", "eax", "ebx", "ecx", "edx")]
+
+
+def _names(function: ctypes._NamedFuncPointer) -> list[str]:
+    """The strings of a null-terminated `char *[]`."""
+    function.restype = ctypes.POINTER(ctypes.c_char_p)
+    names, pointer = [], function()
+    while (name := pointer[len(names)]) is not None:
+        names.append(name.decode())
+    return names
+
+
+_POINTER = ctypes.c_void_p
+_PROTOTYPES: Final = {
+    "vcpu_use_engine": (None, [_POINTER]),
+    "vcpu_new_machine": (_POINTER, [_POINTER, ctypes.c_uint64, _POINTER, _POINTER, ctypes.c_uint32]),
+    "vcpu_delete_machine": (None, [_POINTER]),
+    "vcpu_new": (_POINTER, [_POINTER]),
+    "vcpu_prepare": (ctypes.c_bool, [_POINTER]),
+    "vcpu_run": (ctypes.c_uint64, [_POINTER, _POINTER, ctypes.c_int64]),
+    "vcpu_stop": (None, [_POINTER]),
+    "vcpu_clock": (_POINTER, [_POINTER]),
+    "vcpu_anomalies": (ctypes.c_uint64, [_POINTER]),
+    "vcpu_error": (ctypes.c_char_p, [_POINTER]),
+    "vcpu_flush_tlb": (None, [_POINTER]),
+    "vcpu_invalidate_page": (None, [_POINTER, ctypes.c_uint32]),
+    "vcpu_forget_code": (None, [_POINTER, ctypes.c_uint32, ctypes.c_uint32]),
+    "vcpu_set_kernel_written": (None, [_POINTER, ctypes.c_uint32, ctypes.c_bool]),
+    "vcpu_sync_fpu": (None, [_POINTER, _POINTER]),
+    "vcpu_drop_fpu": (None, [_POINTER, _POINTER]),
+    "vcpu_catch_interrupts": (ctypes.c_int, [ctypes.c_int]),
+    "vcpu_release_interrupts": (None, [ctypes.c_int]),
+    "vcpu_interrupted": (ctypes.c_int, []),
+}
+
+
+def shim_path() -> Path:
+    """Where `tools.build` puts the shim."""
+    suffix = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
+    return Path(l4lab.__file__).parent / "_native" / f"vcpu{suffix}"
+
+
+@functools.cache
+def _engine_library() -> ctypes.CDLL:
+    try:
+        import unicorn
+        from unicorn.unicorn_py3 import unicorn as binding
+    except ImportError as error:
+        raise EngineError(f"the emulation engine cannot be loaded ({error}): expected unicorn 2.1") from error
+    if tuple(unicorn.uc_version()[:2]) != ENGINE_VERSION:
+        found = ".".join(map(str, unicorn.uc_version()))
+        raise EngineError(f"the emulation engine is unicorn {found}: expected 2.1")
+    library: ctypes.CDLL = binding.uclib
+    return library
+
+
+@functools.cache
+def _shim() -> ctypes.CDLL:
+    """The shim, connected to the engine's library."""
+    path = shim_path()
+    try:
+        shim = ctypes.CDLL(str(path))
+    except OSError as error:
+        raise EngineError(f"the vCPU shim {path.name} cannot be loaded ({error}); build it first") from error
+    for name, (result, arguments) in _PROTOTYPES.items():
+        function = getattr(shim, name)
+        function.restype, function.argtypes = result, arguments
+    library = _engine_library()
+    functions = [
+        ctypes.cast(getattr(library, name), ctypes.c_void_p) for name in _names(shim.vcpu_function_names)
+    ]
+    shim.vcpu_use_engine((ctypes.c_void_p * len(functions))(*functions))
+    return shim
+
+
+class Engine:
+    """What the vCPUs of one machine share: RAM, which frames hold executed code, block costs, cpuid."""
+
+    def __init__(self, ram: Ram, costs: CostTable, cpuid: CpuidModel = OPTERON_6174) -> None:
+        self._handle: int | None = None
+        self._shim = _shim()
+        self.ram = ram
+        table = costs.as_dict()
+        in_order = [table[name] for name in _names(self._shim.vcpu_cost_names)]
+        leaves = [(e.leaf, e.subleaf, e.eax, e.ebx, e.ecx, e.edx) for e in cpuid.leaves]
+        handle = self._shim.vcpu_new_machine(
+            ram.address,
+            ram.size_bytes,
+            (ctypes.c_int64 * len(in_order))(*in_order),
+            (_CpuidLeaf * len(leaves))(*leaves),
+            len(leaves),
+        )
+        if not handle:
+            raise EngineError("no memory for the vCPUs' tables")
+        self._handle = handle
+        self.vcpus: list[Vcpu] = []
+
+    def close(self) -> None:
+        """Frees the engines. Using a vCPU afterwards is an error."""
+        if self._handle is not None:
+            self._shim.vcpu_delete_machine(self._handle)
+        self._handle = None
+
+    def __del__(self) -> None:
+        self.close()
+
+    def forget_code(self, first_pfn: int, count: int) -> None:
+        """These frames were written by the host, freed or reused: no vCPU may run what was in them."""
+        self._shim.vcpu_forget_code(self._handle, first_pfn, count)
+
+    def set_kernel_written(self, pfn: int, flag: bool) -> None:
+        """The kernel writes this frame on its own (a UTCB): code in it is re-read for every run."""
+        self._shim.vcpu_set_kernel_written(self._handle, pfn, flag)
+
+    def sync_fpu(self, frame: array[int]) -> None:
+        """Copies live x87/SSE state, if a vCPU has it, into the frame's FPU_AREA. It stays live."""
+        self._shim.vcpu_sync_fpu(self._handle, frame.buffer_info()[0])
+
+    def drop_fpu(self, frame: array[int]) -> None:
+        """Makes the frame's FPU_AREA the only copy, discarding live state: before writing to it."""
+        self._shim.vcpu_drop_fpu(self._handle, frame.buffer_info()[0])
+
+
+class Vcpu:
+    """One core's processor. Its engine is made when it first runs.
+
+    A frame passed to `run` must live as long as the machine (`kernel.frame.FramePool`): its x87/SSE
+    state may be kept in the vCPU.
+    """
+
+    __slots__ = ("_clock", "_handle", "_run", "_shim", "core", "engine")
+
+    def __init__(self, engine: Engine, core: int) -> None:
+        """Cores are made in order: `core` is the number of vCPUs the engine has so far."""
+        if core != len(engine.vcpus) or core >= MAX_CORES:
+            raise ValueError(f"core {core}: expected {len(engine.vcpus)}, below {MAX_CORES}")
+        self._shim = engine._shim
+        self._run = self._shim.vcpu_run
+        self._handle = self._shim.vcpu_new(engine._handle)
+        if not self._handle:
+            raise EngineError(f"no memory for core {core}")
+        self._clock = ctypes.c_int64.from_address(self._shim.vcpu_clock(self._handle))
+        self.engine = engine
+        self.core = core
+        engine.vcpus.append(self)
+
+    def run(self, frame: array[int], deadline_cycles: int) -> Trap:
+        """Runs a thread in user mode until something happens.
+
+        DEADLINE_REACHED comes at the first block of code that would start at or after the deadline.
+        The frame's registers and counters are exact; EFLAGS and selectors it may not have are
+        replaced. Never raises for anything a guest does; EngineError if there is no usable engine.
+        """
+        outcome: int = self._run(self._handle, frame.buffer_info()[0], deadline_cycles)
+        kind = outcome & 0xFF
+        if kind == _SYSTEM_CALL:
+            return SYSTEM_CALL
+        if kind == _PAGE_FAULT:
+            return PageFault(
+                outcome >> 32,
+                bool(outcome & 0x100),
+                bool(outcome & 0x200),
+                bool(outcome & 0x400),
+            )
+        if kind == _DEADLINE:
+            return DEADLINE_REACHED
+        if kind == _EXCEPTION:
+            return CpuException(outcome >> 8 & 0xFF, outcome >> 32)
+        if kind == _HOST_STOP:
+            return HOST_STOP
+        raise EngineError(
+            f"the emulation engine is not usable: {self._shim.vcpu_error(self._handle).decode()}"
+        )
+
+    @property
+    def clock_cycles(self) -> int:
+        """The core's clock. The fraction of a cycle that user code has left over is kept apart."""
+        return self._clock.value // 1000
+
+    @clock_cycles.setter
+    def clock_cycles(self, cycles: int) -> None:
+        self._clock.value = cycles * 1000 + self._clock.value % 1000
+
+    @property
+    def anomalies(self) -> int:
+        """How often the engine did what it should not; zero, unless there is a bug to be found."""
+        return int(self._shim.vcpu_anomalies(self._handle))
+
+    def prepare(self) -> None:
+        """Makes the engine now instead of at the first run."""
+        if not self._shim.vcpu_prepare(self._handle):
+            raise EngineError(
+                f"the emulation engine is not usable: {self._shim.vcpu_error(self._handle).decode()}"
+            )
+
+    def flush_tlb(self) -> None:
+        """Forgets all translations but global ones."""
+        self._shim.vcpu_flush_tlb(self._handle)
+
+    def invalidate_page(self, address: int) -> None:
+        """Forgets the translation of the page at `address`, global or not, of either size."""
+        self._shim.vcpu_invalidate_page(self._handle, address)
+
+    def stop(self) -> None:
+        """A running `run()`, or else the next, returns HOST_STOP at the next block. Any thread may call it."""
+        self._shim.vcpu_stop(self._handle)
+
+
+class InterruptFlag:
+    """Whether Ctrl-C was pressed while `catch_interrupts` was active."""
+
+    def __bool__(self) -> bool:
+        return bool(_shim().vcpu_interrupted())
+
+
+@contextmanager
+def catch_interrupts() -> Iterator[InterruptFlag]:
+    """Ctrl-C makes every `run()` return HOST_STOP, at once and until the context ends, and raises
+    nothing: no kernel code is interrupted half-way. Pressed a second time it does what it did before.
+    """
+    _shim().vcpu_catch_interrupts(signal.SIGINT)
+    try:
+        yield InterruptFlag()
+    finally:
+        _shim().vcpu_release_interrupts(signal.SIGINT)
