@@ -12,11 +12,6 @@ what was expected. Decisions that the ELF specification leaves to the loader:
 * PT_DYNAMIC is tolerated as long as it asks for nothing: no libraries, no relocations.
 * Zero-filled memory is a number, never bytes; bytes from the file are at most MAX_FILE_BYTES.
 
-pyelftools supplies the layouts. Only its header, program header, section header and dynamic
-entry structures are used, each on a range already known to lie inside the file: its section and
-segment objects follow links through the file when they are made, and on a mangled file raise
-whatever comes to hand (TypeError, KeyError, AttributeError, …).
-
 Ref: Tool Interface Standard, ELF 1.2, book I; System V ABI, Intel386 supplement, chapter 5.
 """
 
@@ -24,30 +19,23 @@ from __future__ import annotations
 
 import struct
 from bisect import bisect_right
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import pairwise
 from pathlib import Path
-from typing import Any, BinaryIO, Final, NoReturn
+from typing import Final
 
-from elftools.common.exceptions import ELFError
-from elftools.common.utils import struct_parse
-from elftools.elf.elffile import ELFFile
-
-from l4lab.emulator.errors import ImageError
-from l4lab.emulator.inputs import open_regular, printable
+from l4lab.emulator.elf_file import ElfReader, Header
+from l4lab.emulator.inputs import printable
 from l4lab.kernel.abi.fiasco import RIGHT_R, RIGHT_W, RIGHT_X, USER_LIMIT
 from l4lab.kernel.units import ADDRESS_LIMIT, PAGE_BYTES, page_ceil, page_floor
 
-MAX_PROGRAM_HEADERS: Final = 256
 MAX_FILE_BYTES: Final = 256 << 20
 """Most bytes that the segments of one program may bring from the file."""
 
-_HEADER_BYTES: Final = 52
-_PROGRAM_HEADER_BYTES: Final = 32
-_SECTION_HEADER_BYTES: Final = 40
 _SYMBOL_BYTES: Final = 16
 _DYNAMIC_ENTRY_BYTES: Final = 8
+_MAX_DYNAMIC_ENTRIES: Final = 4096
 _MAX_SYMBOLS: Final = 1 << 20
 _MAX_NAME_BYTES: Final = 1024
 
@@ -60,14 +48,6 @@ _DYNAMIC_WORK: Final = {
     "DT_PLTRELSZ": "relocations",
     "DT_TEXTREL": "relocations",
 }
-_TYPE_WORDS: Final = {
-    "ET_NONE": "a file without a type",
-    "ET_REL": "an object file (ET_REL)",
-    "ET_DYN": "a shared object or position-independent program (ET_DYN)",
-    "ET_CORE": "a core dump (ET_CORE)",
-}
-
-_Header = Mapping[str, Any]
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,7 +119,7 @@ class SymbolTable:
 
 def load_elf(path: Path) -> ElfImage:
     """The program in `path`. ImageError unless it is a sane static i386 executable."""
-    with _ElfReader(path) as reader:
+    with ElfReader(path) as reader:
         reader.check_kind()
         headers = list(reader.program_headers())
         for number, header in enumerate(headers):
@@ -162,118 +142,14 @@ def load_symbols(path: Path) -> SymbolTable:
     Raises ImageError if the file is no i386 ELF file, or its section headers or symbol table are
     damaged. The kernel needs neither, so a caller may choose to go on without names.
     """
-    with _ElfReader(path) as reader:
+    with ElfReader(path) as reader:
         reader.check_kind()
         sections = list(reader.section_headers())
         table = next((header for header in sections if header["sh_type"] == "SHT_SYMTAB"), None)
         return SymbolTable(_read_symbols(reader, table, sections) if table else ())
 
 
-class _ElfReader:
-    """An open ELF file and its header; every read is checked against the file's size."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        self.stream, self.size_bytes = open_regular(path, ImageError)
-        try:
-            self.elf = self._parse_header(self.stream)
-        except BaseException:
-            self.stream.close()
-            raise
-        self.header: _Header = self.elf.header
-
-    def __enter__(self) -> _ElfReader:
-        return self
-
-    def __exit__(self, *exception: object) -> None:
-        self.stream.close()
-
-    def refuse(self, found: str, expected: str) -> NoReturn:
-        """Raise the one line that ends the attempt."""
-        raise ImageError(f"{printable(self.path)}: found {found}, expected {expected}")
-
-    def check_kind(self) -> None:
-        """Refuse everything but an i386 executable, before anything else of the header is used."""
-        if self.header["e_machine"] != "EM_386":
-            self.refuse(f"machine {self.header['e_machine']}", "EM_386 (i386)")
-        if self.header["e_type"] != "ET_EXEC":
-            kind = self.header["e_type"]
-            found = _TYPE_WORDS.get(kind, f"ELF file type {kind}")
-            self.refuse(found, "a static executable (ET_EXEC; link with -static -no-pie)")
-        if self.header["e_version"] != "EV_CURRENT":
-            self.refuse(f"ELF version {self.header['e_version']}", "version 1")
-
-    def program_headers(self) -> Iterator[_Header]:
-        """Every program header, in the file's order."""
-        count, entry_bytes = self.header["e_phnum"], self.header["e_phentsize"]
-        if count == 0:
-            self.refuse("no program headers", "at least one PT_LOAD segment")
-        if count > MAX_PROGRAM_HEADERS:
-            self.refuse(f"{count} program headers", f"at most {MAX_PROGRAM_HEADERS}")
-        if entry_bytes != _PROGRAM_HEADER_BYTES:
-            self.refuse(f"program headers of {entry_bytes} bytes", f"{_PROGRAM_HEADER_BYTES} bytes")
-        start = self.header["e_phoff"]
-        self.check_range("the program header table", start, count * entry_bytes)
-        for number in range(count):
-            yield self.parse(self.elf.structs.Elf_Phdr, start + number * entry_bytes)
-
-    def section_headers(self) -> Iterator[_Header]:
-        """Every section header; none if the file has no section header table."""
-        start, count = self.header["e_shoff"], self.header["e_shnum"]
-        if start == 0:
-            return
-        entry_bytes = self.header["e_shentsize"]
-        if entry_bytes != _SECTION_HEADER_BYTES:
-            self.refuse(f"section headers of {entry_bytes} bytes", f"{_SECTION_HEADER_BYTES} bytes")
-        if count == 0:  # too many for the field: the first header has the number (ELF gABI, chapter 4)
-            self.check_range("the section header table", start, entry_bytes)
-            count = self.parse(self.elf.structs.Elf_Shdr, start)["sh_size"]
-        self.check_range("the section header table", start, count * entry_bytes)
-        for number in range(count):
-            yield self.parse(self.elf.structs.Elf_Shdr, start + number * entry_bytes)
-
-    def parse(self, layout: Any, offset: int) -> _Header:
-        """The structure at `offset`, all of which lies inside the file."""
-        try:
-            header: _Header = struct_parse(layout, self.stream, offset)
-        except ELFError as problem:  # the file shrank since it was opened
-            self.refuse(f"unreadable data at offset {offset:#x} ({printable(problem)})", "a complete file")
-        return header
-
-    def read(self, what: str, offset: int, size_bytes: int) -> bytes:
-        """Bytes of the file that lie inside it."""
-        self.check_range(what, offset, size_bytes)
-        self.stream.seek(offset)
-        data = self.stream.read(size_bytes)
-        if len(data) != size_bytes:
-            self.refuse(f"{what} cut off at offset {offset + len(data):#x}", "a complete file")
-        return data
-
-    def check_range(self, what: str, offset: int, size_bytes: int) -> None:
-        """Refuse a table or segment that reaches beyond the end of the file."""
-        if offset + size_bytes > self.size_bytes:
-            where = f"{what} at {offset:#x} to {offset + size_bytes:#x}"
-            self.refuse(f"{where} in a file of {self.size_bytes:#x} bytes", "a file that is not truncated")
-
-    def _parse_header(self, stream: BinaryIO) -> ELFFile:
-        ident = stream.read(6)
-        if not ident:
-            self.refuse("an empty file", "a static i386 ELF executable")
-        if ident[:4] != b"\x7fELF":
-            self.refuse(f"magic {ident[:4].hex(' ')}", "7f 45 4c 46 (a static i386 ELF executable)")
-        if ident[4:5] == b"\x02":
-            self.refuse("a 64-bit ELF file", "a 32-bit one (i386)")
-        if ident[5:6] == b"\x02":
-            self.refuse("a big-endian ELF file", "a little-endian one (i386)")
-        if self.size_bytes < _HEADER_BYTES:
-            self.refuse(f"{self.size_bytes} bytes", f"a complete ELF header of {_HEADER_BYTES} bytes")
-        try:
-            return ELFFile(stream)
-        except ELFError as problem:  # a class or byte order that is neither of those above
-            self.refuse(f"a damaged ELF header ({printable(problem)})", "a static i386 ELF executable")
-
-
-def _check_static(reader: _ElfReader, number: int, header: _Header) -> None:
+def _check_static(reader: ElfReader, number: int, header: Header) -> None:
     if header["p_type"] == "PT_INTERP":
         reader.refuse(f"a dynamically linked program (PT_INTERP in program header {number})", "a static one")
     if header["p_type"] != "PT_DYNAMIC":
@@ -281,6 +157,8 @@ def _check_static(reader: _ElfReader, number: int, header: _Header) -> None:
     what = f"the dynamic section (program header {number})"
     start, size_bytes = header["p_offset"], header["p_filesz"]
     reader.check_range(what, start, size_bytes)
+    if size_bytes > _MAX_DYNAMIC_ENTRIES * _DYNAMIC_ENTRY_BYTES:
+        reader.refuse(f"{what} of {size_bytes:#x} bytes", f"at most {_MAX_DYNAMIC_ENTRIES} entries")
     for offset in range(start, start + size_bytes - _DYNAMIC_ENTRY_BYTES + 1, _DYNAMIC_ENTRY_BYTES):
         entry = reader.parse(reader.elf.structs.Elf_Dyn, offset)
         tag = entry["d_tag"]
@@ -290,7 +168,7 @@ def _check_static(reader: _ElfReader, number: int, header: _Header) -> None:
             reader.refuse(f"a program that needs {_DYNAMIC_WORK[tag]} ({tag})", "a static one")
 
 
-def _check_segment(reader: _ElfReader, number: int, header: _Header) -> None:
+def _check_segment(reader: ElfReader, number: int, header: Header) -> None:
     start, size_bytes, file_bytes = header["p_vaddr"], header["p_memsz"], header["p_filesz"]
     name = f"segment {number} at {start:#x}"
     if file_bytes > size_bytes:
@@ -309,7 +187,7 @@ def _check_segment(reader: _ElfReader, number: int, header: _Header) -> None:
     reader.check_range(f"segment {number}", header["p_offset"], file_bytes)
 
 
-def _check_together(reader: _ElfReader, loadable: list[tuple[int, _Header]]) -> None:
+def _check_together(reader: ElfReader, loadable: list[tuple[int, Header]]) -> None:
     if not loadable:
         reader.refuse("no segment with any memory", "at least one PT_LOAD segment")
     file_bytes = sum(header["p_filesz"] for _, header in loadable)
@@ -326,14 +204,14 @@ def _check_together(reader: _ElfReader, loadable: list[tuple[int, _Header]]) -> 
             reader.refuse(f"{names} on one page {page:#x}", "pages of their own (-z max-page-size=4096)")
 
 
-def _check_entry(reader: _ElfReader, entry: int, segments: tuple[Segment, ...]) -> None:
+def _check_entry(reader: ElfReader, entry: int, segments: tuple[Segment, ...]) -> None:
     for segment in segments:
         if segment.rights & RIGHT_X and segment.address <= entry < segment.address + len(segment.data):
             return
     reader.refuse(f"entry point {entry:#x}", "an address in the code of an executable segment")
 
 
-def _read_segment(reader: _ElfReader, header: _Header) -> Segment:
+def _read_segment(reader: ElfReader, header: Header) -> Segment:
     # PF_R, PF_W and PF_X have the values of the ABI's rights.
     rights = header["p_flags"] & (RIGHT_R | RIGHT_W | RIGHT_X) | RIGHT_R
     data = reader.read(f"the segment at {header['p_vaddr']:#x}", header["p_offset"], header["p_filesz"])
@@ -362,7 +240,7 @@ class _Candidate:
         return self.rank[2]
 
 
-def _read_symbols(reader: _ElfReader, table: _Header, sections: list[_Header]) -> list[Symbol]:
+def _read_symbols(reader: ElfReader, table: Header, sections: list[Header]) -> list[Symbol]:
     size_bytes, link = table["sh_size"], table["sh_link"]
     if table["sh_entsize"] != _SYMBOL_BYTES:
         reader.refuse(f"symbols of {table['sh_entsize']} bytes", f"{_SYMBOL_BYTES} bytes")
@@ -380,7 +258,7 @@ def _read_symbols(reader: _ElfReader, table: _Header, sections: list[_Header]) -
     return list(_close_ends(sorted(chosen.values(), key=lambda candidate: candidate.address)))
 
 
-def _candidates(raw: bytes, strings: bytes, sections: list[_Header]) -> Iterator[_Candidate]:
+def _candidates(raw: bytes, strings: bytes, sections: list[Header]) -> Iterator[_Candidate]:
     for name_offset, address, size_bytes, info, _, section in struct.iter_unpack("<IIIBBH", raw):
         kind, binding = info & 0xF, info >> 4
         if kind not in _TYPE_RANK or not 0 < section < len(sections):

@@ -115,8 +115,11 @@ def read_text(path: Path, limit_bytes: int, error: type[OperatorError]) -> str:
     A byte order mark, which some editors on Windows write, is dropped.
     """
     stream, size_bytes = open_regular(path, error)
-    with stream:
-        raw = stream.read(limit_bytes + 1)
+    try:
+        with stream:
+            raw = stream.read(limit_bytes + 1)
+    except OSError as problem:
+        raise error(f"{printable(path)}: found {_why(problem)}, expected a readable file") from None
     if len(raw) > limit_bytes:
         raise error(f"{printable(path)}: found {size_bytes} bytes, expected at most {limit_bytes}")
     try:

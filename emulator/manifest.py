@@ -275,9 +275,13 @@ def _find_file(boot: Table, key: str, given: str) -> Path:
 
 def _fingerprint(path: Path) -> tuple[int, str]:
     """Size in bytes and SHA-256 of a file."""
-    stream, size_bytes = open_regular(path, ManifestError)
-    digest = hashlib.sha256()
-    with stream:
-        while chunk := stream.read(_HASH_CHUNK_BYTES):
-            digest.update(chunk)
+    stream, _ = open_regular(path, ManifestError)
+    digest, size_bytes = hashlib.sha256(), 0
+    try:
+        with stream:
+            while chunk := stream.read(_HASH_CHUNK_BYTES):
+                digest.update(chunk)
+                size_bytes += len(chunk)
+    except OSError as problem:
+        raise ManifestError(f"{printable(path)}: found {problem}, expected a readable file") from None
     return size_bytes, digest.hexdigest()

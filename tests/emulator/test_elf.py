@@ -35,9 +35,10 @@ from support.elf_builder import (
     sane,
 )
 
-from l4lab.emulator import elf
+from l4lab.emulator import elf, elf_file
 from l4lab.emulator.elf import ElfImage, load_elf, load_symbols
 from l4lab.emulator.errors import ImageError
+from l4lab.emulator.inputs import BUNDLED_PROGRAMS, bundled_names
 from l4lab.kernel.abi.fiasco import RIGHT_R, RIGHT_W, RIGHT_X
 
 TEXT, DATA = 0x08048000, 0x0804A000
@@ -148,6 +149,21 @@ def test_the_last_program_header_may_end_with_the_file(program: Path) -> None:
     assert load(program, moved).segments == load(program, content).segments
 
 
+needs_programs = pytest.mark.skipif(not bundled_names(BUNDLED_PROGRAMS), reason="user programs not built")
+
+
+@needs_programs
+@pytest.mark.parametrize("name", bundled_names(BUNDLED_PROGRAMS))
+def test_the_bundled_programs_load_and_have_names(name: str) -> None:
+    image = load_elf(BUNDLED_PROGRAMS / name)
+    check_image(image, (BUNDLED_PROGRAMS / name).stat().st_size)
+    symbols = load_symbols(BUNDLED_PROGRAMS / name)
+    entry_name = symbols.name_at(image.entry)
+    assert entry_name is not None
+    assert symbols.address_of(entry_name) == image.entry
+    assert symbols.name_at(image.entry + 1) == f"{entry_name}+0x1"
+
+
 # --- what is refused: the file ------------------------------------------------------------------
 
 
@@ -212,6 +228,29 @@ def test_truncations_are_named(program: Path) -> None:
     assert "the program header table" in refusal(program, content[:80])
     assert "segment 1 at 0x" in refusal(program, content[:-1])
     assert "not truncated" in refusal(program, content[:-1])
+
+
+@pytest.mark.skipif(
+    not Path("/proc/self/mem").exists(), reason="needs a file that is there but cannot be read"
+)
+def test_a_file_that_fails_when_it_is_read() -> None:
+    with pytest.raises(ImageError) as caught:
+        load_elf(Path("/proc/self/mem"))
+    assert "Input/output error" in checked_line(caught.value, Path("/proc/self/mem"))
+
+
+def test_a_file_that_shrinks_while_it_is_read(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    content = sane().build()
+    program.write_bytes(content[:200])
+    real = elf_file.open_regular
+    monkeypatch.setattr(elf_file, "open_regular", lambda *args: (real(*args)[0], len(content)))
+    with pytest.raises(ImageError) as caught:
+        load_elf(program)
+    assert "cut off at offset 0xc8" in checked_line(caught.value, program)
+    program.write_bytes(content[:70])
+    with pytest.raises(ImageError) as caught:
+        load_elf(program)
+    assert "unreadable data at 0x34" in checked_line(caught.value, program)
 
 
 # --- what is refused: the header ----------------------------------------------------------------
@@ -290,6 +329,7 @@ def test_a_real_64_bit_file_is_named_as_such(program: Path) -> None:
         (sane().header(PT_DYNAMIC, struct.pack("<2I", 22, 0)), "relocations (DT_TEXTREL)", "a static one"),
         (sane().header(PT_DYNAMIC, struct.pack("<2I", 1, 0)), "a shared library (DT_NEEDED)", "a static one"),
         (sane().header(PT_DYNAMIC, p_offset=0x10000, p_filesz=8), "the dynamic section", "not truncated"),
+        (sane().header(PT_DYNAMIC, bytes(8 * 4097)), "of 0x8008 bytes", "at most 4096 entries"),
         (code_at(TEXT, p_filesz=7), "0x7 bytes in the file for 0x6 in memory", "no more"),
         (code_at(TEXT, p_offset=0x1000), "segment 0 at 0x1000 to 0x1006", "not truncated"),
         (code_at(TEXT, p_offset=0xFFFFFFFF), "segment 0 at 0xffffffff", "not truncated"),
@@ -449,7 +489,7 @@ def test_a_name_without_an_end_is_cut_off(program: Path) -> None:
 
 # --- mutations ----------------------------------------------------------------------------------
 
-MUTANTS = 4000
+MUTANTS = 3000
 INTERESTING = (0, 1, 2, 3, 0x1F, 0x20, 0x7F, 0x80, 0xFF, 0xFFF, 0x1000, 0x7FFFFFFF, 0x80000000)
 INTERESTING_HIGH = (0xBFFFFFFF, 0xC0000000, 0xEACFF000, 0xFFFFF000, 0xFFFFFFFE, 0xFFFFFFFF)
 
@@ -528,26 +568,37 @@ def test_the_originals_of_the_mutants_load(program: Path) -> None:
         check_image(load(program, content), len(content))
 
 
-def test_mutated_files_load_soundly_or_are_refused_in_one_line(program: Path) -> None:
-    """Any other exception fails the test; both outcomes must be common, or the mutations are bad."""
-    random_ = random.Random("elf mutants")
-    sources = originals()
+def try_mutants(path: Path, sources: list[bytes], mutants: int, seed: str) -> tuple[int, int, int, int]:
+    """How many loaded, were refused, had names, were refused names; anything else fails."""
+    random_ = random.Random(seed)
     loaded = refused = named = unnamed = 0
-    for index in range(MUTANTS):
+    for index in range(mutants):
         content = mutate(random_, sources[index % len(sources)])
-        program.write_bytes(content)
+        path.write_bytes(content)
         try:
-            check_image(load_elf(program), len(content))
+            check_image(load_elf(path), len(content))
             loaded += 1
         except ImageError as error:
-            checked_line(error, program)
+            checked_line(error, path)
             refused += 1
         try:
-            table = load_symbols(program)
+            table = load_symbols(path)
             for address in (0, TEXT, TEXT + 0x30, DATA + 3, 0xFFFFFFFF):
                 table.name_at(address)
             named += bool(table)
         except ImageError as error:
-            checked_line(error, program)
+            checked_line(error, path)
             unnamed += 1
-    assert min(loaded, refused, named, unnamed) > MUTANTS // 20
+    return loaded, refused, named, unnamed
+
+
+def test_mutated_files_load_soundly_or_are_refused_in_one_line(program: Path) -> None:
+    """Both outcomes must be common, or the mutations are no good."""
+    assert min(try_mutants(program, originals(), MUTANTS, "elf mutants")) > MUTANTS // 20
+
+
+@needs_programs
+def test_mutated_bundled_programs_too(program: Path) -> None:
+    """What a real linker writes: more sections, more symbols, headers in other places."""
+    sources = [(BUNDLED_PROGRAMS / name).read_bytes() for name in bundled_names(BUNDLED_PROGRAMS)[:3]]
+    assert min(try_mutants(program, sources, 150, "bundled mutants")) > 10
