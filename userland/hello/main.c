@@ -27,15 +27,23 @@ static bool check_page(volatile l4_word_t *page, l4_word_t mark)
 	return true;
 }
 
+/** One line in one message to the log, so that programs on other processors cannot write into it. */
+static void greet(int argc, char **argv)
+{
+	char line[L4_LOG_WRITE_MAX_BYTES];
+	size_t length = snprintf(line, sizeof line, "Hello from %s!%s", argv[0], argc > 1 ? " Arguments:" : "");
+
+	for (int i = 1; i < argc && length < sizeof line; i++)
+		length += snprintf(line + length, sizeof line - length, " %s", argv[i]);
+	printf("%s\n", line);
+}
+
 int main(int argc, char **argv)
 {
 	l4_word_t *heap = (l4_word_t *)L4_HEAP_START;
 	int good = 0;
 
-	printf("Hello from %s!", argv[0]);
-	for (int i = 1; i < argc; i++)
-		printf("%s %s", i == 1 ? " Arguments:" : "", argv[i]);
-	printf("\n");
+	greet(argc, argv);
 	for (l4_word_t i = 0; i < PAGES; i++)
 		good += check_page(heap + i * WORDS, 0x1000 * i);
 	printf("%d of %d fresh pages were zero and keep what is written to them.\n", good, PAGES);

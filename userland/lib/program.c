@@ -7,6 +7,8 @@
 #include <l4/string.h>
 #include <l4/task.h>
 
+int main(int argc, char **argv); /* a program may define it without parameters: the caller removes them */
+
 enum { AUX_END = 0, AUX_L4_KIP = 0xf2, MAX_ARGUMENTS = 32, MAX_COMMAND_LINE = 512 };
 
 static bool boot_task;

@@ -9,8 +9,6 @@
 #include <l4/kip.h>
 #include <l4/utcb.h>
 
-int main(int argc, char **argv);
-
 /** Capabilities of every program. */
 static inline l4_cap_t l4_own_task(void)
 {
