@@ -119,7 +119,6 @@ class Host:
 
     target: str  # of the compiler
     shim_name: str
-    unicorn_library: str  # its file name in the unicorn wheel
     wheel_platform: str
 
     @classmethod
@@ -133,11 +132,11 @@ class Host:
             )
         if sys.platform == "darwin":
             wheel_arch = "arm64" if arch == "aarch64" else arch
-            return cls(f"{arch}-macos.11.0", "vcpu.dylib", "libunicorn.2.dylib", f"macosx_11_0_{wheel_arch}")
+            return cls(f"{arch}-macos.11.0", "vcpu.dylib", f"macosx_11_0_{wheel_arch}")
         if platform.libc_ver()[0] != "glibc":
-            return cls(f"{arch}-linux-musl", "vcpu.so", "libunicorn.so.2", f"musllinux_1_2_{arch}")
+            return cls(f"{arch}-linux-musl", "vcpu.so", f"musllinux_1_2_{arch}")
         # The oldest C library that the unicorn wheels support.
-        return cls(f"{arch}-linux-gnu.2.17", "vcpu.so", "libunicorn.so.2", f"manylinux_2_17_{arch}")
+        return cls(f"{arch}-linux-gnu.2.17", "vcpu.so", f"manylinux_2_17_{arch}")
 
 
 def _package_folder(package: str) -> Path:
@@ -160,14 +159,11 @@ def _zig_folder() -> Path:
 
 
 def shim_artefact(root: Path, host: Host) -> Artefact:
-    """The vCPU shim. It names the engine by its library name only: whoever loads it has unicorn loaded."""
+    """The vCPU shim. It needs the engine's headers only: whoever loads it hands it the engine's functions."""
     folder = root / "emulator"
     sources = sorted(folder.glob("*.c"))
     if not sources:
         raise BuildError(f"{folder}: no C files, expected those of the shim")
-    rpaths: tuple[str, ...] = ("-Wl,-rpath,$ORIGIN/../../unicorn/lib",)
-    if host.shim_name.endswith(".dylib"):
-        rpaths = ("-Wl,-rpath,@loader_path/../../unicorn/lib", "-Wl,-install_name,@rpath/vcpu.dylib")
     return Artefact(
         name=host.shim_name,
         output=root / "src/l4lab/_native" / host.shim_name,
@@ -175,7 +171,6 @@ def shim_artefact(root: Path, host: Host) -> Artefact:
         arguments=(
             *("-target", host.target, *COMMON_FLAGS, *SHIM_FLAGS, *NO_RUNTIME_FLAGS),
             *("-fdebug-compilation-dir=.", "-isystem", "@unicorn@/include", *(path.name for path in sources)),
-            *(f"@unicorn@/lib/{host.unicorn_library}", *rpaths),
         ),
         inputs=(*sources, *sorted(folder.glob("*.h"))),
     )
@@ -296,10 +291,6 @@ def _compile(artefact: Artefact, build: Path, folders: dict[str, Path]) -> None:
         arguments += ["-T", str(script)]
     for name, folder in folders.items():
         arguments = [argument.replace(f"@{name}@", str(folder)) for argument in arguments]
-    if artefact.name.endswith(".dylib"):
-        # Unlike ELF, Mach-O needs to be told where the engine of a development checkout lies.
-        library = os.path.relpath(folders["unicorn"] / "lib", artefact.output.parent)
-        arguments.append(f"-Wl,-rpath,@loader_path/{library}")
     cache = build / "zig-cache"
     environment = {
         **{name: value for name, value in os.environ.items() if name not in ("CPATH", "C_INCLUDE_PATH")},

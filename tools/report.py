@@ -8,7 +8,9 @@ from rich.console import Console
 from rich.table import Table
 
 if TYPE_CHECKING:
-    from l4lab.emulator.machine import RunResult, TaskStats
+    from collections.abc import Iterable
+
+    from l4lab.emulator.results import RunResult, TaskStats
 
 _COLUMNS: Final = {
     "page faults": "page_faults",
@@ -25,14 +27,15 @@ def print_tasks(result: RunResult, stream: TextIO) -> None:
     for title in _COLUMNS:
         table.add_column(title, justify="right")
     for task in result.tasks:
-        table.add_row(task.name, *_cells([task]))
+        table.add_row(task.name, *_cells((task,)))
     table.add_section()
     table.add_row("all", *_cells(result.tasks), style="bold")
     Console(file=stream, highlight=False).print(table)
 
 
-def _cells(tasks: list[TaskStats]) -> list[str]:
-    return [grouped(sum(getattr(task, field) for task in tasks)) for field in _COLUMNS.values()]
+def _cells(tasks: Iterable[TaskStats]) -> list[str]:
+    rows = [[getattr(task, field) for field in _COLUMNS.values()] for task in tasks]
+    return [grouped(sum(column)) for column in zip(*rows, strict=True)]
 
 
 def grouped(number: int) -> str:

@@ -21,8 +21,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from l4lab.emulator.errors import OperatorError
-    from l4lab.emulator.machine import Machine, RunResult, StopReason
+    from l4lab.emulator.machine import Machine
     from l4lab.emulator.manifest import Manifest
+    from l4lab.emulator.results import RunResult, StopReason
     from l4lab.kernel.errors import KernelBug
 
 __version__ = "0.1.0"
@@ -44,8 +45,8 @@ _HOMES: Final = {
     "Machine": "l4lab.emulator.machine",
     "Manifest": "l4lab.emulator.manifest",
     "OperatorError": "l4lab.emulator.errors",
-    "RunResult": "l4lab.emulator.machine",
-    "StopReason": "l4lab.emulator.machine",
+    "RunResult": "l4lab.emulator.results",
+    "StopReason": "l4lab.emulator.results",
 }
 
 
