@@ -1,89 +1,127 @@
 """What `cpuid` answers: the processor that the machine says it is.
 
-A feature bit is a promise, so only what the vCPU really does is set: what the engine's K10 model
-executes in 32-bit user mode, without sysenter (the kernel is entered by `int 0x30`), and without
-what only a kernel could use. The initial APIC id in leaf 1 is filled in by the shim: it is the core's number.
+A feature bit is a promise, so only what the vCPU really does is set: of what the engine's K10 model
+executes in 32-bit user mode, that which the modelled generation had, without sysenter (the kernel is
+entered by `int 0x30`) and without what only a kernel could use. The initial APIC id in leaf 1 is the
+core's number and filled in by the shim. A leaf that is not listed reads as zero, as on AMD.
 
-Ref: AMD CPUID Specification, publication 25481; AMD BKDG for family 10h, publication 31116.
+Ref: AMD CPUID Specification, publication 25481; Intel Application Note 485; Intel SDM vol. 2, CPUID.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, NamedTuple, Protocol
 
 ANY_SUBLEAF: Final = 0xFFFFFFFF
 
-# Leaf 1 EDX: FPU, PSE, TSC, MSR, CX8, PGE, CMOV, CLFSH, MMX, FXSR, SSE, SSE2.
-_FEATURES_EDX: Final = (
-    1 << 0
-    | 1 << 3
-    | 1 << 4
-    | 1 << 5
-    | 1 << 8
-    | 1 << 13
-    | 1 << 15
-    | 1 << 19
-    | 1 << 23
-    | 1 << 24
-    | 1 << 25
-    | 1 << 26
-)
-# Leaf 1 ECX: SSE3, POPCNT.
-_FEATURES_ECX: Final = 1 << 0 | 1 << 23
-# Leaf 0x80000001 EDX repeats FPU .. FXSR of leaf 1 and adds RDTSCP.
-_EXTENDED_EDX: Final = (
-    1 << 0 | 1 << 3 | 1 << 4 | 1 << 5 | 1 << 8 | 1 << 13 | 1 << 15 | 1 << 23 | 1 << 24 | 1 << 27
-)
-# Leaf 0x80000001 ECX: LAHF, ABM (lzcnt), SSE4A.
-_EXTENDED_ECX: Final = 1 << 0 | 1 << 5 | 1 << 6
-_CLFLUSH_LINE: Final = 8 << 8  # 64 bytes, in leaf 1 EBX
 
+class CpuIdentity(Protocol):
+    """Who the processor is; `emulator.profile.Cpuid` is one. Family and model include the extended fields."""
 
-@dataclass(frozen=True, slots=True)
-class CpuidLeaf:
-    """The answer to one value of EAX (and of ECX, unless `subleaf` is ANY_SUBLEAF)."""
-
-    leaf: int
-    eax: int = 0
-    ebx: int = 0
-    ecx: int = 0
-    edx: int = 0
-    subleaf: int = ANY_SUBLEAF
+    @property
+    def vendor(self) -> str: ...
+    @property
+    def family(self) -> int: ...
+    @property
+    def model(self) -> int: ...
+    @property
+    def stepping(self) -> int: ...
+    @property
+    def brand(self) -> str: ...
 
 
 @dataclass(frozen=True, slots=True)
 class CpuidModel:
-    """A leaf that is not listed reads as zero, as AMD processors answer it."""
+    """A `CpuIdentity` in itself."""
 
-    leaves: tuple[CpuidLeaf, ...]
+    vendor: str
+    family: int
+    model: int
+    stepping: int
+    brand: str
+
+
+OPTERON_6174: Final = CpuidModel("AuthenticAMD", 16, 9, 1, "AMD Opteron(tm) Processor 6174")
+
+
+class CpuidLeaf(NamedTuple):
+    """The answer to one value of EAX (and of ECX, unless `subleaf` is ANY_SUBLEAF). The shim's layout."""
+
+    leaf: int
+    subleaf: int = ANY_SUBLEAF
+    eax: int = 0
+    ebx: int = 0
+    ecx: int = 0
+    edx: int = 0
+
+
+def _bits(*numbers: int) -> int:
+    return sum(1 << number for number in numbers)
+
+
+class _Features(NamedTuple):
+    """Leaf 1 EDX and ECX; leaf 0x80000001 ECX. Its EDX follows from these."""
+
+    edx: int
+    ecx: int = 0
+    extended_ecx: int = 0
+
+
+_486: Final = _Features(_bits(0))  # FPU
+_PENTIUM: Final = _Features(_bits(0, 3, 4, 5, 8))  # and PSE, TSC, MSR, CX8
+_SSE: Final = _Features(
+    # and PGE, CMOV, CLFSH, MMX, FXSR, SSE, SSE2; SSE3, POPCNT; LAHF, ABM (lzcnt)
+    _PENTIUM.edx | _bits(13, 15, 19, 23, 24, 25, 26),
+    _bits(0, 23),
+    _bits(0, 5),
+)
+_SSE4A: Final = 1 << 6  # leaf 0x80000001 ECX, AMD only
+_RDTSCP: Final = 1 << 27  # leaf 0x80000001 EDX
+_AMD_REPEATS_EDX: Final = _bits(0, 3, 4, 5, 8, 13, 15, 23, 24)  # in leaf 0x80000001, as AMD does it
+_CLFLUSH_LINE: Final = 8 << 8  # 64 bytes, in leaf 1 EBX
+
+
+def _features(cpu: CpuIdentity) -> _Features:
+    if cpu.family < 5:
+        return _486
+    return _PENTIUM if cpu.family == 5 else _SSE
 
 
 def _words(text: str, size: int) -> list[int]:
-    data = text.encode("ascii")[:size].ljust(size, b"\0")
+    data = text.encode("ascii", "replace")[:size].ljust(size, b"\0")
     return [int.from_bytes(data[i : i + 4], "little") for i in range(0, size, 4)]
 
 
-def _signature(family: int, model: int, stepping: int) -> int:
-    """Leaf 1 EAX. Families above 15 and models above 15 use the extended fields."""
-    base, extended = (15, family - 15) if family > 15 else (family, 0)
-    return extended << 20 | model >> 4 << 16 | base << 8 | (model & 15) << 4 | stepping
+def _signature(cpu: CpuIdentity) -> int:
+    """Leaf 1 EAX. What does not fit four bits goes to the extended fields."""
+    base, extended = (15, cpu.family - 15) if cpu.family > 15 else (cpu.family, 0)
+    return extended << 20 | cpu.model >> 4 << 16 | base << 8 | (cpu.model & 15) << 4 | cpu.stepping & 15
 
 
-def amd_processor(brand: str, *, family: int = 16, model: int = 9, stepping: int = 1) -> CpuidModel:
-    """A processor of AMD's K10 line. The defaults are the Opteron 6174 (Magny-Cours, D1)."""
-    ebx, edx, ecx = _words("AuthenticAMD", 12)
-    signature = _signature(family, model, stepping)
-    name = _words(brand, 48)
-    return CpuidModel(
-        (
-            CpuidLeaf(0, 1, ebx, ecx, edx),
-            CpuidLeaf(1, signature, _CLFLUSH_LINE, _FEATURES_ECX, _FEATURES_EDX),
-            CpuidLeaf(0x80000000, 0x80000004, ebx, ecx, edx),
-            CpuidLeaf(0x80000001, signature, 0, _EXTENDED_ECX, _EXTENDED_EDX),
-            *(CpuidLeaf(0x80000002 + i, *name[4 * i : 4 * i + 4]) for i in range(3)),
-        )
-    )
-
-
-OPTERON_6174: Final = amd_processor("AMD Opteron(tm) Processor 6174")
+def cpuid_leaves(cpu: CpuIdentity) -> list[CpuidLeaf]:
+    """Everything `cpuid` knows. Processors before SSE2 have no extended leaves."""
+    features, signature = _features(cpu), _signature(cpu)
+    modern = features is _SSE
+    amd = cpu.vendor == "AuthenticAMD"
+    ebx, edx, ecx = _words(cpu.vendor, 12)
+    leaves = [
+        CpuidLeaf(0, eax=1, ebx=ebx, ecx=ecx, edx=edx),
+        CpuidLeaf(1, eax=signature, ebx=_CLFLUSH_LINE * modern, ecx=features.ecx, edx=features.edx),
+    ]
+    if not modern:
+        return leaves
+    name = _words(cpu.brand, 48)
+    extended_edx = _RDTSCP | (features.edx & _AMD_REPEATS_EDX if amd else 0)
+    return [
+        *leaves,
+        # Intel reports no vendor here.
+        CpuidLeaf(0x80000000, eax=0x80000004, ebx=ebx * amd, ecx=ecx * amd, edx=edx * amd),
+        CpuidLeaf(
+            0x80000001,
+            eax=signature * amd,
+            ecx=features.extended_ecx | _SSE4A * amd,
+            edx=extended_edx,
+        ),
+        *(CpuidLeaf(0x80000002 + i, ANY_SUBLEAF, *name[4 * i : 4 * i + 4]) for i in range(3)),
+    ]

@@ -18,7 +18,7 @@ from typing import Final
 
 import l4lab
 from l4lab.emulator.costs import CostTable
-from l4lab.emulator.cpuid import OPTERON_6174, CpuidModel
+from l4lab.emulator.cpuid import OPTERON_6174, CpuIdentity, CpuidLeaf, cpuid_leaves
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.ram import Ram
 from l4lab.kernel.traps import (
@@ -47,13 +47,14 @@ class EngineError(OperatorError):
 
 
 class _CpuidLeaf(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint32) for name in ("leaf", "subleaf", "eax", "ebx", "ecx", "edx")]
+    _fields_ = [(name, ctypes.c_uint32) for name in CpuidLeaf._fields]
 
 
 def _names(function: ctypes._NamedFuncPointer) -> list[str]:
     """The strings of a null-terminated `char *[]`."""
     function.restype = ctypes.POINTER(ctypes.c_char_p)
-    names, pointer = [], function()
+    names: list[str] = []
+    pointer = function()
     while (name := pointer[len(names)]) is not None:
         names.append(name.decode())
     return names
@@ -92,14 +93,14 @@ def shim_path() -> Path:
 @functools.cache
 def _engine_library() -> ctypes.CDLL:
     try:
-        import unicorn
-        from unicorn.unicorn_py3 import unicorn as binding
+        from unicorn.unicorn_py3.unicorn import uclib
     except ImportError as error:
         raise EngineError(f"the emulation engine cannot be loaded ({error}): expected unicorn 2.1") from error
-    if tuple(unicorn.uc_version()[:2]) != ENGINE_VERSION:
-        found = ".".join(map(str, unicorn.uc_version()))
-        raise EngineError(f"the emulation engine is unicorn {found}: expected 2.1")
-    library: ctypes.CDLL = binding.uclib
+    library: ctypes.CDLL = uclib
+    version = library.uc_version(None, None)
+    found = (version >> 24 & 0xFF, version >> 16 & 0xFF)
+    if found != ENGINE_VERSION:
+        raise EngineError(f"the emulation engine is unicorn {found[0]}.{found[1]}: expected 2.1")
     return library
 
 
@@ -125,18 +126,18 @@ def _shim() -> ctypes.CDLL:
 class Engine:
     """What the vCPUs of one machine share: RAM, which frames hold executed code, block costs, cpuid."""
 
-    def __init__(self, ram: Ram, costs: CostTable, cpuid: CpuidModel = OPTERON_6174) -> None:
+    def __init__(self, ram: Ram, costs: CostTable, cpuid: CpuIdentity = OPTERON_6174) -> None:
         self._handle: int | None = None
         self._shim = _shim()
         self.ram = ram
         table = costs.as_dict()
         in_order = [table[name] for name in _names(self._shim.vcpu_cost_names)]
-        leaves = [(e.leaf, e.subleaf, e.eax, e.ebx, e.ecx, e.edx) for e in cpuid.leaves]
+        leaves = cpuid_leaves(cpuid)
         handle = self._shim.vcpu_new_machine(
             ram.address,
             ram.size_bytes,
             (ctypes.c_int64 * len(in_order))(*in_order),
-            (_CpuidLeaf * len(leaves))(*leaves),
+            (_CpuidLeaf * len(leaves))(*(_CpuidLeaf(*leaf) for leaf in leaves)),
             len(leaves),
         )
         if not handle:
@@ -251,7 +252,7 @@ class Vcpu:
         self._shim.vcpu_invalidate_page(self._handle, address)
 
     def stop(self) -> None:
-        """A running `run()`, or else the next, returns HOST_STOP at the next block. Any thread may call it."""
+        """A running `run()`, or else the next, returns HOST_STOP at the next block of code."""
         self._shim.vcpu_stop(self._handle)
 
 
