@@ -36,12 +36,11 @@ from __future__ import annotations
 
 import enum
 from collections.abc import Mapping
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any, Final
 
 from l4lab.emulator.costs import MAX_COST_MILLICYCLES, MILLICYCLES_PER_CYCLE, CostTable
-from l4lab.emulator.cpuid import CpuidModel, amd_processor
 from l4lab.emulator.errors import ProfileError
 from l4lab.emulator.inputs import BUNDLED_PROFILES, bundled_names, find_bundled
 from l4lab.emulator.tomlfile import Table, load_toml, shown
@@ -83,7 +82,6 @@ KERNEL_KEYS: Final = tuple(f.name for f in fields(KernelCosts) if f.name not in 
 MAX_CYCLES: Final = MAX_COST_MILLICYCLES // MILLICYCLES_PER_CYCLE
 _FRACTION_PLACES: Final = 3
 _VENDOR_BYTES: Final = 12
-_VENDOR_LEAVES: Final = (0, 0x80000000)
 _BRAND_BYTES: Final = 47
 _ENTRY_FORM: Final = '{ cycles = N, source = "…" } or { cycles = N, fitted_to = "…" }'
 
@@ -138,10 +136,10 @@ class Topology:
 
 
 @dataclass(frozen=True, slots=True)
-class Processor:
-    """Who the `cpuid` instruction says the processor is; family and model with their extended fields.
+class Cpuid:
+    """Who the `cpuid` instruction says the processor is, a `CpuIdentity`; the vCPU adds what it can do.
 
-    `brand` is empty for processors older than brand strings.
+    Family and model include the extended fields. `brand` is empty before there were brand strings.
     """
 
     vendor: str
@@ -149,20 +147,6 @@ class Processor:
     model: int
     stepping: int
     brand: str
-
-    def cpuid(self) -> CpuidModel:
-        """The vCPU's answers: this identity, but the features that the vCPU has and none of the model's own.
-
-        A feature bit is a promise that only the engine can keep, so all profiles make the same ones.
-        """
-        model = amd_processor(self.brand, family=self.family, model=self.model, stepping=self.stepping)
-        name = self.vendor.encode("ascii")
-        ebx, edx, ecx = (int.from_bytes(name[at : at + 4], "little") for at in (0, 4, 8))
-        leaves = [
-            replace(leaf, ebx=ebx, ecx=ecx, edx=edx) if leaf.leaf in _VENDOR_LEAVES else leaf
-            for leaf in model.leaves
-        ]
-        return CpuidModel(tuple(leaves))
 
 
 @dataclass(frozen=True, slots=True)
@@ -174,16 +158,11 @@ class Profile:
     description: str
     mhz: int
     topology: Topology
-    processor: Processor
+    cpuid: Cpuid
     cpu: Mapping[str, Cost]
     ipi_latency: Mapping[Distance, Cost]
     cache_line_transfer: Mapping[Distance, Cost]
     kernel: Mapping[str, Cost]
-
-    @property
-    def cpuid(self) -> CpuidModel:
-        """What `cpuid` answers on this processor."""
-        return self.processor.cpuid()
 
     def instruction_costs(self) -> CostTable:
         """The costs that the vCPU adds up."""
@@ -205,7 +184,7 @@ class Profile:
         return {
             "machine": {"name": self.name, "description": self.description, "mhz": self.mhz},
             "topology": {f.name: getattr(self.topology, f.name) for f in fields(Topology)},
-            "cpuid": {f.name: getattr(self.processor, f.name) for f in fields(Processor)},
+            "cpuid": {f.name: getattr(self.cpuid, f.name) for f in fields(Cpuid)},
             "cpu": cpu,
             "kernel": {key: cost.resolved() for key, cost in self.kernel.items()},
         }
@@ -239,7 +218,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
         description=machine.string("description", "a sentence"),
         mhz=machine.integer("mhz", 1, 100_000),
         topology=_topology(top),
-        processor=_processor(top),
+        cpuid=_cpuid(top),
         cpu={key: _cost(cpu, key, _FRACTION_PLACES if key in INSTRUCTION_KEYS else 0) for key in CPU_KEYS},
         ipi_latency=_distances(cpu, "ipi_latency", 1),
         cache_line_transfer=_distances(cpu, "cache_line_transfer", 0),
@@ -265,15 +244,15 @@ def _topology(top: Table) -> Topology:
     return Topology(*(table.integer(name, 1, 64) for name in names))
 
 
-def _processor(top: Table) -> Processor:
-    table = _table(top, "cpuid", tuple(f.name for f in fields(Processor)))
+def _cpuid(top: Table) -> Cpuid:
+    table = _table(top, "cpuid", tuple(f.name for f in fields(Cpuid)))
     vendor = table.string("vendor", f"{_VENDOR_BYTES} ASCII characters")
     if not (vendor.isascii() and len(vendor) == _VENDOR_BYTES):
         table.refuse("vendor", shown(vendor), f'{_VENDOR_BYTES} ASCII characters, as in "AuthenticAMD"')
     brand = table.string("brand", "a name")
     if not (brand.isascii() and len(brand) <= _BRAND_BYTES):
         table.refuse("brand", shown(brand), f"at most {_BRAND_BYTES} ASCII characters")
-    return Processor(
+    return Cpuid(
         vendor=vendor,
         family=table.integer("family", 0, 0xF + 0xFF),
         model=table.integer("model", 0, 0xFF),

@@ -7,7 +7,7 @@ import os
 import random
 import struct
 from pathlib import Path
-from typing import NoReturn
+from typing import BinaryIO, NoReturn
 
 import pytest
 from support.elf_builder import (
@@ -37,8 +37,8 @@ from support.elf_builder import (
 
 from l4lab.emulator import elf, elf_file
 from l4lab.emulator.elf import ElfImage, load_elf, load_symbols
-from l4lab.emulator.errors import ImageError
-from l4lab.emulator.inputs import BUNDLED_PROGRAMS, bundled_names
+from l4lab.emulator.errors import ImageError, OperatorError
+from l4lab.emulator.inputs import BUNDLED_PROGRAMS, bundled_names, open_regular
 from l4lab.kernel.abi.fiasco import RIGHT_R, RIGHT_W, RIGHT_X
 
 TEXT, DATA = 0x08048000, 0x0804A000
@@ -242,8 +242,11 @@ def test_a_file_that_fails_when_it_is_read() -> None:
 def test_a_file_that_shrinks_while_it_is_read(program: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     content = sane().build()
     program.write_bytes(content[:200])
-    real = elf_file.open_regular
-    monkeypatch.setattr(elf_file, "open_regular", lambda *args: (real(*args)[0], len(content)))
+
+    def open_as_it_was(path: Path, error: type[OperatorError]) -> tuple[BinaryIO, int]:
+        return open_regular(path, error)[0], len(content)
+
+    monkeypatch.setattr(elf_file, "open_regular", open_as_it_was)
     with pytest.raises(ImageError) as caught:
         load_elf(program)
     assert "cut off at offset 0xc8" in checked_line(caught.value, program)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import json
+import random
 from pathlib import Path
 
 import pytest
@@ -40,7 +41,11 @@ def refusal(folder: Path, text: str | bytes) -> str:
     """The line with which `text` is refused, without the file's name."""
     with pytest.raises(ManifestError) as caught:
         read(folder, text)
-    line = str(caught.value)
+    return check_line(caught.value, folder)
+
+
+def check_line(error: ManifestError, folder: Path) -> str:
+    line = str(error)
     assert line.isprintable()
     assert line.startswith(f"{folder / 'test.toml'}: ")
     assert "expected" in line or "invalid TOML" in line
@@ -400,6 +405,49 @@ def test_too_many_modules(folder: Path) -> None:
 
 def test_a_long_value_is_cut_off(folder: Path) -> None:
     assert len(refusal(folder, f"[machine]\nram = '{'x' * 100000}'\n{BOOT}")) < 600
+
+
+def test_mutated_manifests_load_or_are_refused_in_one_line(folder: Path) -> None:
+    random_ = random.Random("manifest mutants")
+    machine = "[machine]\ncores = 4\nram = '64MiB'\nkernel_memory = '9%'\n"
+    text = machine + BOOT + "modules = ['hello a \"b\"', 'data.txt']\n"
+    bits = (
+        b"=",
+        b"\n",
+        b"[",
+        b"]",
+        b"9",
+        b"0x",
+        b"'",
+        b'"',
+        b"\\",
+        b"..",
+        b"/",
+        b" ",
+        b"\0",
+        b"\xff",
+        "é".encode(),
+    )
+    loaded = refused = 0
+    for _ in range(600):
+        spoilt = bytearray(text.encode())
+        for _ in range(random_.randint(1, 3)):
+            at = random_.randrange(len(spoilt))
+            if random_.random() < 0.5:
+                del spoilt[at : at + random_.randint(1, 9)]
+            else:
+                spoilt[at:at] = random_.choice(bits)
+        (folder / "test.toml").write_bytes(bytes(spoilt))
+        try:
+            manifest = load_manifest(folder / "test.toml")
+            assert 1 <= manifest.cores <= 64
+            assert manifest.kernel_memory_bytes <= manifest.ram_bytes // 2
+            json.dumps(manifest.resolved())
+            loaded += 1
+        except ManifestError as error:
+            check_line(error, folder)
+            refused += 1
+    assert min(loaded, refused) > 20
 
 
 # --- images by name -----------------------------------------------------------------------------
