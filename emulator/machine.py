@@ -75,11 +75,7 @@ class Machine:
         self.cores[0].trap = INTERRUPT  # the boot core enters the kernel once, to choose its first thread
 
     def _make_core(self, number: int) -> CoreState:
-        gdt_pfn = self.kernel.frames.take()
-        if gdt_pfn is None:
-            raise KernelBug("the kernel's share of RAM is too small for the cores' descriptor tables")
-        self.kernel.root_quota.charge(4096)
-        state = CoreState(number, Vcpu(self.engine, number, gdt_pfn))
+        state = CoreState(number, Vcpu(self.engine, number))
         state.idle_since_cycles = 0
         return state
 

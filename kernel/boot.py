@@ -100,6 +100,7 @@ def _empty_kernel(words: memoryview[int], parameters: BootParameters, costs: Ker
         kip_word=parameters.kip_pfn << 10,
         blank_directory_pfn=blank_directory,
         quantum_cycles=parameters.quantum_us * parameters.mhz,
+        fixed_frames=frames.taken_count,
     )
 
 
@@ -125,7 +126,7 @@ def _permanent_objects(kernel: Kernel) -> dict[int, KernelObject]:
     }
     for obj in objects.values():
         obj.name = obj.kind
-        obj.counted = 1  # held by the kernel itself: these never end
+        obj.permanent = True
     return objects
 
 

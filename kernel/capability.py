@@ -24,10 +24,11 @@ class KernelObject:
     """What a capability can name.
 
     `capabilities`: all of them, in the order they were made. `counted`: how many keep the object
-    alive, less what was taken off by dec_refcnt (may be negative). `quota` paid `charged_bytes`.
+    alive, less what was taken off by dec_refcnt (may be negative). `permanent`: the kernel keeps it,
+    whoever lets go. `quota` paid `charged_bytes`.
     """
 
-    __slots__ = ("alive", "capabilities", "charged_bytes", "counted", "name", "number", "quota")
+    __slots__ = ("alive", "capabilities", "charged_bytes", "counted", "name", "number", "permanent", "quota")
 
     kind: str = "object"
 
@@ -39,6 +40,7 @@ class KernelObject:
         self.capabilities: dict[Capability, None] = {}
         self.counted = 0
         self.alive = True
+        self.permanent = False
 
     def __repr__(self) -> str:
         return f"<{self.kind} #{self.number}{' ' + self.name if self.name else ''}{'' if self.alive else ' dead'}>"
@@ -94,4 +96,4 @@ def drop(cap: Capability) -> bool:
     if not cap.counted:
         return False
     cap.object.counted -= 1
-    return cap.object.counted <= 0
+    return cap.object.counted <= 0 and not cap.object.permanent

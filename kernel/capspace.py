@@ -133,7 +133,7 @@ def remove(kernel: Kernel, cap: Capability) -> None:
 
 def kill_object(kernel: Kernel, obj: KernelObject) -> None:
     """All capabilities of `obj` go; the rest of its end follows in `lifecycle.reap`."""
-    if not obj.alive:
+    if not obj.alive or obj.permanent:
         return
     obj.alive = False
     for cap in list(obj.capabilities):

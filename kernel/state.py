@@ -64,7 +64,7 @@ class Kernel:
     """The kernel of one machine. Only `kernel` modules change it.
 
     `words`: guest RAM as 32-bit words. `tasks`, `threads`: number -> object, live ones, by age.
-    `clock_us`: the KIP clock. `bill`: cycles spent in this kernel entry, by cause.
+    `fixed_frames`: kernel frames taken at boot for good. `clock_us`: the KIP clock. `bill`: cycles spent in this kernel entry, by cause.
     `effects`: what the machine must do before any user code runs. `dying`: objects whose last
     capability went in this operation; `lifecycle.reap` ends them.
     """
@@ -80,6 +80,7 @@ class Kernel:
     kip_word: int
     blank_directory_pfn: int
     quantum_cycles: int
+    fixed_frames: int = 0
     frame_pool: FramePool = field(default_factory=FramePool)
     tasks: dict[int, Task] = field(default_factory=dict)
     threads: dict[int, Thread] = field(default_factory=dict)

@@ -1,0 +1,211 @@
+"""A kernel without a CPU: threads are driven by hand, one system call or fault at a time.
+
+`World` boots the real kernel over a small RAM whose sigma0 and root task never execute anything;
+the test plays their part. `World.call` is what a program's system call stub would do.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from l4lab.kernel import boot
+from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.costs import KernelCosts
+from l4lab.kernel.entry import Decision, handle_trap
+from l4lab.kernel.frame import EAX, ECX, EDX, ESI
+from l4lab.kernel.invariants import check_all
+from l4lab.kernel.objects import Task
+from l4lab.kernel.thread import DEAD, READY, Thread
+from l4lab.kernel.traps import DEADLINE_REACHED, SYSTEM_CALL, Trap
+
+RAM_BYTES = 32 << 20
+KERNEL_BYTES = 8 << 20
+MHZ = 1000
+FOREVER = 0
+NOW = abi.TIMEOUT_ZERO << 16 | abi.TIMEOUT_ZERO
+
+
+@dataclass(frozen=True)
+class Answer:
+    """Result registers of a system call that has returned."""
+
+    tag: int
+    label: int
+    error: int
+
+    @property
+    def failed(self) -> bool:
+        """The IPC error bit."""
+        return bool(self.tag & abi.TAG_ERROR)
+
+    @property
+    def value(self) -> int:
+        """The tag's signed label."""
+        return (self.tag >> 16 & 0xFFFF ^ 0x8000) - 0x8000
+
+
+class World:
+    """A booted kernel; `sigma0` and `root` are its first threads, root is running."""
+
+    def __init__(self, cores: int = 1, *, check: bool = True, kernel_bytes: int = KERNEL_BYTES) -> None:
+        self.ram = memoryview(bytearray(RAM_BYTES)).cast("I")
+        self.now_cycles = 0
+        self.check = check
+        parameters = boot.BootParameters(
+            first_kernel_pfn=RAM_BYTES - kernel_bytes >> 12,
+            kernel_frame_count=kernel_bytes >> 12,
+            cores=cores,
+            mhz=MHZ,
+            quantum_us=abi.QUANTUM_DEFAULT_US,
+            kip_pfn=1,
+            sigma0_entry=0x100000,
+            root_entry=0x240000,
+        )
+        self.kernel = boot.start(self.ram, parameters, KernelCosts())
+        self.decisions = [Decision() for _ in range(cores)]
+        self.sigma0, self.root = self.kernel.threads.values()
+        self.trap(DEADLINE_REACHED)
+        self.call(self.sigma0, abi.CAP_INVALID, abi.OP_WAIT)
+        assert self.running() is self.root
+
+    # --- driving ----------------------------------------------------------------------------------
+
+    def running(self, core: int = 0) -> Thread | None:
+        """Who runs on `core`."""
+        return self.kernel.cores[core].current
+
+    def trap(self, trap: Trap, core: int = 0, cycles: int = 1) -> Decision:
+        """The running thread of `core` traps."""
+        self.now_cycles += cycles
+        decision = self.decisions[core]
+        handle_trap(self.kernel, core, trap, self.now_cycles, decision)
+        if self.check:
+            check_all(self.kernel)
+        return decision
+
+    def run_for(self, microseconds: int, core: int = 0) -> None:
+        """Let time pass, with the ticks that belong to it."""
+        for _ in range(-(-microseconds // abi.TICK_US)):
+            self.trap(DEADLINE_REACHED, core, abi.TICK_US * MHZ)
+
+    def switch_to(self, thread: Thread) -> None:
+        """Make a ready thread the running one of its core, whatever the scheduler thinks of it."""
+        core = self.kernel.cores[thread.core]
+        if core.current is thread:
+            return
+        assert thread.state == READY, f"{thread!r} is {thread.state_name}"
+        if thread.queued:
+            core.ready.remove(thread)
+        if core.current is not None and core.current.state == READY:
+            core.ready.add(core.current, front=True)
+        core.current = core.context = thread
+
+    def call(
+        self,
+        thread: Thread,
+        selector: int,
+        operation: int,
+        tag: int = 0,
+        *words: int,
+        timeouts: int = FOREVER,
+        label: int = 0,
+    ) -> Answer | None:
+        """`thread` makes a system call; None if it blocks, or no longer runs when it returns."""
+        self.switch_to(thread)
+        for index, word in enumerate(words):
+            self.ram[thread.utcb + index] = word & 0xFFFFFFFF
+        frame = thread.frame
+        frame[EAX], frame[EDX], frame[ECX], frame[ESI] = tag, selector | operation, timeouts, label
+        self.trap(SYSTEM_CALL, thread.core)
+        return self.answer(thread) if thread.state == READY else None
+
+    def answer(self, thread: Thread) -> Answer:
+        """The result registers of a thread that is not blocked."""
+        return Answer(thread.frame[EAX], thread.frame[ESI], self.ram[thread.utcb + abi.UTCB_ERROR // 4])
+
+    def message(self, thread: Thread, count: int) -> list[int]:
+        """The first `count` message registers."""
+        return self.ram[thread.utcb : thread.utcb + count].tolist()
+
+    def receive_buffers(self, thread: Thread, *registers: int, bdr: int = 0) -> None:
+        """Set the thread's buffer registers."""
+        self.ram[thread.utcb + abi.UTCB_BDR // 4] = bdr
+        for index, word in enumerate((*registers, 0)):
+            self.ram[thread.utcb + abi.UTCB_BR // 4 + index] = word
+
+    # --- making things ----------------------------------------------------------------------------
+
+    def create(self, slot: int, kind: int, *arguments: int, factory: int = abi.BOOT_CAP_FACTORY) -> Answer:
+        """The root task creates an object into `slot`."""
+        self.receive_buffers(self.root, slot << 12 | abi.BUFFER_ITEM | abi.BUFFER_SMALL)
+        words = (kind, abi.VARG_UNSIGNED | 4 << 16, *arguments) if arguments else (kind,)
+        answer = self.call(
+            self.root, factory << 12, abi.OP_CALL, tag(abi.PROTO_FACTORY, len(words)), *words
+        )
+        assert answer is not None
+        return answer
+
+    def object(self, slot: int, task: Task | None = None) -> object:
+        """What a slot of the root task holds."""
+        owner = task or self.root.task
+        assert owner is not None
+        return owner.capability_table.slots[slot].object
+
+    def new_thread(
+        self, slot: int, task_slot: int = abi.BOOT_CAP_TASK, *, utcb: int = 0, priority: int = 1, core: int = 0
+    ) -> Thread:
+        """A started thread; its UTCB at `utcb`, default: the next free one of the root task's page."""
+        assert self.create(slot, abi.PROTO_THREAD).value == 0
+        task = self.object(task_slot)
+        assert isinstance(task, Task)
+        address = utcb or abi.BOOT_UTCB + abi.UTCB_BYTES * len(task.threads)
+        flags = abi.THREAD_CONTROL | abi.CONTROL_BIND_TASK
+        answer = self.call(
+            self.root, slot << 12, abi.OP_CALL, tag(abi.PROTO_THREAD, 6, 1), flags, 0, 0, 0, 0, address, *item(task_slot)
+        )
+        assert answer is not None and answer.value == 0, answer
+        thread = self.object(slot)
+        assert isinstance(thread, Thread)
+        self.call(self.root, slot << 12, abi.OP_CALL, tag(abi.PROTO_THREAD, 3), abi.THREAD_EX_REGS, 0x1000, 0x2000)
+        self.run_thread(slot, priority, core)
+        self.switch_to(self.root)
+        return thread
+
+    def new_task(self, slot: int, utcb_area: int = abi.BOOT_UTCB) -> Task:
+        """A task with one page of kernel-user memory."""
+        area = utcb_area | 12 << abi.FPAGE_ORDER_SHIFT | abi.FPAGE_TYPE_MEMORY << abi.FPAGE_TYPE_SHIFT
+        assert self.create(slot, abi.PROTO_TASK, area).value == 0
+        task = self.object(slot)
+        assert isinstance(task, Task)
+        return task
+
+    def run_thread(self, slot: int, priority: int, core: int = 0) -> Answer | None:
+        """Scheduler.run_thread by the root task."""
+        words = (abi.SCHEDULER_RUN_THREAD, core, 1, priority, 0)
+        return self.call(
+            self.root, abi.BOOT_CAP_SCHEDULER << 12, abi.OP_CALL, tag(abi.PROTO_SCHEDULER, 5, 1), *words, *item(slot)
+        )
+
+    def dead(self, thread: Thread) -> bool:
+        """True once the thread was killed."""
+        return thread.state == DEAD
+
+
+def tag(label: int = 0, words: int = 0, items: int = 0, flags: int = 0) -> int:
+    """A message tag."""
+    return (label & 0xFFFF) << 16 | flags | items << 6 | words
+
+
+def object_page(slot: int, rights: int = abi.OBJECT_RIGHTS, order: int = 0) -> int:
+    """An object flexpage."""
+    return slot << 12 | order << abi.FPAGE_ORDER_SHIFT | abi.FPAGE_TYPE_OBJECT << abi.FPAGE_TYPE_SHIFT | rights
+
+
+def memory_page(address: int, order: int = 12, rights: int = abi.MEMORY_RIGHTS) -> int:
+    """A memory flexpage."""
+    return address | order << abi.FPAGE_ORDER_SHIFT | abi.FPAGE_TYPE_MEMORY << abi.FPAGE_TYPE_SHIFT | rights
+
+
+def item(slot: int, rights: int = abi.OBJECT_RIGHTS) -> tuple[int, int]:
+    """A typed item that names a capability."""
+    return abi.ITEM_MAP, object_page(slot, rights)
