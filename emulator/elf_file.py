@@ -126,7 +126,7 @@ class ElfReader:
     def check_range(self, what: str, offset: int, size_bytes: int) -> None:
         """Refuse a table or segment that reaches beyond the end of the file."""
         if offset + size_bytes > self.size_bytes:
-            where = f"{what} at {offset:#x} to {offset + size_bytes:#x}"
+            where = f"{what} at file offset {offset:#x} to {offset + size_bytes:#x}"
             self.refuse(f"{where} in a file of {self.size_bytes:#x} bytes", "a file that is not truncated")
 
     def _parse_header(self, stream: BinaryIO) -> ELFFile:

@@ -226,7 +226,7 @@ def test_truncations_are_named(program: Path) -> None:
     assert refusal(program, b"") == "found an empty file, expected a static i386 ELF executable"
     assert refusal(program, content[:40]) == "found 40 bytes, expected a complete ELF header of 52 bytes"
     assert "the program header table" in refusal(program, content[:80])
-    assert "segment 1 at 0x" in refusal(program, content[:-1])
+    assert "segment 1 at file offset 0x" in refusal(program, content[:-1])
     assert "not truncated" in refusal(program, content[:-1])
 
 
@@ -334,11 +334,11 @@ def test_a_real_64_bit_file_is_named_as_such(program: Path) -> None:
         (sane().header(PT_DYNAMIC, p_offset=0x10000, p_filesz=8), "the dynamic section", "not truncated"),
         (sane().header(PT_DYNAMIC, bytes(8 * 4097)), "of 0x8008 bytes", "at most 4096 entries"),
         (code_at(TEXT, p_filesz=7), "0x7 bytes in the file for 0x6 in memory", "no more"),
-        (code_at(TEXT, p_offset=0x1000), "segment 0 at 0x1000 to 0x1006", "not truncated"),
-        (code_at(TEXT, p_offset=0xFFFFFFFF), "segment 0 at 0xffffffff", "not truncated"),
+        (code_at(TEXT, p_offset=0x1000), "segment 0 at file offset 0x1000 to 0x1006", "not truncated"),
+        (code_at(TEXT, p_offset=0xFFFFFFFF), "segment 0 at file offset 0xffffffff", "not truncated"),
         (
             code_at(TEXT, p_filesz=0xA0000000, p_memsz=0xA0000000),
-            "segment 0 at 0x54 to 0xa0000054",
+            "segment 0 at file offset 0x54 to 0xa0000054",
             "not truncated",
         ),
         (code_at(TEXT, p_memsz=0xF8000000), "of 0xf8000000 bytes", "an end below 4 GiB"),
