@@ -306,6 +306,6 @@ bool engine_start(struct vcpu *v)
     v->segments[X86_CS] = USER_CODE_SELECTOR;
     v->segments[X86_SS] = v->segments[X86_DS] = v->segments[X86_ES] = USER_DATA_SELECTOR;
     v->segments[X86_FS] = v->segments[X86_GS] = 0;
-    watch_segments(v);
+    note_null_segments(v);
     return true;
 }

@@ -138,12 +138,20 @@ static void note_drop(struct vcpu *v, uint32_t frame)
     v->dropped[v->dropped_count++] = frame;
 }
 
+/* Never 0, and different for 2 ** 32 - 1 calls; scattered, because block_entered() hashes by it. */
+static uint32_t new_token(struct machine *m)
+{
+    if (++m->tokens == 0)
+        m->tokens = 1;
+    return m->tokens * 0x9e3779b1u;
+}
+
 static void make_executable(struct vcpu *v, uint32_t frame)
 {
     struct machine *m = v->machine;
     if (!(m->frame_flags[frame] & FRAME_EXECUTED)) {
         m->frame_flags[frame] |= FRAME_EXECUTED;
-        m->frame_token[frame] = ++m->last_token;
+        m->frame_token[frame] = new_token(m);
         flush_writers(m, frame);
     }
     uint8_t bit = (uint8_t)(1 << (frame & 7));

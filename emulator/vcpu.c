@@ -89,14 +89,9 @@ void vcpu_stop(struct vcpu *v)
 
 /* --- the books --------------------------------------------------------------------------------- */
 
-static uint32_t block_index(uint32_t token, uint32_t eip)
+static struct block *block_place(struct vcpu *v, uint32_t token, uint32_t eip)
 {
-    return (eip + token * 0x9e3779b1u) & (BLOCK_CACHE_SIZE - 1);
-}
-
-static uint64_t block_key(uint32_t token, uint32_t eip, uint32_t size)
-{
-    return (uint64_t)token << 32 | (uint64_t)(eip & ~PAGE_MASK) << 16 | (size & 0xffff);
+    return &v->blocks[(eip ^ token) & (BLOCK_CACHE_SIZE - 1)];
 }
 
 /* The bytes of [eip, eip + size), as last fetched; gathered in `buffer` if they lie on two pages. */
@@ -126,17 +121,19 @@ static void sum_block(struct vcpu *v, uint32_t eip, uint32_t size, struct block_
 static const struct block *find_block(struct vcpu *v, uint32_t eip, uint32_t size)
 {
     uint32_t token = v->code[eip >> 12].token;
-    uint64_t key = block_key(token, eip, size);
-    struct block *block = &v->blocks[block_index(token, eip)];
     bool crosses = (eip & ~PAGE_MASK) + size > PAGE_BYTES;
     uint32_t second = crosses ? v->code[(eip + size - 1) >> 12].token : 0;
-    if (block->key == key && block->second_token == second)
+    struct block *block = block_place(v, token, eip);
+    if (block->eip == eip && block->token == token && (block->size & ~BLOCK_IS_SLOW) == size
+        && block->second_token == second)
         return block;
     struct block_sum sum;
     sum_block(v, eip, size, &sum);
+    uint32_t flags = sum.flags | (crosses ? INSN_CROSSES_PAGE : 0);
     *block = (struct block){
-        .key = key, .cost = sum.cost, .instructions = sum.instructions, .second_token = second,
-        .flags = sum.flags | (crosses ? INSN_CROSSES_PAGE : 0), .last = sum.last,
+        .eip = eip, .token = token, .size = (uint16_t)(size | (flags & SLOW_FLAGS ? BLOCK_IS_SLOW : 0)),
+        .instructions = (uint16_t)sum.instructions, .second_token = second, .cost = sum.cost,
+        .flags = flags, .last = sum.last,
     };
     return block;
 }
@@ -144,15 +141,16 @@ static const struct block *find_block(struct vcpu *v, uint32_t eip, uint32_t siz
 /* What of the block being executed lies before `eip`. */
 static void sum_before(struct vcpu *v, uint32_t eip, struct block_sum *sum)
 {
-    uint32_t size = eip - v->block_eip;
+    const struct block *block = v->block;
+    uint32_t size = eip - block->eip, whole = block->size & ~BLOCK_IS_SLOW;
     if (size == 0) {
         *sum = (struct block_sum){0};
-    } else if (size >= v->block_size) {
-        if (size > v->block_size)
+    } else if (size >= whole) {
+        if (size > whole)
             v->anomalies++;
-        *sum = (struct block_sum){.instructions = v->block->instructions, .cost = v->block->cost};
+        *sum = (struct block_sum){.instructions = block->instructions, .cost = block->cost};
     } else {
-        sum_block(v, v->block_eip, size, sum);
+        sum_block(v, block->eip, size, sum);
         if (sum->flags & INSN_TRUNCATED)
             v->anomalies++;  /* `eip` is not where one of our instructions starts */
     }
@@ -180,7 +178,7 @@ void leave(struct vcpu *v, enum event event)
 
 static void set_limit(struct vcpu *v)
 {
-    v->limit = v->resuming ? INT64_MIN : v->deadline;
+    v->limit = v->resuming || v->null_segments ? INT64_MIN : v->deadline;
     if (UNLIKELY(interrupted || v->stop_requested))  /* it may have been asked for just before */
         v->limit = INT64_MIN;
 }
@@ -192,22 +190,21 @@ void expect_resume(struct vcpu *v)
     set_limit(v);
 }
 
-/* A rep instruction goes round again, and its count has just become zero: this entry only leaves it. */
-static bool only_leaves_repeat(struct vcpu *v, const struct block *block, uint32_t eip)
+/* Where the rep instruction lies that the block just executed ended with; 0 if it did not. */
+static uint32_t repeating_at(const struct block *block)
 {
-    if (!(block->flags & INSN_REPEAT) || block->last != 0 || v->block == NULL)
-        return false;
-    if (!(v->block->flags & INSN_REPEAT) || v->block_eip + v->block->last != eip)
-        return false;
+    return block != NULL && block->flags & INSN_REPEAT ? block->eip + block->last : 0;
+}
+
+static bool count_is_zero(struct vcpu *v, const struct block *block)
+{
     uint32_t count = engine_word(v, UC_X86_REG_ECX);
     return (block->flags & INSN_ADDRESS16 ? count & 0xffff : count) == 0;
 }
 
-static void charge(struct vcpu *v, const struct block *block, uint32_t eip, uint32_t size)
+static inline void charge(struct vcpu *v, const struct block *block)
 {
     v->block = block;
-    v->block_eip = eip;
-    v->block_size = size;
     v->instructions += block->instructions;
     v->clock += block->cost;
 }
@@ -216,18 +213,16 @@ static void block_entered_slowly(struct vcpu *v, uint32_t eip, uint32_t size)
 {
     if (v->setup || v->stepping)
         return;
+    uint32_t repeating = repeating_at(v->block);  /* before find_block(), which may overwrite it */
     const struct block *block = find_block(v, eip, size);
-    if (only_leaves_repeat(v, block, eip)) {
-        v->block = NULL;
-        return;
-    }
+    v->block = NULL;
+    if (block->flags & INSN_REPEAT && block->last == 0 && repeating == eip && count_is_zero(v, block))
+        return;  /* the last round of a rep instruction: it only leaves */
     if (interrupted || v->stop_requested) {
-        v->block = NULL;
         leave(v, EVENT_STOP);
         return;
     }
     if (v->clock >= v->deadline && !v->resuming) {
-        v->block = NULL;
         leave(v, EVENT_DEADLINE);
         return;
     }
@@ -235,12 +230,11 @@ static void block_entered_slowly(struct vcpu *v, uint32_t eip, uint32_t size)
         v->resuming = false;
         set_limit(v);
     }
-    if (block->flags & v->watch & ~(uint32_t)(INSN_REPEAT | INSN_CROSSES_PAGE)) {
-        v->block = NULL;
+    if (block->flags & (INSN_REFUSED | INSN_LOADS_SEGMENT | v->null_segments)) {
         leave(v, EVENT_STEP);
         return;
     }
-    charge(v, block, eip, size);
+    charge(v, block);
 }
 
 void block_entered(uc_engine *uc, uint64_t address, uint32_t size, void *opaque)
@@ -249,9 +243,9 @@ void block_entered(uc_engine *uc, uint64_t address, uint32_t size, void *opaque)
     struct vcpu *v = opaque;
     uint32_t eip = (uint32_t)address;
     uint32_t token = v->code[eip >> 12].token;
-    const struct block *block = &v->blocks[block_index(token, eip)];
-    if (LIKELY(block->key == block_key(token, eip, size) && !(block->flags & v->watch) && v->clock < v->limit))
-        charge(v, block, eip, size);
+    const struct block *block = block_place(v, token, eip);
+    if (LIKELY(block->eip == eip && block->token == token && block->size == (uint16_t)size && v->clock < v->limit))
+        charge(v, block);
     else
         block_entered_slowly(v, eip, size);
 }
@@ -337,13 +331,13 @@ static uint32_t *frame_segment(struct thread_frame *frame, int segment)
     return words[segment];
 }
 
-/* Blocks that use a null segment must be looked at. */
-void watch_segments(struct vcpu *v)
+void note_null_segments(struct vcpu *v)
 {
-    v->watch = INSN_REPEAT | INSN_CROSSES_PAGE | INSN_REFUSED | INSN_LOADS_SEGMENT;
+    v->null_segments = 0;
     for (int i = 0; i < 6; i++)
         if ((v->segments[i] & ~3) == 0)
-            v->watch |= 1u << i;
+            v->null_segments |= 1u << i;
+    set_limit(v);
 }
 
 static void load_segment(struct vcpu *v, int segment)
@@ -386,14 +380,14 @@ static void load_segments(struct vcpu *v)
         different = true;
     }
     if (different)
-        watch_segments(v);
+        note_null_segments(v);
 }
 
 static void read_segments(struct vcpu *v)
 {
     for (int i = 0; i < 6; i++)
         engine_read(v, segment_registers[i], &v->segments[i]);
-    watch_segments(v);
+    note_null_segments(v);
 }
 
 /* --- load and store ---------------------------------------------------------------------------- */
@@ -554,7 +548,7 @@ static uint64_t step(struct vcpu *v, bool shared)
         return outcome;
     if (insn.flags & INSN_REFUSED)
         return refuse_insn(v, &insn);
-    uint32_t null = insn.flags & v->watch & INSN_SEGMENTS;
+    uint32_t null = insn.flags & v->null_segments;
     if (null)
         return exception(null & 1 << X86_SS ? VECTOR_SS : VECTOR_GP, 0);
 
@@ -604,10 +598,11 @@ static bool software_interrupt(struct vcpu *v, const struct insn *stepped, struc
     if (stepped != NULL) {
         *insn = *stepped;
     } else {
-        if (v->block == NULL || v->eip != v->block_eip + v->block_size || !(v->block->flags & INSN_SOFTWARE_INT))
+        const struct block *block = v->block;
+        uint32_t end = block == NULL ? 0 : block->size & ~BLOCK_IS_SLOW;
+        if (block == NULL || v->eip != block->eip + end || !(block->flags & INSN_SOFTWARE_INT))
             return false;
-        uint32_t size = v->block_size - v->block->last;
-        decode_insn(fetched_bytes(v, v->block_eip + v->block->last, size, buffer), size, insn);
+        decode_insn(fetched_bytes(v, block->eip + block->last, end - block->last, buffer), end - block->last, insn);
     }
     return (insn->flags & INSN_SOFTWARE_INT) && insn->int_vector == v->vector;
 }
@@ -799,7 +794,7 @@ struct vcpu *vcpu_new(struct machine *m)
 {
     if (m->vcpu_count == MAX_VCPUS)
         return NULL;
-    struct vcpu *v = calloc(1, sizeof *v);
+    struct vcpu *v = reserve(sizeof *v);  /* mostly never touched */
     if (v == NULL)
         return NULL;
     v->machine = m;
@@ -809,7 +804,6 @@ struct vcpu *vcpu_new(struct machine *m)
     v->cr3 = UINT32_MAX;
     v->shared_frames[0] = v->shared_frames[1] = NO_FRAME;
     v->private_page = reserve(PAGE_BYTES);
-    v->code = reserve(PAGES * sizeof *v->code);
     v->executed = reserve(m->frames / 8 + 1);
     for (int side = 0; side < 2; side++) {
         v->stamps[side] = reserve(PAGES * sizeof(uint32_t));
@@ -817,7 +811,7 @@ struct vcpu *vcpu_new(struct machine *m)
         if (!v->stamps[side] || !v->super_stamps[side])
             return NULL;
     }
-    if (!v->private_page || !v->code || !v->executed)
+    if (!v->private_page || !v->executed)
         return NULL;
     m->vcpus[m->vcpu_count++] = v;
     return v;
@@ -832,14 +826,13 @@ void vcpu_delete_machine(struct machine *m)
             engine.uc_close(v->uc);
         }
         munmap(v->private_page, PAGE_BYTES);
-        munmap(v->code, PAGES * sizeof *v->code);
         munmap(v->executed, m->frames / 8 + 1);
         for (int side = 0; side < 2; side++) {
             munmap(v->stamps[side], PAGES * sizeof(uint32_t));
             munmap(v->super_stamps[side], 1024 * sizeof(uint32_t));
         }
         free(v->dropped);
-        free(v);
+        munmap(v, sizeof *v);
     }
     munmap(m->frame_flags, m->frames);
     munmap(m->frame_writer, m->frames * sizeof *m->frame_writer);

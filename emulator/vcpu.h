@@ -56,15 +56,20 @@ struct thread_frame {
 
 /* --- what all vCPUs of a machine share --------------------------------------------------------- */
 
-/* One block of straight code, as last seen at some place. Exactly 32 bytes. */
+/* One block of straight code, as last seen at some place. Found by (token, eip), see find_block(). */
 struct block {
-    uint64_t key;
-    int64_t cost;  /* thousandths of a cycle */
-    uint32_t instructions;
-    uint32_t second_token;  /* of the second page, if INSN_CROSSES_PAGE */
-    uint32_t flags;
-    uint32_t last;  /* offset of the last instruction */
+    uint32_t eip;
+    uint32_t token;         /* of the page it starts on: names the page's content */
+    uint16_t size;          /* bytes; with BLOCK_IS_SLOW, to keep block_entered() from taking it */
+    uint16_t instructions;
+    uint32_t second_token;  /* of the page it ends on, if that is another one; else 0 */
+    int64_t cost;           /* thousandths of a cycle */
+    uint32_t flags;         /* of decode.h */
+    uint32_t last;          /* offset of the last instruction */
 };
+#define BLOCK_IS_SLOW 0x8000u
+/* What in a block block_entered() cannot deal with. */
+#define SLOW_FLAGS (INSN_REPEAT | INSN_CROSSES_PAGE | INSN_REFUSED | INSN_LOADS_SEGMENT)
 #define BLOCK_CACHE_SIZE (1u << 14)
 
 enum { FRAME_EXECUTED = 1, FRAME_KERNEL_WRITTEN = 2 };
@@ -82,7 +87,7 @@ struct machine {
     uint8_t *frame_flags;
     uint16_t *frame_writer;  /* 1 + core whose engine may have a writable translation; or WRITER_* */
     uint32_t *frame_token;   /* names the frame's present content as code; a new one after every change */
-    uint32_t last_token;
+    uint32_t tokens;         /* given out so far */
     struct block *blocks;
     int64_t costs[COST_CLASS_COUNT];
     struct cpuid_leaf cpuid[MAX_CPUID_LEAVES];
@@ -132,9 +137,7 @@ struct vcpu {
     uint64_t instructions;    /* of this run */
     const struct block *block; /* charged, but perhaps not yet executed to its end; or NULL */
     struct block *blocks;
-    struct code_page *code;   /* [PAGES]: what fetches from a page read */
-    uint32_t block_eip, block_size;
-    uint32_t watch;           /* blocks with one of these flags take the slow way */
+    uint32_t null_segments;   /* 1 << X86_ES, ...: accesses there are refused */
 
     bool setup;       /* bringing up the engine: no guest yet */
     bool stepping;    /* one instruction, charged by step() itself */
@@ -179,6 +182,8 @@ struct vcpu {
 
     uint64_t anomalies;  /* things the engine should not do; tests expect zero */
     char error[160];
+
+    struct code_page code[PAGES];  /* what fetches from a page read; part of the struct, to save a load */
 };
 #define NO_FRAME 0xffffffffu
 
@@ -227,7 +232,7 @@ int cpuid_executed(uc_engine *uc, void *opaque);
 void settle(struct vcpu *v, uint32_t eip);
 void leave(struct vcpu *v, enum event event);
 void expect_resume(struct vcpu *v);
-void watch_segments(struct vcpu *v);
+void note_null_segments(struct vcpu *v);
 
 /* pager.c */
 enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
