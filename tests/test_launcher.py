@@ -14,6 +14,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
+
 from support.checkout import ROOT, copy_checkout
 
 

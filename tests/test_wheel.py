@@ -9,9 +9,9 @@ import zipfile
 from pathlib import Path
 
 import pytest
-from support.checkout import copy_checkout
 
 from l4lab.tools import build
+from support.checkout import copy_checkout
 
 pytestmark = pytest.mark.network
 

@@ -282,8 +282,10 @@ def _key(artefact: Artefact, directory: Path) -> str:
     return digest.hexdigest()
 
 
-def _compile(artefact: Artefact, build: Path, folders: dict[str, Path]) -> None:
-    """Run the compiler; the output appears whole or not at all."""
+def compile_artefact(root: Path, artefact: Artefact) -> None:
+    """Run the compiler, up to date or not; the output appears whole or not at all."""
+    build = root / "build/native"
+    folders = {"zig": _zig_folder(), "unicorn": _package_folder("unicorn"), "userland": root / "userland"}
     arguments = list(artefact.arguments)
     if artefact.script is not None:
         script = build / f"{artefact.name}.ld"
@@ -323,8 +325,8 @@ def build(root: Path = CHECKOUT, *, report: Report = lambda _: None, force: bool
     `report` gets one line for each artefact that is being built. `force`: build what is up to date, too.
     Raises BuildError after all that can be built has been; where one fails, its last result stays.
     """
+    _zig_folder()  # says once what is wrong with it, if anything is
     wanted = artefacts(root)
-    folders = {"zig": _zig_folder(), "unicorn": _package_folder("unicorn"), "userland": root / "userland"}
     work = root / "build/native"
     work.mkdir(parents=True, exist_ok=True)
     with _locked(work / "lock"):
@@ -338,7 +340,7 @@ def build(root: Path = CHECKOUT, *, report: Report = lambda _: None, force: bool
             start = time.monotonic()
             kept.unlink(missing_ok=True)
             try:
-                _compile(artefact, work, folders)
+                compile_artefact(root, artefact)
             except BuildError as error:
                 failed.append(error)
                 continue

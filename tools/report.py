@@ -16,7 +16,7 @@ _COLUMNS: Final = {
     "page faults": "page_faults",
     "system calls": "system_calls",
     "instructions": "instructions",
-    "cycles in user mode": "user_cycles",
+    "user cycles": "user_cycles",
     "TLB misses": "tlb_misses",
 }
 
@@ -31,6 +31,17 @@ def print_tasks(result: RunResult, stream: TextIO) -> None:
     table.add_section()
     table.add_row("all", *_cells(result.tasks), style="bold")
     Console(file=stream, highlight=False).print(table)
+    print(_core_cycles(result), file=stream)
+
+
+def _core_cycles(result: RunResult) -> str:
+    """Where the clocks of all cores went, on one line."""
+    kinds = ("user", "kernel", "idle")
+    sums = [grouped(sum(getattr(core, f"{kind}_cycles") for core in result.cores)) for kind in kinds]
+    cores = f"{len(result.cores)} core{'s' * (len(result.cores) > 1)}"
+    return f"cycles of {cores}: " + ", ".join(
+        f"{total} {kind}" for total, kind in zip(sums, kinds, strict=True)
+    )
 
 
 def _cells(tasks: Iterable[TaskStats]) -> list[str]:
