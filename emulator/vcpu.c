@@ -710,15 +710,17 @@ static void drop_kernel_written(struct vcpu *v)
         forget_frame(v->machine, v->dropped[--v->dropped_count]);
 }
 
-uint64_t vcpu_run(struct vcpu *v, struct thread_frame *frame, int64_t deadline_cycles)
+/* Runs v->frame until v->deadline_cycles. */
+uint64_t vcpu_run(struct vcpu *v)
 {
+    struct thread_frame *frame = v->frame;
     if (v->uc == NULL && !engine_start(v))
         return OUTCOME_ENGINE_FAILURE;
-    v->deadline = deadline_cycles < INT64_MAX / MILLICYCLES ? deadline_cycles * MILLICYCLES : INT64_MAX;
+    bool soon = v->deadline_cycles < INT64_MAX / MILLICYCLES;
+    v->deadline = soon ? v->deadline_cycles * MILLICYCLES : INT64_MAX;
     if (v->clock >= v->deadline)
         return OUTCOME_DEADLINE;
     int64_t start = v->clock;
-    v->frame = frame;
     v->instructions = v->tlb_misses = v->fpu_switches = 0;
     v->resuming = false;
     running = v;
@@ -841,7 +843,8 @@ void vcpu_delete_machine(struct machine *m)
     free(m);
 }
 
-int64_t *vcpu_clock(struct vcpu *v)
+/* clock, frame, deadline_cycles */
+int64_t *vcpu_shared_words(struct vcpu *v)
 {
     return &v->clock;
 }

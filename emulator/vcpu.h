@@ -131,8 +131,12 @@ struct mapping {
 struct translation_state;
 
 struct vcpu {
-    /* Read and written for every block. */
+    /* Seen by vcpu.py through a memoryview: cheaper than arguments of a foreign call. */
     int64_t clock;            /* thousandths of a cycle */
+    struct thread_frame *frame;
+    int64_t deadline_cycles;
+
+    /* Read and written for every block, with `clock`. */
     volatile int64_t limit;   /* at or above it, block_entered() takes the slow way */
     uint64_t instructions;    /* of this run */
     const struct block *block; /* charged, but perhaps not yet executed to its end; or NULL */
@@ -151,8 +155,7 @@ struct vcpu {
     struct machine *machine;
     uint32_t core;
     uint8_t *private_page;  /* GDT and ring-3 stub */
-    struct thread_frame *frame;
-    int64_t deadline;
+    int64_t deadline;  /* as `clock` */
 
     enum event event;
     uint32_t vector;

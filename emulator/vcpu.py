@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 import l4lab
-from l4lab.emulator.costs import CostTable
+from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE, CostTable
 from l4lab.emulator.cpuid import OPTERON_6174, CpuIdentity, CpuidLeaf, cpuid_leaves
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.ram import Ram
@@ -40,6 +40,12 @@ _SYSTEM_CALL: Final = 1
 _PAGE_FAULT: Final = 2
 _EXCEPTION: Final = 3
 _HOST_STOP: Final = 4
+
+# The first members of `struct vcpu`, seen as 64-bit words.
+_CLOCK: Final = 0
+_FRAME: Final = 1
+_DEADLINE_CYCLES: Final = 2
+_SHARED_WORDS: Final = 3
 
 
 class EngineError(OperatorError):
@@ -67,9 +73,9 @@ _PROTOTYPES: Final = {
     "vcpu_delete_machine": (None, [_POINTER]),
     "vcpu_new": (_POINTER, [_POINTER]),
     "vcpu_prepare": (ctypes.c_bool, [_POINTER]),
-    "vcpu_run": (ctypes.c_uint64, [_POINTER, _POINTER, ctypes.c_int64]),
+    "vcpu_run": (ctypes.c_uint64, [_POINTER]),
     "vcpu_stop": (None, [_POINTER]),
-    "vcpu_clock": (_POINTER, [_POINTER]),
+    "vcpu_shared_words": (_POINTER, [_POINTER]),
     "vcpu_anomalies": (ctypes.c_uint64, [_POINTER]),
     "vcpu_error": (ctypes.c_char_p, [_POINTER]),
     "vcpu_flush_tlb": (None, [_POINTER]),
@@ -178,7 +184,7 @@ class Vcpu:
     state may be kept in the vCPU.
     """
 
-    __slots__ = ("_clock", "_handle", "_run", "_shim", "core", "engine")
+    __slots__ = ("_handle", "_run", "_shim", "_words", "core", "engine")
 
     def __init__(self, engine: Engine, core: int) -> None:
         """Cores are made in order: `core` is the number of vCPUs the engine has so far."""
@@ -189,7 +195,8 @@ class Vcpu:
         self._handle = self._shim.vcpu_new(engine._handle)
         if not self._handle:
             raise EngineError(f"no memory for core {core}")
-        self._clock = ctypes.c_int64.from_address(self._shim.vcpu_clock(self._handle))
+        words = (ctypes.c_int64 * _SHARED_WORDS).from_address(self._shim.vcpu_shared_words(self._handle))
+        self._words = memoryview(words).cast("B").cast("q")
         self.engine = engine
         self.core = core
         engine.vcpus.append(self)
@@ -201,7 +208,10 @@ class Vcpu:
         The frame's registers and counters are exact; EFLAGS and selectors it may not have are
         replaced. Never raises for anything a guest does; EngineError if there is no usable engine.
         """
-        outcome: int = self._run(self._handle, frame.buffer_info()[0], deadline_cycles)
+        words = self._words
+        words[_FRAME] = frame.buffer_info()[0]
+        words[_DEADLINE_CYCLES] = deadline_cycles
+        outcome: int = self._run(self._handle)
         kind = outcome & 0xFF
         if kind == _SYSTEM_CALL:
             return SYSTEM_CALL
@@ -225,11 +235,12 @@ class Vcpu:
     @property
     def clock_cycles(self) -> int:
         """The core's clock. The fraction of a cycle that user code has left over is kept apart."""
-        return self._clock.value // 1000
+        return self._words[_CLOCK] // MILLICYCLES_PER_CYCLE
 
     @clock_cycles.setter
     def clock_cycles(self, cycles: int) -> None:
-        self._clock.value = cycles * 1000 + self._clock.value % 1000
+        fraction = self._words[_CLOCK] % MILLICYCLES_PER_CYCLE
+        self._words[_CLOCK] = cycles * MILLICYCLES_PER_CYCLE + fraction
 
     @property
     def anomalies(self) -> int:
