@@ -45,6 +45,12 @@ ZIGLANG_VERSION: Final = "0.15.2"  # as in pyproject.toml and requirements.lock;
 CHECKOUT: Final = Path(__file__).resolve().parent.parent
 
 COMMON_FLAGS: Final = ("-g", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all")
+# Bytes must not depend on where checkout, compiler and packages lie.
+PLACE_FLAGS: Final = (
+    "-fdebug-compilation-dir=.",
+    "-ffile-prefix-map=@zig@=zig",
+    "-ffile-prefix-map=@unicorn@=unicorn",
+)
 SHIM_FLAGS: Final = ("-std=gnu11", "-O3", "-fPIC", "-shared")
 PROGRAM_FLAGS: Final = (
     "-std=c11",
@@ -52,8 +58,7 @@ PROGRAM_FLAGS: Final = (
     *("-O2", "-ffreestanding", "-nostdlib", "-static", "-fno-pic"),
     *("-fno-stack-protector", "-fno-asynchronous-unwind-tables"),
     *("-ffunction-sections", "-fdata-sections", "-Wl,--gc-sections"),
-    # Bytes must not depend on where the checkout and the compiler lie.
-    *("-fdebug-compilation-dir=.", "-ffile-prefix-map=@userland@=.", "-ffile-prefix-map=@zig@=zig"),
+    "-ffile-prefix-map=@userland@=.",
     *("-Wl,--build-id=none", "-Wl,-z,stack-size=0"),
 )
 # Zig's runtime library would bring code built on this host, with its paths, and seconds of building it.
@@ -169,8 +174,8 @@ def shim_artefact(root: Path, host: Host) -> Artefact:
         output=root / "src/l4lab/_native" / host.shim_name,
         directory=folder,
         arguments=(
-            *("-target", host.target, *COMMON_FLAGS, *SHIM_FLAGS, *NO_RUNTIME_FLAGS),
-            *("-fdebug-compilation-dir=.", "-isystem", "@unicorn@/include", *(path.name for path in sources)),
+            *("-target", host.target, *COMMON_FLAGS, *PLACE_FLAGS, *SHIM_FLAGS, *NO_RUNTIME_FLAGS),
+            *("-isystem", "@unicorn@/include", *(path.name for path in sources)),
         ),
         inputs=(*sources, *sorted(folder.glob("*.h"))),
     )
@@ -248,7 +253,7 @@ def program_artefact(root: Path, program: Program) -> Artefact:
         output=root / "src/l4lab/_native/programs" / program.name,
         directory=userland,
         arguments=(
-            *(*COMMON_FLAGS, *PROGRAM_FLAGS, *NO_RUNTIME_FLAGS, "-Iinclude"),
+            *(*COMMON_FLAGS, *PLACE_FLAGS, *PROGRAM_FLAGS, *NO_RUNTIME_FLAGS, "-Iinclude"),
             *(f"-I{folder}" for folder in program.folders),
             *program.sources,
         ),
