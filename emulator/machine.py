@@ -38,7 +38,8 @@ NEVER: Final = 1 << 62
 class CoreState:
     """One core of the machine.
 
-    `trap`: what its last run ended with, not yet served. `interrupts`: arrival times, soonest first.
+    `trap`: what its last run ended with, not yet served. `moment`: when it next does something, as
+    the agenda has it. `interrupts`: arrival times, soonest first.
     `idle_since_cycles`: when it became idle; None while it runs a thread.
     """
 
@@ -46,6 +47,7 @@ class CoreState:
     vcpu: Vcpu
     decision: Decision = field(default_factory=Decision)
     trap: Trap | None = None
+    moment: int = NEVER
     interrupts: list[int] = field(default_factory=list)
     idle_since_cycles: int | None = None
     kernel_cycles: int = 0
@@ -71,8 +73,11 @@ class Machine:
         self._console = console
         self._tick_cycles = TICK_US * self.profile.mhz
         self._lookahead_cycles = min(cost.cycles for cost in self.profile.ipi_latency.values())
+        # Heap of (moment, core number): an entry counts while it is that core's `moment`.
+        self._agenda: list[tuple[int, int]] = []
         self._apply(self.cores[0], self.kernel.effects, 0)
         self.cores[0].trap = INTERRUPT  # the boot core enters the kernel once, to choose its first thread
+        self._expect(self.cores[0])
 
     def _make_core(self, number: int) -> CoreState:
         state = CoreState(number, Vcpu(self.engine, number))
@@ -96,52 +101,72 @@ class Machine:
 
     def _run(self, limit: int) -> StopReason:
         kernel = self.kernel
+        agenda = self._agenda
+        cores = self.cores
         while kernel.end is None:
-            core, now, horizon = self._furthest_behind()
-            if core is None:
+            if not agenda:
                 return StopReason.ALL_WAIT
+            now, number = agenda[0]
+            core = cores[number]
+            if core.moment != now:
+                heapq.heappop(agenda)
+                continue
             if now >= limit:
                 return StopReason.MAX_CYCLES
-            trap = core.trap
-            if trap is not None:
-                core.trap = None
+            others = self._next_of_others()
+            if core.trap is not None:
+                trap, core.trap = core.trap, None
                 self._serve(core, trap, now)
             elif core.interrupts and core.interrupts[0] <= now:
                 heapq.heappop(core.interrupts)
                 self._serve(core, INTERRUPT, now)
             elif core.decision.thread is None:
                 self._serve(core, DEADLINE_REACHED, now)
-            else:
-                outcome = self._run_core(core, now, min(horizon, limit))
-                if outcome is HOST_STOP:
-                    return StopReason.HOST_STOP
+            elif self._run_core(core, now, min(others + self._lookahead_cycles, limit)) is HOST_STOP:
+                return StopReason.HOST_STOP
+            elif core.trap is not None and core.vcpu.clock_cycles < others:
+                # Nobody is behind: no need to go through the agenda to find that out.
+                trap, core.trap = core.trap, None
+                self._serve(core, trap, core.vcpu.clock_cycles)
+            self._reschedule(core)
         return StopReason.ROOT_ENDED if kernel.end is End.ROOT_ENDED else StopReason.ROOT_KILLED
 
-    def _furthest_behind(self) -> tuple[CoreState | None, int, int]:
-        """The core whose next moment is soonest, that moment, and how far it may run.
+    def _next_of_others(self) -> int:
+        """No other core does anything before this moment. The agenda's first is the core that runs.
 
-        O(cores); the horizon is the soonest moment of any other core plus the least latency.
+        An outdated entry can make this too early, never too late: it only shortens a run.
         """
-        best: CoreState | None = None
-        best_time = second_time = NEVER
-        for core in self.cores:
-            time = self._next_moment(core)
-            if time < best_time:
-                best, second_time, best_time = core, best_time, time
-            elif time < second_time:
-                second_time = time
-        return best, best_time, second_time + self._lookahead_cycles
+        agenda = self._agenda
+        if len(agenda) > 2:
+            return min(agenda[1][0], agenda[2][0])
+        return agenda[1][0] if len(agenda) == 2 else NEVER
+
+    def _reschedule(self, core: CoreState) -> None:
+        """Enter the core's next moment into the agenda; it is the agenda's first. O(log cores)."""
+        moment = core.moment = self._next_moment(core)
+        if moment == NEVER:
+            heapq.heappop(self._agenda)
+        else:
+            heapq.heapreplace(self._agenda, (moment, core.number))
+
+    def _expect(self, core: CoreState) -> None:
+        """Something was sent to another core: its next moment may have come closer."""
+        moment = self._next_moment(core)
+        if moment < core.moment:
+            core.moment = moment
+            heapq.heappush(self._agenda, (moment, core.number))
 
     def _next_moment(self, core: CoreState) -> int:
         """When this core can next do something; NEVER for a core that waits for others."""
+        clock = core.vcpu.clock_cycles
         if core.trap is not None or core.decision.thread is not None:
-            return core.vcpu.clock_cycles
+            return clock
         moment = core.interrupts[0] if core.interrupts else NEVER
         deadline_us = self.kernel.cores[core.number].wake_ups.next_deadline_us()
         if deadline_us is not None:
             ticks = -(-deadline_us // TICK_US)
             moment = min(moment, ticks * self._tick_cycles)
-        return max(moment, core.vcpu.clock_cycles)
+        return max(moment, clock)
 
     def _run_core(self, core: CoreState, now: int, horizon: int) -> Trap:
         """Run user code until it traps or must stop; the trap is served when its time has come."""
@@ -151,9 +176,9 @@ class Machine:
         tick = (now // self._tick_cycles + 1) * self._tick_cycles
         kernel_wants_it = min(decision.run_until_cycles, tick)
         deadline = min(kernel_wants_it, horizon)
-        if core.interrupts:
-            deadline = min(deadline, core.interrupts[0])
-        trap = core.vcpu.run(thread.frame, max(deadline, now + 1))
+        if core.interrupts and core.interrupts[0] < deadline:
+            deadline = core.interrupts[0]
+        trap = core.vcpu.run(thread.frame, deadline if deadline > now else now + 1)
         if trap is DEADLINE_REACHED:
             if core.vcpu.clock_cycles >= kernel_wants_it:
                 core.trap = trap
@@ -193,7 +218,9 @@ class Machine:
                         other.vcpu.flush_tlb()
             elif isinstance(effect, Kick):
                 latency = self.latency_cycles(core.number, effect.core)
-                heapq.heappush(self.cores[effect.core].interrupts, now + latency)
+                target = self.cores[effect.core]
+                heapq.heappush(target.interrupts, now + latency)
+                self._expect(target)
             elif isinstance(effect, KernelWritten):
                 for pfn in range(effect.first_pfn, effect.first_pfn + effect.count):
                     self.engine.set_kernel_written(pfn, effect.active)
