@@ -16,10 +16,10 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final
 
-import l4lab
 from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE, CostTable
 from l4lab.emulator.cpuid import OPTERON_6174, CpuIdentity, CpuidLeaf, cpuid_leaves
 from l4lab.emulator.errors import OperatorError
+from l4lab.emulator.inputs import PACKAGE_DIR
 from l4lab.emulator.ram import Ram
 from l4lab.kernel.traps import (
     DEADLINE_REACHED,
@@ -93,7 +93,7 @@ _PROTOTYPES: Final = {
 def shim_path() -> Path:
     """Where `tools.build` puts the shim."""
     suffix = {"darwin": ".dylib", "win32": ".dll"}.get(sys.platform, ".so")
-    return Path(l4lab.__file__).parent / "_native" / f"vcpu{suffix}"
+    return PACKAGE_DIR / "_native" / f"vcpu{suffix}"
 
 
 @functools.cache
