@@ -71,7 +71,7 @@ def test_old_python_hands_over_to_a_newer_one_on_the_path(clone: Path, tmp_path:
     folder.mkdir()
     (folder / "python3.13").write_text("#!/bin/sh\nexit 127\n")
     (folder / "python3.12").write_text(
-        f'#!/bin/sh\n[ "$1" = -I ] && exec {sys.executable} "$@"\necho ran "$@"\n'
+        f'#!/bin/sh\n[ "$1" = -I ] && exec "{sys.executable}" "$@"\necho ran "$@"\n'
     )
     for path in folder.iterdir():
         path.chmod(0o755)
