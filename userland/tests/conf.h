@@ -1,0 +1,157 @@
+/* The frame of the conformance suite.
+ *
+ * A test is a function with an identifier, a sentence that it shows to be true, and the cells of the table of
+ * operations and results that it covers:
+ *
+ *     TEST(SEM0001, "down of a free semaphore answers 0", "semaphore.down:OK semaphore.up:OK")
+ *     {
+ *         CHECK_EQ(...);
+ *     }
+ *
+ * Each test runs in a new thread, the worker. What it puts into slots from conf_slot() is destroyed after it, and so
+ * are its helper threads; a test that hangs or faults fails. The output, one line for each test:
+ *
+ *     CONF SEM0001 PASS
+ *     CONF SEM0002 FAIL semaphore.c:17: l4_semaphore_down(...): found -22 (0xffffffea), expected 0
+ *     CONF SMP0001 SKIP needs two processors
+ *     CONF done: 1 passed, 1 failed, 1 skipped
+ *
+ * With `--list` it prints what tests there are instead, `LIST SEM0001 semaphore.down:OK semaphore.up:OK | sentence`; with
+ * `--only=PREFIX` it runs those whose identifier starts so. Cells are written operation:CODE,CODE; codes are OK,
+ * the names of errno values, and IPC2, IPC4, ... for IPC errors. The table also stands in the ELF file, from
+ * l4_table_start to l4_table_end: conf_test_t, sorted by identifier. */
+#ifndef TESTS_CONF_H
+#define TESTS_CONF_H
+
+#include <l4/debugger.h>
+#include <l4/factory.h>
+#include <l4/gate.h>
+#include <l4/icu.h>
+#include <l4/irq.h>
+#include <l4/log.h>
+#include <l4/print.h>
+#include <l4/program.h>
+#include <l4/scheduler.h>
+#include <l4/semaphore.h>
+#include <l4/sigma0.h>
+#include <l4/task.h>
+#include <l4/thread.h>
+
+typedef struct {
+	const char *id, *sentence, *cells;
+	void (*run)(void);
+} conf_test_t;
+
+#define TEST(name, sentence_, cells_)                                                                                 \
+	static void name(void);                                                                                       \
+	static const conf_test_t name##_entry                                                                         \
+		__attribute__((section(".table." #name), used)) = { #name, sentence_, cells_, name };                 \
+	static void name(void)
+
+/* --- checks: the first that fails is reported, and the test goes on ------------------------------------- */
+
+void conf_check(bool good, const char *what, const char *file, int line);
+void conf_check_equal(l4_word_t found, l4_word_t expected, const char *what, const char *file, int line);
+
+/** Ends the test without a verdict. */
+_Noreturn void conf_skip(const char *why);
+
+#define CHECK(condition) conf_check((condition), #condition, __FILE__, __LINE__)
+#define CHECK_EQ(found, expected)                                                                                     \
+	conf_check_equal((l4_word_t)(found), (l4_word_t)(expected), #found, __FILE__, __LINE__)
+
+/** What l4_result gives for an IPC error. */
+static inline int ipc_error(unsigned code)
+{
+	return -(L4_IPC_ERROR_BASE + (int)code);
+}
+
+/* --- time --------------------------------------------------------------------------------------------- */
+
+enum { CONF_TICK_US = 1000 };
+
+uint64_t conf_now_us(void);
+
+/** Lets every ready helper run until it blocks. */
+void conf_settle(void);
+
+/** Lasts at least that long without blocking. */
+void conf_spin_us(l4_word_t microseconds);
+
+static inline l4_timeouts_t receive_within(l4_word_t microseconds)
+{
+	return l4_timeouts(L4_TIMEOUT_NEVER, l4_timeout_us(microseconds));
+}
+
+static inline l4_timeouts_t send_within(l4_word_t microseconds)
+{
+	return l4_timeouts(l4_timeout_us(microseconds), L4_TIMEOUT_NEVER);
+}
+
+/* --- things that are gone after the test ---------------------------------------------------------------- */
+
+enum {
+	CONF_SLOTS = 128,        /* slots a test may use, from CONF_FIRST_SLOT, aligned */
+	CONF_FIRST_SLOT = 0x400,
+	CONF_HELPERS = 6,
+	CONF_WORKER_PRIORITY = 100,
+	CONF_HIGHER = 120,
+	CONF_LOWER = 80,
+};
+
+/** A slot that is empty. */
+l4_cap_t conf_slot(void);
+
+/** 2^order slots, aligned. */
+l4_cap_t conf_slots(unsigned order);
+
+/** The thread that runs the test. */
+l4_cap_t conf_worker(void);
+
+/** A helper that is not given something in one of these members gets what stands behind it. */
+typedef struct {
+	l4_thread_entry_t *entry; /* NULL: it is not started by ex_regs */
+	void *argument;
+	unsigned priority;        /* that of the worker */
+	unsigned cpu;
+	bool no_cpu;              /* run_thread is not called */
+	bool unbound;             /* no thread control */
+	l4_cap_t task;            /* own; else one made by conf_task: its slots 3 and 4 get thread and pager */
+	l4_cap_t pager;           /* sigma0 */
+	l4_cap_t handler;         /* the suite, for which any exception is a failure */
+	bool no_pager;
+	bool no_handler;
+	bool alien;
+} conf_helper_t;
+
+/** A thread made as described. It is not waited for: conf_settle does that. */
+l4_cap_t conf_helper(const conf_helper_t *description);
+
+/** A helper in the own task with everything as the worker has it, except its priority. */
+l4_cap_t conf_thread(l4_thread_entry_t *entry, void *argument, unsigned priority);
+
+/** The UTCB of the helper made last, in its task. */
+l4_utcb_t *conf_helper_utcb(void);
+
+/** Another address space in which the program's own memory is at the same addresses. */
+l4_cap_t conf_task(void);
+
+/** Copies a capability to the same slot of a task made by conf_task. */
+void conf_give(l4_cap_t task, l4_cap_t cap);
+
+/** A gate to `thread`, all rights. */
+l4_cap_t conf_gate(l4_cap_t thread, l4_word_t label);
+
+/** A copy of a capability with other rights: L4_OBJECT_RIGHT_*. */
+l4_cap_t conf_copy(l4_cap_t cap, l4_word_t rights);
+
+l4_cap_t conf_irq(void);
+l4_cap_t conf_semaphore(void);
+
+/** Fresh zeroed memory of 2^order bytes in the own task. Taken again by every test. */
+void *conf_memory(unsigned order);
+
+/** Puts `count` words first, first + 1, ... into the message registers. */
+void conf_fill(l4_word_t first, unsigned count);
+
+#endif
