@@ -24,8 +24,8 @@ from l4lab.kernel import boot as kernel_boot
 from l4lab.kernel.abi.fiasco import TICK_US
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.errors import KernelBug
-from l4lab.kernel.state import ConsoleOutput, End, FlushTlb, Kick, KernelWritten
-from l4lab.kernel.traps import DEADLINE_REACHED, HOST_STOP, INTERRUPT, Trap
+from l4lab.kernel.state import ConsoleOutput, End, FlushTlb, Ipi, KernelWritten, TimerSet
+from l4lab.kernel.traps import DEADLINE_REACHED, HOST_STOP, INTERRUPT, Interrupt, Trap
 
 if TYPE_CHECKING:
     from l4lab.emulator.manifest import Manifest
@@ -39,7 +39,7 @@ class CoreState:
     """One core of the machine.
 
     `trap`: what its last run ended with, not yet served. `moment`: when it next does something, as
-    the agenda has it. `interrupts`: arrival times, soonest first.
+    the agenda has it. `interrupts`: (arrival, order of sending, what arrives), soonest first.
     `idle_since_cycles`: when it became idle; None while it runs a thread.
     """
 
@@ -48,7 +48,7 @@ class CoreState:
     decision: Decision = field(default_factory=Decision)
     trap: Trap | None = None
     moment: int = NEVER
-    interrupts: list[int] = field(default_factory=list)
+    interrupts: list[tuple[int, int, Interrupt]] = field(default_factory=list)
     idle_since_cycles: int | None = None
     kernel_cycles: int = 0
     idle_cycles: int = 0
@@ -73,6 +73,9 @@ class Machine:
         self._console = console
         self._tick_cycles = TICK_US * self.profile.mhz
         self._lookahead_cycles = min(cost.cycles for cost in self.profile.ipi_latency.values())
+        self._occupancy_cycles = self.profile.cpu["ipi_occupancy"].cycles
+        self._interconnect_free = 0
+        self._sent = 0
         # Heap of (moment, core number): an entry counts while it is that core's `moment`.
         self._agenda: list[tuple[int, int]] = []
         self._apply(self.cores[0], self.kernel.effects, 0)
@@ -117,11 +120,12 @@ class Machine:
             if core.trap is not None:
                 trap, core.trap = core.trap, None
                 self._serve(core, trap, now)
-            elif core.interrupts and core.interrupts[0] <= now:
-                heapq.heappop(core.interrupts)
-                self._serve(core, INTERRUPT, now)
+            elif core.interrupts and core.interrupts[0][0] <= now:
+                self._serve(core, heapq.heappop(core.interrupts)[2], now)
             elif core.decision.thread is None:
                 self._serve(core, DEADLINE_REACHED, now)
+            elif kernel.cores[number].current is not core.decision.thread:
+                self._serve(core, INTERRUPT, now)  # another core has killed it
             elif self._run_core(core, now, min(others + self._lookahead_cycles, limit)) is HOST_STOP:
                 return StopReason.HOST_STOP
             elif core.trap is not None and core.vcpu.clock_cycles < others:
@@ -161,7 +165,7 @@ class Machine:
         clock = core.vcpu.clock_cycles
         if core.trap is not None or core.decision.thread is not None:
             return clock
-        moment = core.interrupts[0] if core.interrupts else NEVER
+        moment = core.interrupts[0][0] if core.interrupts else NEVER
         deadline_us = self.kernel.cores[core.number].wake_ups.next_deadline_us()
         if deadline_us is not None:
             ticks = -(-deadline_us // TICK_US)
@@ -176,8 +180,8 @@ class Machine:
         tick = (now // self._tick_cycles + 1) * self._tick_cycles
         kernel_wants_it = min(decision.run_until_cycles, tick)
         deadline = min(kernel_wants_it, horizon)
-        if core.interrupts and core.interrupts[0] < deadline:
-            deadline = core.interrupts[0]
+        if core.interrupts and core.interrupts[0][0] < deadline:
+            deadline = core.interrupts[0][0]
         trap = core.vcpu.run(thread.frame, deadline if deadline > now else now + 1)
         if trap is DEADLINE_REACHED:
             if core.vcpu.clock_cycles >= kernel_wants_it:
@@ -216,16 +220,26 @@ class Machine:
                 for other in self.cores:
                     if effect.cores >> other.number & 1:
                         other.vcpu.flush_tlb()
-            elif isinstance(effect, Kick):
-                latency = self.latency_cycles(core.number, effect.core)
-                target = self.cores[effect.core]
-                heapq.heappush(target.interrupts, now + latency)
-                self._expect(target)
+            elif isinstance(effect, Ipi):
+                self._send_interrupt(core.number, effect, now)
+            elif isinstance(effect, TimerSet):
+                self._expect(self.cores[effect.core])
             elif isinstance(effect, KernelWritten):
                 for pfn in range(effect.first_pfn, effect.first_pfn + effect.count):
                     self.engine.set_kernel_written(pfn, effect.active)
                 if not effect.active:
                     self.engine.forget_code(effect.first_pfn, effect.count)
+
+    def _send_interrupt(self, source: int, ipi: Ipi, now: int) -> None:
+        """One interrupt occupies the interconnect for a while; a later one waits its turn."""
+        start = max(now, self._interconnect_free)
+        self._interconnect_free = start + self._occupancy_cycles
+        arrival = start + self.latency_cycles(source, ipi.core)
+        self._sent += 1
+        target = self.cores[ipi.core]
+        what = INTERRUPT if ipi.request is None else Interrupt(ipi.request)
+        heapq.heappush(target.interrupts, (arrival, self._sent, what))
+        self._expect(target)
 
     def latency_cycles(self, source: int, target: int) -> int:
         """How long an interrupt from core `source` to core `target` is on its way."""

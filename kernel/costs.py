@@ -23,6 +23,10 @@ class KernelCosts:
     """As kernel_entry, for faults, exceptions and interrupts."""
     cr3_load: int = 0
     """Loading another page directory; the refills that follow are the TLB's to charge."""
+    ipi_send: int = 0
+    """Sending an interrupt to another core; how long it travels is the machine's business."""
+    ipi_receive: int = 0
+    """Taking such an interrupt, beyond exception_entry."""
     syscall_decode: int = 0
     """Selector to capability: on every system call."""
     ipc_path: int = 0
@@ -65,7 +69,10 @@ SPACE_SWITCH: Final = 9
 SCHEDULE: Final = 10
 FAULT: Final = 11
 TIMER: Final = 12
-CAUSES: Final = 13
+IPI: Final = 13
+CACHE: Final = 14
+LOCK: Final = 15
+CAUSES: Final = 16
 CAUSE_NAMES: Final = (
     "kernel entry",
     "kernel exit",
@@ -80,4 +87,7 @@ CAUSE_NAMES: Final = (
     "schedule",
     "fault",
     "timer",
+    "interprocessor interrupt",
+    "cache line transfer",
+    "waiting for a lock",
 )

@@ -11,14 +11,16 @@ from typing import TYPE_CHECKING
 
 from l4lab.kernel.costs import SCHEDULE, SPACE_SWITCH, SWITCH
 from l4lab.kernel.frame import CR3
+from l4lab.kernel.requests import WakeRequest, post
 from l4lab.kernel.sched import outranks_running
-from l4lab.kernel.state import Kick
-from l4lab.kernel.thread import LATE, NO_CORE, READY
+from l4lab.kernel.state import TimerSet
+from l4lab.kernel.thread import DEAD, LATE, NO_CORE, READY
 
 if TYPE_CHECKING:
     from l4lab.kernel.sched import Core
     from l4lab.kernel.state import Kernel
     from l4lab.kernel.thread import Thread
+    from l4lab.kernel.timeouts import Timeout
 
 
 def wake(kernel: Kernel, core: Core, thread: Thread) -> None:
@@ -26,7 +28,7 @@ def wake(kernel: Kernel, core: Core, thread: Thread) -> None:
     if thread.core == NO_CORE or thread is core.current:
         return
     if thread.core != core.number:
-        _wake_remote(kernel, thread)
+        _wake_remote(kernel, thread, preempt=True)
     elif outranks_running(core, thread):
         _put_aside(core)
         core.current = core.context = thread
@@ -42,9 +44,12 @@ def wake_without_preempting(kernel: Kernel, thread: Thread) -> None:
     home = kernel.cores[thread.core]
     if thread is home.current:
         return
+    if thread.core != kernel.here:
+        _wake_remote(kernel, thread, preempt=False)
+        return
     home.ready.add(thread, front=True)
     if home.current is None:
-        kernel.effects.append(Kick(home.number))
+        home.reschedule = True
 
 
 def wake_by_timeout(kernel: Kernel, core: Core, thread: Thread) -> None:
@@ -57,11 +62,10 @@ def wake_by_timeout(kernel: Kernel, core: Core, thread: Thread) -> None:
         core.reschedule = True
 
 
-def _wake_remote(kernel: Kernel, thread: Thread) -> None:
-    home = kernel.cores[thread.core]
-    home.ready.add(thread, front=True)
-    if home.current is None or outranks_running(home, thread):
-        kernel.effects.append(Kick(home.number))
+def _wake_remote(kernel: Kernel, thread: Thread, *, preempt: bool) -> None:
+    if not thread.in_flight:
+        thread.in_flight = True
+        post(kernel, thread.core, WakeRequest(thread, preempt))
 
 
 def switch_donating(kernel: Kernel, core: Core, thread: Thread) -> None:
@@ -123,6 +127,52 @@ def choose(kernel: Kernel, core: Core) -> None:
         _put_aside(core)
         core.current = core.context = chosen
     core.context_since_cycles = kernel.now_cycles
+
+
+def place(
+    kernel: Kernel, core: Core, thread: Thread, home: int, priority: int, quantum_cycles: int
+) -> None:
+    """Give a thread its core and parameters, and let it compete there (ABI sheet section 11.4).
+
+    Runs on the thread's own core, or anywhere while it has none.
+    """
+    was_running = thread is core.current
+    if thread.queued:
+        core.ready.remove(thread)
+    thread.priority = priority
+    thread.quantum_cycles = thread.quantum_left_cycles = quantum_cycles
+    if thread.core != home:
+        _leave(kernel, core, thread, home)
+        was_running = False
+    if home == NO_CORE or thread.state == DEAD:
+        return
+    if was_running:
+        if core.ready.top_priority() >= priority:
+            core.reschedule = True
+    elif thread.state in (READY, LATE):
+        wake(kernel, core, thread)
+
+
+def _leave(kernel: Kernel, core: Core, thread: Thread, home: int) -> None:
+    """The thread goes to core `home`, with its timeout."""
+    thread.core = home
+    if thread.timeout is not None and thread.timeout.thread is not None:
+        deadline_us = thread.timeout.deadline_us
+        thread.timeout.cancel()
+        thread.timeout = arm(kernel, thread, deadline_us)
+    if core.current is thread:
+        core.current = None
+        core.reschedule = True
+    elif core.context is thread:
+        core.context = core.current  # it had donated its time to a thread that stays
+
+
+def arm(kernel: Kernel, thread: Thread, deadline_us: int) -> Timeout:
+    """Arm a timeout on the thread's core; an off-line thread's on core 0."""
+    home = max(thread.core, 0)
+    if home != kernel.here:
+        kernel.effects.append(TimerSet(home))
+    return kernel.cores[home].wake_ups.arm(thread, deadline_us)
 
 
 def load_space(kernel: Kernel, core: Core, thread: Thread) -> None:

@@ -8,13 +8,14 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from l4lab.kernel import dispatch, faults, ipc, lifecycle, syscalls
+from l4lab.kernel import crosscore, dispatch, faults, ipc, lifecycle, syscalls
 from l4lab.kernel.abi import fiasco as abi
-from l4lab.kernel.costs import CAUSES, ENTRY, EXIT, TIMER
+from l4lab.kernel.costs import CAUSES, ENTRY, EXIT, IPI, TIMER
 from l4lab.kernel.frame import EIP
 from l4lab.kernel.state import End, FlushTlb
 from l4lab.kernel.thread import LATE, READY
 from l4lab.kernel.traps import (
+    INTERRUPT,
     CpuException,
     DeadlineReached,
     HostStop,
@@ -57,10 +58,13 @@ def handle_trap(kernel: Kernel, number: int, trap: Trap, now_cycles: int, decisi
     """
     core = kernel.cores[number]
     me = core.current
+    kernel.here = number
     kernel.now_cycles = now_cycles
     kernel.bill = [0] * CAUSES
     kernel.effects = []
     _account_quantum(core, now_cycles)
+    if me is None and isinstance(trap, SystemCall | PageFault | CpuException):
+        trap = INTERRUPT  # another core has killed the thread since it trapped
     if isinstance(trap, SystemCall):
         kernel.bill[ENTRY] += kernel.costs.kernel_entry
         assert me is not None
@@ -83,8 +87,7 @@ def handle_trap(kernel: Kernel, number: int, trap: Trap, now_cycles: int, decisi
         _tick(kernel, core)
     elif isinstance(trap, Interrupt):
         kernel.bill[ENTRY] += kernel.costs.exception_entry
-        _tick(kernel, core)
-        dispatch.preempt_if_outranked(core)
+        _interrupt(kernel, core, trap)
     elif isinstance(trap, HostStop):
         pass
     else:
@@ -95,6 +98,15 @@ def handle_trap(kernel: Kernel, number: int, trap: Trap, now_cycles: int, decisi
             kernel.exit_code = me.send_label & 0xFF  # our convention: DECISIONS.md, "exit code"
     _settle(kernel, core)
     _decide(kernel, core, me, decision)
+
+
+def _interrupt(kernel: Kernel, core: Core, trap: Interrupt) -> None:
+    advance_clock(kernel)
+    if trap.request is not None:
+        kernel.bill[IPI] += kernel.costs.ipi_receive
+        crosscore.serve(kernel, core, trap.request)
+    else:
+        dispatch.preempt_if_outranked(core)
 
 
 def _account_quantum(core: Core, now_cycles: int) -> None:

@@ -22,7 +22,7 @@ from l4lab.kernel import paging
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.mapdb import WRITE, Mapping
 from l4lab.kernel.objects import Gate, Irq, Semaphore
-from l4lab.kernel.thread import DEAD, LATE, NO_CORE, READY, RECEIVING, SENDING, WAITING, Thread
+from l4lab.kernel.thread import DEAD, LATE, NO_CORE, READY, RECEIVING, REMOTE, SENDING, WAITING, Thread
 
 if TYPE_CHECKING:
     from l4lab.kernel.memory import Memory, Space
@@ -186,7 +186,7 @@ def check_threads(kernel: Kernel) -> None:
             _require(thread in set(queue), f"{thread!r} is not in the queue of {partner!r}")
         elif thread.state == WAITING:
             _require(isinstance(partner, Semaphore) and thread in set(partner.waiting), f"{thread!r} waits nowhere")
-        elif thread.state not in (RECEIVING, LATE):
+        elif thread.state not in (RECEIVING, LATE, REMOTE):
             _require(partner is None, f"{thread!r} is {thread.state_name} but waits for {partner!r}")
         armed = thread.timeout is not None and thread.timeout.thread is thread
         _require(thread.timeout is None or armed, f"{thread!r} keeps a spent timeout")
@@ -216,7 +216,7 @@ def check_queues(kernel: Kernel) -> None:
     for thread in kernel.threads.values():
         runs = thread.core != NO_CORE and kernel.cores[thread.core].current is thread
         if thread.state in (READY, LATE) and thread.core != NO_CORE:
-            _require(runs or thread in queued, f"{thread!r} is {thread.state_name} but not queued on core {thread.core}")
+            _require(runs or thread in queued or thread.in_flight, f"{thread!r} is {thread.state_name} but not queued on core {thread.core}")
         else:
             _require(not thread.queued, f"{thread!r} is {thread.state_name} but queued")
             _require(not runs or thread.state == READY, f"{thread!r} is {thread.state_name} but runs")

@@ -23,6 +23,7 @@ from l4lab.kernel.costs import IPC
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.messages import EXPIRED, NEVER
 from l4lab.kernel.objects import Gate, Irq, Semaphore
+from l4lab.kernel.requests import ReceiveRequest, SendRequest, post
 from l4lab.kernel.thread import (
     DEAD,
     DORMANT,
@@ -33,6 +34,7 @@ from l4lab.kernel.thread import (
     RECEIVE_NONE,
     RECEIVE_OPEN,
     RECEIVING,
+    REMOTE,
     SENDING,
     WAITING,
     Thread,
@@ -58,6 +60,9 @@ def send_and_receive(kernel: Kernel, core: Core, me: Thread, partner: Thread, do
     state = partner.state
     if state == DEAD or state == DORMANT:
         messages.fail_send(kernel, me, messages.NOT_EXISTENT)
+        return
+    if partner.core != core.number and partner.core != NO_CORE:
+        request_send(kernel, me, partner)
         return
     if partner.held_by is not None and partner.partner is me:
         partner.held_by.clear()  # the answer comes another way than by the reply slot
@@ -105,6 +110,14 @@ def _receive_after_send(kernel: Kernel, core: Core, me: Thread, partner: Thread,
         return
     _wait_to_receive(kernel, me, deadline_us)
     _activate(kernel, core, me, partner, donate and (call or core.context is not me))
+
+
+def request_send(kernel: Kernel, me: Thread, partner: Thread) -> None:
+    """`partner` lives on another core: have that core run our send phase (`crosscore`)."""
+    me.state = REMOTE
+    me.partner = partner
+    me.operation += 1
+    post(kernel, partner.core, SendRequest(me, partner, me.operation))
 
 
 def receive_only(kernel: Kernel, core: Core, me: Thread) -> None:
@@ -257,8 +270,7 @@ def _wait_to_receive(kernel: Kernel, me: Thread, deadline_us: int) -> None:
 
 
 def _arm(kernel: Kernel, thread: Thread, deadline_us: int) -> None:
-    """Timeouts live on the thread's core; an off-line thread's on core 0."""
-    thread.timeout = kernel.cores[max(thread.core, 0)].wake_ups.arm(thread, deadline_us)
+    thread.timeout = dispatch.arm(kernel, thread, deadline_us)
 
 
 def disarm(thread: Thread) -> None:
@@ -283,6 +295,8 @@ def stop_waiting(kernel: Kernel, me: Thread) -> None:
             partner.senders.remove(me, me.queued_priority)
     elif me.state == WAITING and isinstance(partner, Semaphore):
         partner.waiting.remove(me, me.queued_priority)
+    elif me.state == REMOTE:
+        me.operation += 1  # whatever was requested is void
     if me.held_by is not None:
         me.held_by.clear()
     me.partner = None
@@ -310,7 +324,7 @@ def cancel(kernel: Kernel, me: Thread) -> None:
         dispatch.unqueue(kernel, me)
     stop_waiting(kernel, me)
     me.state = READY
-    if state == SENDING:
+    if state in (SENDING, REMOTE):
         messages.fail_send(kernel, me, messages.SEND_CANCELLED)
     elif state == WAITING:
         messages.fail_semaphore(kernel, me, messages.RECEIVE_CANCELLED)
@@ -351,6 +365,11 @@ def resume_send(kernel: Kernel, core: Core, sender: Thread, partner: Thread) -> 
         messages.fail_send(kernel, sender, messages.NOT_EXISTENT)
         dispatch.wake(kernel, core, sender)
         return
+    if partner.core != core.number and partner.core != NO_CORE:
+        request_send(kernel, sender, partner)
+        return
+    if partner.held_by is not None and partner.partner is sender:
+        partner.held_by.clear()
     acceptable = accepts(partner, sender)
     deadline_us = NEVER if acceptable else messages.deadline_us(kernel, sender, messages.send_timeout(sender))
     if deadline_us == EXPIRED:
@@ -406,7 +425,18 @@ def trigger(kernel: Kernel, core: Core, irq: Irq) -> None:
         return
     irq.queued = True
     thread.senders.add(irq, IRQ_PRIORITY)
-    if accepts(thread, irq):
+    if thread.core != core.number and thread.core != NO_CORE:
+        post(kernel, thread.core, ReceiveRequest(thread))
+    elif accepts(thread, irq):
+        receive_now(kernel, core, thread)
+
+
+def receive_if_possible(kernel: Kernel, core: Core, thread: Thread) -> None:
+    """A thread of this core that waits takes a queued sender it accepts, if there is one."""
+    if thread.state not in (RECEIVING, LATE) or thread.core == NO_CORE:
+        return
+    queued = next_sender(thread)
+    if queued is not None and accepts(thread, queued):
         receive_now(kernel, core, thread)
 
 

@@ -21,7 +21,7 @@ from l4lab.kernel.quota import (
     THREAD_BYTES,
     Quota,
 )
-from l4lab.kernel.state import End, KernelWritten
+from l4lab.kernel.state import End, Ipi, KernelWritten
 from l4lab.kernel.thread import DEAD, READY, SenderQueue, Thread
 
 if TYPE_CHECKING:
@@ -174,6 +174,9 @@ def kill(kernel: Kernel, me: Thread) -> None:
         me.delete_irq = None
     if core.current is me:
         core.reschedule = True
+        if core.number != kernel.here:
+            core.current = None
+            kernel.effects.append(Ipi(core.number, None))
     _check_root_end(kernel, me)
 
 

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from l4lab.kernel.memory import Memory
     from l4lab.kernel.objects import Task
     from l4lab.kernel.quota import Quota
+    from l4lab.kernel.requests import Request
     from l4lab.kernel.thread import Thread
 
 
@@ -43,8 +44,16 @@ class ConsoleOutput:
 
 
 @dataclass(frozen=True, slots=True)
-class Kick:
-    """Another core has something to look at: an inter-processor interrupt."""
+class Ipi:
+    """Interrupt core `core`; the request goes along and comes back in `traps.Interrupt`."""
+
+    core: int
+    request: Request | None
+
+
+@dataclass(frozen=True, slots=True)
+class TimerSet:
+    """A timeout was armed on another core, which may be idle."""
 
     core: int
 
@@ -56,7 +65,7 @@ class FlushTlb:
     cores: int
 
 
-Effect = KernelWritten | ConsoleOutput | Kick | FlushTlb
+Effect = KernelWritten | ConsoleOutput | Ipi | TimerSet | FlushTlb
 
 
 @dataclass(slots=True, eq=False)
@@ -87,6 +96,7 @@ class Kernel:
     next_number: int = 1
     clock_us: int = 0
     now_cycles: int = 0
+    here: int = 0
     bill: list[int] = field(default_factory=lambda: [0] * CAUSES)
     effects: list[Effect] = field(default_factory=list)
     dying: list[KernelObject] = field(default_factory=list)

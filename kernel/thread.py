@@ -10,6 +10,7 @@ transitions are `TRANSITIONS`; `invariants.check_threads` holds every thread aga
     RECEIVING  waits for a message: from `partner`, or from anyone if `partner` is None
     LATE       as RECEIVING, but its timeout is over: it takes what comes before it runs again
     WAITING    queued at `partner`, a semaphore
+    REMOTE     its send phase was requested of the core of `partner`, another one than its own
     DEAD       killed; never changes again
 """
 
@@ -35,15 +36,17 @@ RECEIVING: Final = 3
 LATE: Final = 4
 WAITING: Final = 5
 DEAD: Final = 6
-STATE_NAMES: Final = ("dormant", "ready", "sending", "receiving", "late", "waiting", "dead")
+REMOTE: Final = 7
+STATE_NAMES: Final = ("dormant", "ready", "sending", "receiving", "late", "waiting", "dead", "remote")
 
 TRANSITIONS: Final = {
     DORMANT: (READY, DEAD),
-    READY: (SENDING, RECEIVING, LATE, WAITING, DEAD),
+    READY: (SENDING, RECEIVING, LATE, WAITING, REMOTE, DEAD),
     SENDING: (READY, RECEIVING, LATE, DEAD),
     RECEIVING: (READY, DEAD),
     LATE: (READY, DEAD),
     WAITING: (READY, DEAD),
+    REMOTE: (READY, SENDING, RECEIVING, LATE, DEAD),
     DEAD: (),
 }
 
@@ -157,8 +160,11 @@ class Thread(KernelObject):
         "bound_irqs",
         "bound_gates",
         "delete_irq",
-        # Scheduling. `core`: NO_CORE while off-line. `queued`: in its core's ready queue.
+        # Scheduling. `core`: NO_CORE while off-line. `queued`: in its core's ready queue. `in_flight`:
+        # ready, but its core has yet to learn it. `operation`: counts what was requested of other cores.
         "core",
+        "in_flight",
+        "operation",
         "priority",
         "quantum_cycles",
         "quantum_left_cycles",
@@ -221,6 +227,8 @@ class Thread(KernelObject):
         self.quantum_cycles = quantum_cycles
         self.quantum_left_cycles = quantum_cycles
         self.queued = False
+        self.in_flight = False
+        self.operation = 0
         self.pager = NEVER_SET
         self.exception_handler = NEVER_SET
         self.alien = False

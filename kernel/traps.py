@@ -7,7 +7,10 @@ is `Trap`; `entry.handle_trap` matches it exhaustively.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from l4lab.kernel.requests import Request
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +57,9 @@ class DeadlineReached:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """Another core, or a device, wants this core's attention."""
+    """Another core wants this core's attention; `request` is what for, None: just look."""
+
+    request: Request | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,5 +72,5 @@ Trap = SystemCall | PageFault | CpuException | DeadlineReached | Interrupt | Hos
 # One object each for the traps that carry nothing: no allocation on the hot path.
 SYSTEM_CALL: Final = SystemCall()
 DEADLINE_REACHED: Final = DeadlineReached()
-INTERRUPT: Final = Interrupt()
+INTERRUPT: Final = Interrupt(None)
 HOST_STOP: Final = HostStop()

@@ -4,18 +4,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import dispatch, ipc
+from l4lab.kernel import crosscore, dispatch
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.messages import make_tag
 from l4lab.kernel.objects import Scheduler
 from l4lab.kernel.protocols import icu
 from l4lab.kernel.protocols.common import OK, Call, error, object_argument
-from l4lab.kernel.state import Kick
-from l4lab.kernel.thread import DEAD, LATE, NO_CORE, READY, RECEIVING, Thread
+from l4lab.kernel.requests import PlaceRequest, post
+from l4lab.kernel.thread import NO_CORE, Thread
 
 if TYPE_CHECKING:
     from l4lab.kernel.capability import KernelObject
-    from l4lab.kernel.sched import Core
 
 
 def handle(call: Call, scheduler: KernelObject) -> int:
@@ -99,49 +98,14 @@ def _choose_core(call: Call, thread: Thread) -> int:
 
 
 def _apply(call: Call, thread: Thread, home: int, priority: int, quantum_us: int) -> None:
-    """Give the thread its core and parameters, and let it compete there."""
-    kernel = call.kernel
-    was_running = thread.core != NO_CORE and kernel.cores[thread.core].current is thread
-    old_home = kernel.cores[thread.core] if thread.core != NO_CORE else None
-    if thread.queued:
-        dispatch.unqueue(kernel, thread)
-    thread.priority = priority
-    thread.quantum_cycles = thread.quantum_left_cycles = quantum_us * kernel.mhz
-    if thread.core != home:
-        _move(call, thread, old_home, home, was_running)
-        was_running = False
-    if home == NO_CORE or thread.state == DEAD:
-        return
-    if was_running:
-        core = kernel.cores[home]
-        if core is call.core:
-            if core.ready.top_priority() >= priority:
-                core.reschedule = True
-        else:
-            kernel.effects.append(Kick(home))
-    elif thread.state in (READY, LATE):
-        dispatch.wake(kernel, call.core, thread)
-    elif thread.state == RECEIVING:
-        queued = ipc.next_sender(thread)
-        if queued is not None:
-            ipc.receive_now(kernel, call.core, thread)
-
-
-def _move(call: Call, thread: Thread, old_home: Core | None, home: int, was_running: bool) -> None:
-    """The thread leaves its core, whatever it does there."""
-    kernel = call.kernel
-    thread.core = home
-    if thread.timeout is not None and thread.timeout.thread is not None:
-        deadline_us = thread.timeout.deadline_us
-        thread.timeout.cancel()
-        thread.timeout = kernel.cores[max(home, 0)].wake_ups.arm(thread, deadline_us)
-    if was_running and old_home is not None:
-        old_home.current = None
-        old_home.reschedule = True
-        if old_home is not call.core:
-            kernel.effects.append(Kick(old_home.number))
-    elif old_home is not None and old_home.context is thread:
-        old_home.context = old_home.current  # it had donated its time to a thread that stays
+    """On the thread's own core, or here while it has none."""
+    kernel, core = call.kernel, call.core
+    quantum_cycles = quantum_us * kernel.mhz
+    if thread.core in (core.number, NO_CORE):
+        dispatch.place(kernel, core, thread, home, priority, quantum_cycles)
+        crosscore.look_for_senders(kernel, core, thread)
+    else:
+        post(kernel, thread.core, PlaceRequest(thread, home, priority, quantum_cycles))
 
 
 def _idle_time(call: Call) -> int:

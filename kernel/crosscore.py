@@ -1,0 +1,104 @@
+"""Work for other cores: a request is sent, an interrupt brings it, the core it concerns does it.
+
+A thread is only touched by its own core while it runs or waits to run. So a message to a thread
+elsewhere is not delivered but *requested*: the sender becomes REMOTE, the request travels with an
+inter-processor interrupt, the partner's core runs the send phase when it arrives, and an answer
+goes back. Waking a thread of another core, and moving one away from it, work the same way.
+
+    send ── SendRequest ──► partner's core: rendezvous, wake the partner
+    sender's core ◄── WakeRequest (it has a result) or Answer (it waits on) ──┘
+
+What may have changed while a request was under way is looked at again when it arrives.
+Source: ABI sheet section 15; how the real kernel does it, `K/thread-ipc.cpp` there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from l4lab.kernel import dispatch, ipc
+from l4lab.kernel.requests import (
+    ANSWER,
+    PlaceRequest,
+    ReceiveRequest,
+    Request,
+    SendRequest,
+    WakeRequest,
+    post,
+)
+from l4lab.kernel.thread import LATE, NO_CORE, READY, REMOTE
+
+if TYPE_CHECKING:
+    from l4lab.kernel.sched import Core
+    from l4lab.kernel.state import Kernel
+    from l4lab.kernel.thread import Thread
+
+
+def serve(kernel: Kernel, core: Core, request: Request) -> None:
+    """A request arrived at `core`."""
+    if isinstance(request, SendRequest):
+        _serve_send(kernel, core, request)
+    elif isinstance(request, WakeRequest):
+        _serve_wake(kernel, core, request)
+    elif isinstance(request, ReceiveRequest):
+        _serve_receive(kernel, core, request)
+    elif isinstance(request, PlaceRequest):
+        _serve_place(kernel, core, request)
+
+
+def _serve_send(kernel: Kernel, core: Core, request: SendRequest) -> None:
+    sender, partner = request.sender, request.partner
+    if sender.state != REMOTE or sender.operation != request.operation:
+        return
+    if partner.core not in (core.number, NO_CORE):  # it was moved meanwhile
+        post(kernel, partner.core, request)
+        return
+    sender.state = READY
+    sender.partner = None
+    ipc.resume_send(kernel, core, sender, partner)
+    if sender.state not in (READY, LATE) and sender.core not in (core.number, NO_CORE):
+        post(kernel, sender.core, ANSWER)
+
+
+def _serve_wake(kernel: Kernel, core: Core, request: WakeRequest) -> None:
+    thread = request.thread
+    if not thread.in_flight:
+        return
+    if thread.core != core.number:
+        if thread.core != NO_CORE:
+            post(kernel, thread.core, request)
+        else:
+            thread.in_flight = False
+        return
+    thread.in_flight = False
+    if thread.state not in (READY, LATE) or thread.queued or thread is core.current:
+        return
+    if request.preempt:
+        dispatch.wake(kernel, core, thread)
+    else:
+        dispatch.wake_without_preempting(kernel, thread)
+
+
+def _serve_receive(kernel: Kernel, core: Core, request: ReceiveRequest) -> None:
+    thread = request.thread
+    if thread.core not in (core.number, NO_CORE):
+        post(kernel, thread.core, request)
+        return
+    ipc.receive_if_possible(kernel, core, thread)
+
+
+def _serve_place(kernel: Kernel, core: Core, request: PlaceRequest) -> None:
+    thread = request.thread
+    if thread.core not in (core.number, NO_CORE):
+        post(kernel, thread.core, request)
+        return
+    dispatch.place(kernel, core, thread, request.core, request.priority, request.quantum_cycles)
+    look_for_senders(kernel, core, thread)
+
+
+def look_for_senders(kernel: Kernel, core: Core, thread: Thread) -> None:
+    """A thread has got its core: if it waits and somebody was queued at it meanwhile, let them meet there."""
+    if thread.core == core.number:
+        ipc.receive_if_possible(kernel, core, thread)
+    elif thread.core != NO_CORE and thread.senders:
+        post(kernel, thread.core, ReceiveRequest(thread))

@@ -1,0 +1,65 @@
+"""What one core can ask of another; the message that an inter-processor interrupt brings.
+
+Only the data and `post`: what is done on arrival is in `crosscore`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from l4lab.kernel.costs import IPI
+from l4lab.kernel.state import Ipi
+
+if TYPE_CHECKING:
+    from l4lab.kernel.state import Kernel
+    from l4lab.kernel.thread import Thread
+
+
+@dataclass(frozen=True, slots=True)
+class SendRequest:
+    """Run the send phase of `sender` with `partner`; void if the sender has gone on (`operation`)."""
+
+    sender: Thread
+    partner: Thread
+    operation: int
+
+
+@dataclass(frozen=True, slots=True)
+class WakeRequest:
+    """`thread` is ready and belongs to the receiving core. `preempt`: by the wake-up rule."""
+
+    thread: Thread
+    preempt: bool
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiveRequest:
+    """Somebody is queued at `thread`, which may be waiting for just that."""
+
+    thread: Thread
+
+
+@dataclass(frozen=True, slots=True)
+class PlaceRequest:
+    """Scheduler.run_thread for a thread of the receiving core."""
+
+    thread: Thread
+    core: int
+    priority: int
+    quantum_cycles: int
+
+
+@dataclass(frozen=True, slots=True)
+class Answer:
+    """A request of this core was done; the thread that made it waits on."""
+
+
+Request = SendRequest | WakeRequest | ReceiveRequest | PlaceRequest | Answer
+ANSWER = Answer()
+
+
+def post(kernel: Kernel, target: int, request: Request) -> None:
+    """Send `request` to core `target` with an interrupt of its own."""
+    kernel.bill[IPI] += kernel.costs.ipi_send
+    kernel.effects.append(Ipi(target, request))
