@@ -24,13 +24,16 @@ class NativeBuildHook(BuildHookInterface[Any]):
             return
         root = Path(self.root)
         native = _load(root / "tools/build.py")
-        result = native.build(root, report=self.app.display_info)
+        try:
+            result = native.build(root, report=self.app.display_info)
+        except native.BuildError as error:
+            self.app.abort(f"{error.output}{error}")
         if version == "editable":
             _link_folders(root)
             return
         changed = native.differing(native.read_hashes(root / "userland/HASHES"), result.hashes)
         if changed:
-            raise native.BuildError(
+            self.app.abort(
                 f"userland/HASHES: other bytes recorded for {', '.join(changed)}; "
                 "after a change of userland/ run ./l4lab build --update-hashes"
             )

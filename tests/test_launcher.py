@@ -179,5 +179,5 @@ def test_a_new_clone_sets_itself_up_and_is_instant_afterwards(clone: Path, tmp_p
     assert "built hello" in changed.stderr
 
     (clone / "requirements.lock").write_text((clone / "requirements.lock").read_text() + "\n")
-    assert "requirements changed" in launch(clone, "--version").stderr
+    assert "requirements or Python changed" in launch(clone, "--version").stderr
     assert launch(clone, "--version").stderr == ""

@@ -203,7 +203,10 @@ def build(force: bool, update_hashes: bool, wheel: bool) -> int:
         native.write_hashes(record, result.hashes)
         _say(f"userland/HASHES: recorded {', '.join(changed)}")
     elif changed:
-        _say(f"userland/HASHES has other bytes for {', '.join(changed)}; --update-hashes records these")
+        line = f"userland/HASHES has other bytes for {', '.join(changed)}; --update-hashes records these"
+        if wheel:
+            raise CommandError(line)
+        _say(line)
     elif not result.rebuilt:
         _say("everything is up to date")
     if wheel:

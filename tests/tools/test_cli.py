@@ -217,6 +217,8 @@ def test_build_tells_of_other_bytes_and_records_them_when_asked(
     assert "built hello" in told
     names = ", ".join(program.name for program in build.read_programs(root / "userland"))
     assert f"userland/HASHES has other bytes for {names}" in told
+    assert call_main("build", "--wheel") == 2
+    assert capsys.readouterr().err.startswith(f"l4lab: userland/HASHES has other bytes for {names}")
     assert call_main("build", "--update-hashes") == 0
     assert f"userland/HASHES: recorded {names}\n" in capsys.readouterr().err
     assert build.read_hashes(root / "userland/HASHES") == build.program_hashes(
