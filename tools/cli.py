@@ -99,7 +99,12 @@ def cli() -> None:
     metavar="DIR",
     help="Write results, resolved manifest and console output to DIR.",
 )
-@click.option("-v", "--verbose", is_flag=True, help="Tell on stderr what is booted and how the run ended.")
+@click.option(
+    "-v",
+    "--verbose",
+    is_flag=True,
+    help="Tell on stderr what is booted, how far it is, and what each task cost.",
+)
 def boot(image: str, as_json: bool, max_cycles: int | None, out: Path | None, verbose: bool) -> int:
     """Boot IMAGE: a manifest (a path), or the name of a bundled image.
 

@@ -3,9 +3,12 @@
 from __future__ import annotations
 
 import json
+import signal
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final
 
 import click
@@ -22,6 +25,7 @@ RUN_FORMAT: Final = 1
 """Version of the JSON document; raised when a key goes or changes its meaning."""
 
 DEMO_IMAGE: Final = "hello"
+PROGRESS_SECONDS: Final = 1.0
 
 ENDINGS: Final = {
     StopReason.ROOT_ENDED: "the root task ended with exit code {code}",
@@ -45,7 +49,8 @@ def boot_image(image: str, *, as_json: bool, max_cycles: int | None, out: Path |
         _make_folder(out)
     if verbose:
         _tell_machine(manifest)
-    result = run(manifest, max_cycles, None if as_json else write_console)
+    seconds = PROGRESS_SECONDS if verbose else 0
+    result = run(manifest, max_cycles, None if as_json else write_console, progress_seconds=seconds)
     text = run_document(manifest, result, max_cycles)
     if out is not None:
         _write(out / "run.json", text.encode())
@@ -70,14 +75,43 @@ def run_demo() -> int:
     return exit_code(result)
 
 
-def run(manifest: Manifest, max_cycles: int | None, console: Callable[[bytes], None] | None) -> RunResult:
-    """Boot and run to the end. Ctrl-C stops between two instructions and tells where everything was."""
+def run(
+    manifest: Manifest,
+    max_cycles: int | None,
+    console: Callable[[bytes], None] | None,
+    *,
+    progress_seconds: float = 0,
+) -> RunResult:
+    """Boot and run to the end. Ctrl-C stops between two instructions and tells where everything was.
+
+    `progress_seconds`: how often to tell on stderr how far the machine has come; 0: never.
+    """
     machine = Machine(manifest, console=console)
-    with catch_interrupts():
+    with catch_interrupts(), _progress(machine, progress_seconds):
         result = machine.run(max_cycles)
     if result.reason is StopReason.HOST_STOP:
         click.echo(machine.describe(), err=True)
     return result
+
+
+@contextmanager
+def _progress(machine: Machine, seconds: float) -> Iterator[None]:
+    """Tell the time on the machine's clocks every so often. Looks on only: the run stays the same."""
+
+    def tell(_number: int, _frame: FrameType | None) -> None:
+        clocks = [core.vcpu.clock_cycles for core in machine.cores]
+        _say(f"at cycle {grouped(max(clocks))}")
+
+    if seconds <= 0:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, tell)
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
 
 
 def write_console(data: bytes) -> None:

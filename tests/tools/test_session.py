@@ -12,8 +12,9 @@ from pathlib import Path
 
 import pytest
 
+from l4lab.emulator.manifest import load_manifest
 from l4lab.emulator.results import StopReason
-from l4lab.tools.session import ENDINGS, EXIT_CODES
+from l4lab.tools import session
 from support.programs import compile_program, write_manifest
 
 ROOT_TASKS = {
@@ -77,9 +78,9 @@ def test_what_the_kernel_noticed_is_told(images: Path) -> None:
 
 
 def test_every_reason_has_an_ending_and_the_codes_are_distinct() -> None:
-    assert ENDINGS.keys() == set(StopReason)
-    assert EXIT_CODES.keys() == set(StopReason) - {StopReason.ROOT_ENDED}
-    assert len(set(EXIT_CODES.values())) == len(EXIT_CODES)
+    assert session.ENDINGS.keys() == set(StopReason)
+    assert session.EXIT_CODES.keys() == set(StopReason) - {StopReason.ROOT_ENDED}
+    assert len(set(session.EXIT_CODES.values())) == len(session.EXIT_CODES)
 
 
 def test_json_is_one_document_on_stdout_and_the_same_twice(tmp_path: Path) -> None:
@@ -139,6 +140,19 @@ def test_verbose_tells_machine_files_and_costs_on_stderr(images: Path) -> None:
     assert "1 core, 16 MiB RAM, profile opteron-6174" in verbose.stderr
     assert "as 'ends'" in verbose.stderr
     assert re.search(r"^sigma0( +\d[\d ]*){5}$", verbose.stderr, re.M)
+
+
+def test_progress_of_a_long_run_is_told_and_changes_nothing(
+    images: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    manifest = load_manifest(images / "loops.toml")
+    watched = session.run(manifest, 200_000_000, None, progress_seconds=0.02)
+    told = re.findall(r"^l4lab: at cycle ([\d ]+)$", capsys.readouterr().err, re.M)
+    cycles = [int(number.replace(" ", "")) for number in told]
+    assert cycles
+    assert cycles == sorted(cycles)
+    assert watched == session.run(manifest, 200_000_000, None)
+    assert capsys.readouterr().err == ""
 
 
 def test_demo_shows_the_greeting_and_what_each_task_cost_and_is_quick() -> None:
