@@ -15,6 +15,7 @@ import pytest
 from l4lab.emulator.manifest import load_manifest
 from l4lab.emulator.results import StopReason
 from l4lab.tools import session
+from support.elf_builder import ElfBuilder, sane
 from support.programs import compile_program, write_manifest
 
 ROOT_TASKS = {
@@ -131,6 +132,52 @@ def test_image_that_is_not_there_gets_one_line(image: str, line: str, tmp_path: 
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith(line)
     assert done.stderr.count("\n") == 1
+
+
+TEXT = 0x0020_0000
+BAD_PROGRAMS = {
+    "truncated": sane().build()[:-1],
+    "64 bit": ElfBuilder(e_ident=b"\x7fELF\x02\x01\x01" + bytes(9)).segment(TEXT, b"\xf4", flags=5).build(),
+    "overlapping": ElfBuilder().segment(TEXT, b"\xf4" * 8, flags=5).segment(TEXT + 4, b"1234").build(),
+    "in kernel space": ElfBuilder().segment(0xC000_0000, b"\xf4", flags=5).build(),
+    "huge": ElfBuilder().segment(TEXT, b"\xf4", flags=5, memory=0xB000_0000).build(),
+    "10 GB in the file": ElfBuilder().segment(TEXT, b"\xf4", flags=5, p_filesz=0xFFFF_F000).build(),
+    "empty": b"",
+    "text": b"no program\n",
+}
+
+
+@pytest.mark.parametrize("what", BAD_PROGRAMS)
+@pytest.mark.parametrize("role", ["sigma0", "roottask"])
+def test_bad_program_gets_one_line_and_exit_code_2(what: str, role: str, tmp_path: Path) -> None:
+    (tmp_path / "bad").write_bytes(BAD_PROGRAMS[what])
+    manifest = write_manifest(tmp_path / "bad.toml", "root")
+    manifest.write_text(
+        manifest.read_text().replace(f'{role} = "{role.replace("task", "")}"', f'{role} = "bad"')
+    )
+    done = call("boot", "bad.toml", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, ""), done.stderr
+    assert re.fullmatch(r"l4lab: \S*bad(\.toml)?: .+\n", done.stderr)
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "named"),
+    [
+        ("cores = 1", "core = 1", "core"),
+        ("cores = 1", "cores = 4096", "cores"),
+        ('ram = "16MiB"', 'ram = "16EiB"', "ram"),
+        ('sigma0 = "sigma0"', 'sigma0 = "sigma1"', "sigma0"),
+        ("[boot]", "[boot", "line"),
+    ],
+)
+def test_bad_manifest_gets_one_line_naming_file_and_key(
+    old: str, new: str, named: str, tmp_path: Path
+) -> None:
+    manifest = write_manifest(tmp_path / "bad.toml", "root")
+    manifest.write_text(manifest.read_text().replace(old, new))
+    done = call("boot", "bad.toml", cwd=tmp_path)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.fullmatch(rf"l4lab: bad\.toml.*\b{named}\b.*\n", done.stderr)
 
 
 def test_verbose_tells_machine_files_and_costs_on_stderr(images: Path) -> None:
