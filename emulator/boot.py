@@ -94,7 +94,9 @@ def load(manifest: Manifest, ram: Ram, mhz: int) -> BootParameters:
         *(_place_file(module, layout, ram) for module in manifest.modules),
     ]
     _write_info(ram, placed)
-    descriptors = _descriptors(ram.size_bytes, kernel_start, info_bytes, kip_address, sigma0, root, placed[2:])
+    descriptors = _descriptors(
+        ram.size_bytes, kernel_start, info_bytes, kip_address, sigma0, root, placed[2:]
+    )
     contents = kip.KipContents(
         sigma0_entry=sigma0.entry,
         root_entry=root.entry,

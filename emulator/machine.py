@@ -22,8 +22,10 @@ from l4lab.emulator.results import RunResult, StopReason, collect
 from l4lab.emulator.vcpu import Engine, Vcpu
 from l4lab.kernel import boot as kernel_boot
 from l4lab.kernel.abi.fiasco import TICK_US
+from l4lab.kernel.costs import SHOOTDOWN
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.errors import KernelBug
+from l4lab.kernel.requests import FlushRequest
 from l4lab.kernel.state import ConsoleOutput, End, FlushTlb, Ipi, KernelWritten, TimerSet
 from l4lab.kernel.traps import DEADLINE_REACHED, HOST_STOP, INTERRUPT, Interrupt, Trap
 
@@ -73,6 +75,12 @@ class Machine:
         self._console = console
         self._tick_cycles = TICK_US * self.profile.mhz
         self._lookahead_cycles = min(cost.cycles for cost in self.profile.ipi_latency.values())
+        topology = self.profile.topology
+        numbers = range(manifest.cores)
+        self.kernel.line_cycles = [
+            [self.profile.cache_line_transfer[topology.distance(a, b)].cycles for b in numbers]
+            for a in numbers
+        ]
         self._occupancy_cycles = self.profile.cpu["ipi_occupancy"].cycles
         self._interconnect_free = 0
         self._sent = 0
@@ -199,6 +207,8 @@ class Machine:
             core.vcpu.clock_cycles = now
         decision = core.decision
         handle_trap(self.kernel, core.number, trap, now, decision)
+        if decision.effects:
+            self._apply(core, decision.effects, now + decision.kernel_cycles)
         cost = decision.kernel_cycles
         core.kernel_cycles += cost
         core.vcpu.clock_cycles = now + cost
@@ -206,8 +216,6 @@ class Machine:
             decision.run_until_cycles += cost
         else:
             core.idle_since_cycles = now + cost
-        if decision.effects:
-            self._apply(core, decision.effects, now + cost)
 
     def _apply(self, core: CoreState, effects: list[Effect], now: int) -> None:
         """Do what the kernel decided must happen before any user code runs."""
@@ -217,9 +225,7 @@ class Machine:
                 if self._console is not None:
                     self._console(effect.data)
             elif isinstance(effect, FlushTlb):
-                for other in self.cores:
-                    if effect.cores >> other.number & 1:
-                        other.vcpu.flush_tlb()
+                self._flush(core, effect, now)
             elif isinstance(effect, Ipi):
                 self._send_interrupt(core.number, effect, now)
             elif isinstance(effect, TimerSet):
@@ -230,8 +236,43 @@ class Machine:
                 if not effect.active:
                     self.engine.forget_code(effect.first_pfn, effect.count)
 
-    def _send_interrupt(self, source: int, ipi: Ipi, now: int) -> None:
-        """One interrupt occupies the interconnect for a while; a later one waits its turn."""
+    def _flush(self, core: CoreState, flush: FlushTlb, now: int) -> None:
+        """Make cores forget translations, and `core` wait for those of them that are not itself.
+
+        The translations go at once, which no program can tell from going on arrival: until the
+        waiting is over, either may be the case. What is waited for is the last answer: when the
+        interrupt has arrived, the other has left what it does in the kernel, and has flushed.
+        """
+        answered = now
+        for other in self.cores:
+            if not flush.cores >> other.number & 1:
+                continue
+            if flush.pages is None:
+                other.vcpu.flush_tlb()
+            else:
+                for page in flush.pages:
+                    other.vcpu.invalidate_page(page << 12)
+            if flush.waits_for >> other.number & 1:
+                request = FlushRequest(len(flush.pages) if flush.pages is not None else 0)
+                arrival = self._send_interrupt(core.number, Ipi(other.number, request), now)
+                handled = max(arrival, other.vcpu.clock_cycles) + self._flush_cycles(request)
+                answered = max(answered, handled + self.kernel.line_cycles[other.number][core.number])
+        waited = answered - now
+        if waited:
+            core.decision.bill[SHOOTDOWN] += waited
+            core.decision.kernel_cycles += waited
+
+    def _flush_cycles(self, request: FlushRequest) -> int:
+        """What a core takes to serve one: entry, receipt, and the flush itself."""
+        costs = self.kernel.costs
+        flush = request.pages * costs.invalidate_page if request.pages else costs.cr3_load
+        return costs.exception_entry + costs.ipi_receive + flush
+
+    def _send_interrupt(self, source: int, ipi: Ipi, now: int) -> int:
+        """One interrupt occupies the interconnect for a while; a later one waits its turn.
+
+        Returns when it arrives.
+        """
         start = max(now, self._interconnect_free)
         self._interconnect_free = start + self._occupancy_cycles
         arrival = start + self.latency_cycles(source, ipi.core)
@@ -240,6 +281,7 @@ class Machine:
         what = INTERRUPT if ipi.request is None else Interrupt(ipi.request)
         heapq.heappush(target.interrupts, (arrival, self._sent, what))
         self._expect(target)
+        return arrival
 
     def latency_cycles(self, source: int, target: int) -> int:
         """How long an interrupt from core `source` to core `target` is on its way."""
@@ -265,5 +307,3 @@ class Machine:
             partner = f" {thread.partner!r}" if thread.partner is not None else ""
             lines.append(f"{thread!r}: {thread.state_name}{partner}, {where}, EIP {thread.frame[8]:#x}")
         return "\n".join(lines)
-
-

@@ -104,5 +104,3 @@ def collect(machine: Machine, reason: StopReason) -> RunResult:
         console=bytes(machine.output),
         warnings=tuple(kernel.warnings),
     )
-
-

@@ -25,10 +25,21 @@ class KernelObject:
 
     `capabilities`: all of them, in the order they were made. `counted`: how many keep the object
     alive, less what was taken off by dec_refcnt (may be negative). `permanent`: the kernel keeps it,
-    whoever lets go. `quota` paid `charged_bytes`.
+    whoever lets go. `quota` paid `charged_bytes`. `last_core`, `locked_until_cycles`: see `contention`.
     """
 
-    __slots__ = ("alive", "capabilities", "charged_bytes", "counted", "name", "number", "permanent", "quota")
+    __slots__ = (
+        "alive",
+        "capabilities",
+        "charged_bytes",
+        "counted",
+        "last_core",
+        "locked_until_cycles",
+        "name",
+        "number",
+        "permanent",
+        "quota",
+    )
 
     kind: str = "object"
 
@@ -41,6 +52,8 @@ class KernelObject:
         self.counted = 0
         self.alive = True
         self.permanent = False
+        self.last_core = -1
+        self.locked_until_cycles = 0
 
     def __repr__(self) -> str:
         return f"<{self.kind} #{self.number}{' ' + self.name if self.name else ''}{'' if self.alive else ' dead'}>"
@@ -62,7 +75,9 @@ class Capability:
         self.index = index
 
     def __repr__(self) -> str:
-        letters = "".join(c if self.rights & bit else "-" for c, bit in (("R", 4), ("W", 1), ("S", 2), ("D", 8)))
+        letters = "".join(
+            c if self.rights & bit else "-" for c, bit in (("R", 4), ("W", 1), ("S", 2), ("D", 8))
+        )
         return f"<cap {self.index:#x} {letters}{'' if self.counted else ' weak'} {self.object!r}>"
 
 
@@ -76,7 +91,9 @@ class CapabilityTable:
         self.slots: dict[int, Capability] = {}
 
 
-def insert(table: CapabilityTable, index: int, obj: KernelObject, rights: int, extra: int, counted: bool) -> bool:
+def insert(
+    table: CapabilityTable, index: int, obj: KernelObject, rights: int, extra: int, counted: bool
+) -> bool:
     """Put a capability into the empty slot `index`; False if the table's quota refuses."""
     if not table.quota.charge(CAPABILITY_BYTES):
         return False

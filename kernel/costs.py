@@ -21,6 +21,8 @@ class KernelCosts:
     """From the last useful instruction back to user code."""
     exception_entry: int = 0
     """As kernel_entry, for faults, exceptions and interrupts."""
+    invalidate_page: int = 0
+    """Taking one page out of this core's TLB."""
     cr3_load: int = 0
     """Loading another page directory; the refills that follow are the TLB's to charge."""
     ipi_send: int = 0
@@ -72,7 +74,8 @@ TIMER: Final = 12
 IPI: Final = 13
 CACHE: Final = 14
 LOCK: Final = 15
-CAUSES: Final = 16
+SHOOTDOWN: Final = 16
+CAUSES: Final = 17
 CAUSE_NAMES: Final = (
     "kernel entry",
     "kernel exit",
@@ -90,4 +93,5 @@ CAUSE_NAMES: Final = (
     "interprocessor interrupt",
     "cache line transfer",
     "waiting for a lock",
+    "TLB flush and shootdown",
 )

@@ -16,9 +16,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import dispatch, ipc
+from l4lab.kernel import contention, dispatch, ipc, shootdown
 from l4lab.kernel.requests import (
     ANSWER,
+    FlushRequest,
     PlaceRequest,
     ReceiveRequest,
     Request,
@@ -44,6 +45,8 @@ def serve(kernel: Kernel, core: Core, request: Request) -> None:
         _serve_receive(kernel, core, request)
     elif isinstance(request, PlaceRequest):
         _serve_place(kernel, core, request)
+    elif isinstance(request, FlushRequest):
+        shootdown.serve(kernel, request)
 
 
 def _serve_send(kernel: Kernel, core: Core, request: SendRequest) -> None:
@@ -55,6 +58,8 @@ def _serve_send(kernel: Kernel, core: Core, request: SendRequest) -> None:
         return
     sender.state = READY
     sender.partner = None
+    lines = contention.THREAD_LINES + (sender.send_tag & 63) // contention.WORDS_PER_LINE
+    contention.use(kernel, sender, lines)
     ipc.resume_send(kernel, core, sender, partner)
     if sender.state not in (READY, LATE) and sender.core not in (core.number, NO_CORE):
         post(kernel, sender.core, ANSWER)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from l4lab.kernel import contention
 from l4lab.kernel.costs import SCHEDULE, SPACE_SWITCH, SWITCH
 from l4lab.kernel.frame import CR3
 from l4lab.kernel.requests import WakeRequest, post
@@ -129,9 +130,7 @@ def choose(kernel: Kernel, core: Core) -> None:
     core.context_since_cycles = kernel.now_cycles
 
 
-def place(
-    kernel: Kernel, core: Core, thread: Thread, home: int, priority: int, quantum_cycles: int
-) -> None:
+def place(kernel: Kernel, core: Core, thread: Thread, home: int, priority: int, quantum_cycles: int) -> None:
     """Give a thread its core and parameters, and let it compete there (ABI sheet section 11.4).
 
     Runs on the thread's own core, or anywhere while it has none.
@@ -179,6 +178,7 @@ def load_space(kernel: Kernel, core: Core, thread: Thread) -> None:
     """Book the switch to `thread`, and to its address space if another one is loaded."""
     costs, bill = kernel.costs, kernel.bill
     core.switches += 1
+    contention.use(kernel, thread, contention.THREAD_LINES)
     bill[SWITCH] += costs.thread_switch
     task = thread.task
     space = task.space if task is not None and task.alive else None

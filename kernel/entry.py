@@ -8,11 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from l4lab.kernel import crosscore, dispatch, faults, ipc, lifecycle, syscalls
+from l4lab.kernel import contention, crosscore, dispatch, faults, ipc, lifecycle, shootdown, syscalls
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import CAUSES, ENTRY, EXIT, IPI, TIMER
 from l4lab.kernel.frame import EIP
-from l4lab.kernel.state import End, FlushTlb
+from l4lab.kernel.state import End
 from l4lab.kernel.thread import LATE, READY
 from l4lab.kernel.traps import (
     INTERRUPT,
@@ -37,16 +37,17 @@ _KIP_CLOCK = abi.KIP_OFF_CLOCK // 4
 class Decision:
     """What the machine does next for one core.
 
-    `thread`: runs next; None: the core idles. `kernel_cycles`: what this entry cost.
+    `thread`: runs next; None: the core idles. `kernel_cycles`: what this entry cost; `bill`: by cause.
     `effects`: to be done before any user code runs. `run_until_cycles`: when the kernel wants the
     core back at the latest (quantum); None while idle.
     """
 
-    __slots__ = ("effects", "kernel_cycles", "run_until_cycles", "thread")
+    __slots__ = ("bill", "effects", "kernel_cycles", "run_until_cycles", "thread")
 
     def __init__(self) -> None:
         self.thread: Thread | None = None
         self.kernel_cycles = 0
+        self.bill: list[int] = []
         self.effects: list[Effect] = []
         self.run_until_cycles: int | None = None
 
@@ -166,9 +167,8 @@ def _decide(kernel: Kernel, core: Core, before: Thread | None, decision: Decisio
     current = core.current
     if current is not None and (current is not before or core.space is None):
         dispatch.load_space(kernel, core, current)
-    stale = kernel.memory.take_stale_cores()
-    if stale:
-        kernel.effects.append(FlushTlb(stale))
+    if kernel.memory.stale:
+        shootdown.settle(kernel)
     if current is not None:
         kernel.bill[EXIT] += kernel.costs.kernel_exit
         context = core.context
@@ -177,7 +177,10 @@ def _decide(kernel: Kernel, core: Core, before: Thread | None, decision: Decisio
     else:
         decision.run_until_cycles = None
     decision.thread = current
+    decision.bill = kernel.bill
     decision.kernel_cycles = sum(kernel.bill)
+    if kernel.held:
+        contention.release_all(kernel, kernel.now_cycles + decision.kernel_cycles)
     decision.effects = kernel.effects
 
 

@@ -1,9 +1,9 @@
 """The four kinds of error, and which of them are exceptions.
 
-    an IPC or system call error for a guest   a returned code of `abi`, never an exception
-    a guest's fault                           a value (`traps`), delivered to a handler thread
-    our own mistake                           KernelBug: stops the machine, state dumped
-    the operator's mistake                    emulator.errors.OperatorError: one line, exit code 2
+an IPC or system call error for a guest   a returned code of `abi`, never an exception
+a guest's fault                           a value (`traps`), delivered to a handler thread
+our own mistake                           KernelBug: stops the machine, state dumped
+the operator's mistake                    emulator.errors.OperatorError: one line, exit code 2
 """
 
 

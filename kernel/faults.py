@@ -55,7 +55,27 @@ STUCK: Final = 2
 VECTOR_PAGE_FAULT: Final = 14
 VECTOR_GENERAL_PROTECTION: Final = 13
 
-_STATE_ORDER: Final = (ES, DS, GS, FS, EDI, ESI, EBP, None, EBX, EDX, ECX, EAX, None, None, EIP, CS, EFLAGS, ESP, SS)
+_STATE_ORDER: Final = (
+    ES,
+    DS,
+    GS,
+    FS,
+    EDI,
+    ESI,
+    EBP,
+    None,
+    EBX,
+    EDX,
+    ECX,
+    EAX,
+    None,
+    None,
+    EIP,
+    CS,
+    EFLAGS,
+    ESP,
+    SS,
+)
 """Frame word of each of the 19 words of the exception state; None: pfa, trap number, error code."""
 _SEGMENT_INDICES: Final = {ES, DS, GS, FS, SS}
 _ALWAYS_SET: Final = 0x202

@@ -35,7 +35,9 @@ def decode(word: int) -> Flexpage:
     return Flexpage(kind, address >> order << order if order < 32 else 0, order, word & abi.FPAGE_RIGHTS_MASK)
 
 
-def place(send_address: int, send_order: int, window_address: int, window_order: int, hot_spot: int) -> tuple[int, int, int]:
+def place(
+    send_address: int, send_order: int, window_address: int, window_order: int, hot_spot: int
+) -> tuple[int, int, int]:
     """Source start, target start and order of what a send window and a receive window have in common."""
     if window_order >= send_order:
         offset = hot_spot & ((1 << window_order) - 1)

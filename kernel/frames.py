@@ -12,7 +12,6 @@ import heapq
 from l4lab.kernel.errors import KernelBug
 
 
-
 class KernelFrames:
     """Frames `first_pfn .. first_pfn + count - 1`. O(log n) for single frames."""
 

@@ -63,7 +63,10 @@ def _check_space(memory: Memory, space: Space) -> None:
         _require(vpn not in space.ku_pages, f"{mapping!r} over kernel-user memory")
     for number, mapping in space.superpages.items():
         _check_mapping(memory, space, mapping)
-        _require(mapping.vpn == number << 10 and mapping.pages == 1024, f"{mapping!r} indexed as superpage {number}")
+        _require(
+            mapping.vpn == number << 10 and mapping.pages == 1024,
+            f"{mapping!r} indexed as superpage {number}",
+        )
     _check_tables(memory, space)
 
 
@@ -75,8 +78,10 @@ def _check_mapping(memory: Memory, space: Space, mapping: Mapping) -> None:
     assert parent is not None
     inside = parent.pfn <= mapping.pfn and mapping.pfn + mapping.pages <= parent.pfn + parent.pages
     _require(inside, f"{mapping!r} lies outside its parent {parent!r}")
-    _require(mapping.rights & ~parent.rights == 0 or not mapping.rights & WRITE or bool(parent.rights & WRITE),
-             f"{mapping!r} has more rights than its parent {parent!r}")
+    _require(
+        mapping.rights & ~parent.rights == 0 or not mapping.rights & WRITE or bool(parent.rights & WRITE),
+        f"{mapping!r} has more rights than its parent {parent!r}",
+    )
     key = -1 if mapping.is_superpage else mapping.pfn
     group = (parent.children or {}).get(key, {})
     _require(mapping in group, f"{mapping!r} is not among the children of {parent!r}")
@@ -91,7 +96,11 @@ def _check_children(mapping: Mapping) -> None:
             _require(child.space is not None, f"removed {child!r} is still below {mapping!r}")
             index = None
             if child.space is not None:
-                index = child.space.superpages.get(child.vpn >> 10) if child.is_superpage else child.space.pages.get(child.vpn)
+                index = (
+                    child.space.superpages.get(child.vpn >> 10)
+                    if child.is_superpage
+                    else child.space.pages.get(child.vpn)
+                )
             _require(index is child, f"{child!r} is in the tree but not in its space")
 
 
@@ -114,7 +123,9 @@ def _check_tables(memory: Memory, space: Space) -> None:
             _check_entry(space, mapping, pde)
             present += 1
             continue
-        _require(space.tables.table_pfns.get(index) == pde >> 12, f"{space.name}: unknown page table {pde:#x}")
+        _require(
+            space.tables.table_pfns.get(index) == pde >> 12, f"{space.name}: unknown page table {pde:#x}"
+        )
         first = (pde >> 12) << 10
         for offset, pte in enumerate(words[first : first + paging.ENTRIES].tolist()):
             if not pte & paging.PRESENT:
@@ -122,7 +133,9 @@ def _check_tables(memory: Memory, space: Space) -> None:
             present += 1
             vpn = index << 10 | offset
             if vpn in space.ku_pages:
-                _require(pte >> 12 == space.ku_pages[vpn], f"{space.name}: kernel-user page {vpn:#x} elsewhere")
+                _require(
+                    pte >> 12 == space.ku_pages[vpn], f"{space.name}: kernel-user page {vpn:#x} elsewhere"
+                )
                 continue
             found = space.pages.get(vpn)
             _require(found is not None, f"{space.name}: page {vpn:#x} is mapped but not recorded")
@@ -135,7 +148,9 @@ def _check_tables(memory: Memory, space: Space) -> None:
 def _check_entry(space: Space, mapping: Mapping, entry: int) -> None:
     _require(entry >> 12 == mapping.pfn, f"{space.name}: {mapping!r} but the entry says {entry:#x}")
     writable = bool(entry & paging.WRITABLE)
-    _require(writable == bool(mapping.rights & WRITE), f"{space.name}: {mapping!r} but the entry says {entry:#x}")
+    _require(
+        writable == bool(mapping.rights & WRITE), f"{space.name}: {mapping!r} but the entry says {entry:#x}"
+    )
 
 
 def check_frames(kernel: Kernel) -> None:
@@ -164,11 +179,16 @@ def check_capabilities(kernel: Kernel) -> None:
     """Invariant 6."""
     for task in kernel.tasks.values():
         for index, cap in task.capability_table.slots.items():
-            _require(cap.index == index and cap.table is task.capability_table, f"{cap!r} is in the wrong slot")
+            _require(
+                cap.index == index and cap.table is task.capability_table, f"{cap!r} is in the wrong slot"
+            )
             _require(cap in cap.object.capabilities, f"{cap!r} is unknown to its object")
             _require(cap.object.alive, f"{cap!r} names a dead object")
             counted = sum(1 for other in cap.object.capabilities if other.counted)
-            _require(counted >= cap.object.counted or cap.object.permanent, f"{cap.object!r} counts {cap.object.counted}, has {counted}")
+            _require(
+                counted >= cap.object.counted or cap.object.permanent,
+                f"{cap.object!r} counts {cap.object.counted}, has {counted}",
+            )
             for other in cap.object.capabilities:
                 _require(other.table.slots.get(other.index) is other, f"{other!r} is not in its slot")
 
@@ -185,21 +205,31 @@ def check_threads(kernel: Kernel) -> None:
             queue = partner.waiting if isinstance(partner, Gate) else partner.senders  # type: ignore[union-attr]
             _require(thread in set(queue), f"{thread!r} is not in the queue of {partner!r}")
         elif thread.state == WAITING:
-            _require(isinstance(partner, Semaphore) and thread in set(partner.waiting), f"{thread!r} waits nowhere")
+            _require(
+                isinstance(partner, Semaphore) and thread in set(partner.waiting), f"{thread!r} waits nowhere"
+            )
         elif thread.state not in (RECEIVING, LATE, REMOTE):
             _require(partner is None, f"{thread!r} is {thread.state_name} but waits for {partner!r}")
         armed = thread.timeout is not None and thread.timeout.thread is thread
         _require(thread.timeout is None or armed, f"{thread!r} keeps a spent timeout")
-        _require(not armed or thread.state in (SENDING, RECEIVING, WAITING), f"{thread!r} is {thread.state_name} with a timeout")
+        _require(
+            not armed or thread.state in (SENDING, RECEIVING, WAITING),
+            f"{thread!r} is {thread.state_name} with a timeout",
+        )
         for sender in thread.senders:
             if isinstance(sender, Thread):
-                _require(sender.state == SENDING and sender.partner is thread, f"{sender!r} is queued at {thread!r}")
+                _require(
+                    sender.state == SENDING and sender.partner is thread,
+                    f"{sender!r} is queued at {thread!r}",
+                )
             elif isinstance(sender, Irq):
                 _require(sender.queued and sender.thread is thread, f"{sender!r} is queued at {thread!r}")
         if thread.reply.caller is not None:
             caller = thread.reply.caller
             _require(caller.held_by is thread.reply, f"{caller!r} does not know who holds it")
-            _require(caller.state in (RECEIVING, LATE), f"{caller!r} is {caller.state_name} but awaits an answer")
+            _require(
+                caller.state in (RECEIVING, LATE), f"{caller!r} is {caller.state_name} but awaits an answer"
+            )
         _require(thread.state != DEAD or not thread.senders, f"dead {thread!r} has senders")
 
 
@@ -209,14 +239,19 @@ def check_queues(kernel: Kernel) -> None:
     for core in kernel.cores:
         for thread in core.ready.threads():
             _require(thread not in queued, f"{thread!r} is queued twice")
-            _require(thread.queued and thread.core == core.number, f"{thread!r} is queued on core {core.number}")
+            _require(
+                thread.queued and thread.core == core.number, f"{thread!r} is queued on core {core.number}"
+            )
             _require(thread.state in (READY, LATE), f"{thread!r} is queued but {thread.state_name}")
             _require(thread is not core.current, f"{thread!r} runs and is queued")
             queued[thread] = core.number
     for thread in kernel.threads.values():
         runs = thread.core != NO_CORE and kernel.cores[thread.core].current is thread
         if thread.state in (READY, LATE) and thread.core != NO_CORE:
-            _require(runs or thread in queued or thread.in_flight, f"{thread!r} is {thread.state_name} but not queued on core {thread.core}")
+            _require(
+                runs or thread in queued or thread.in_flight,
+                f"{thread!r} is {thread.state_name} but not queued on core {thread.core}",
+            )
         else:
             _require(not thread.queued, f"{thread!r} is {thread.state_name} but queued")
             _require(not runs or thread.state == READY, f"{thread!r} is {thread.state_name} but runs")
@@ -225,6 +260,11 @@ def check_queues(kernel: Kernel) -> None:
 def check_quotas(kernel: Kernel) -> None:
     """Invariant 10."""
     quota = kernel.root_quota
-    _require(0 <= quota.used_bytes <= quota.limit_bytes, f"kernel memory: {quota.used_bytes} of {quota.limit_bytes} bytes")
+    _require(
+        0 <= quota.used_bytes <= quota.limit_bytes,
+        f"kernel memory: {quota.used_bytes} of {quota.limit_bytes} bytes",
+    )
     frames_bytes = kernel.frames.taken_count * 4096
-    _require(frames_bytes <= quota.used_bytes, f"{frames_bytes} bytes of frames, only {quota.used_bytes} charged")
+    _require(
+        frames_bytes <= quota.used_bytes, f"{frames_bytes} bytes of frames, only {quota.used_bytes} charged"
+    )

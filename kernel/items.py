@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel import capspace, flexpage
+from l4lab.kernel import capspace, contention, flexpage, mapdb
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import MAP
 from l4lab.kernel.objects import Gate, Task
@@ -208,8 +208,18 @@ def _map_memory(
         grant=bool(control & abi.ITEM_GRANT),
         cached=cached,
     )
+    if mapped:
+        lock_trees(kernel, source, start >> 12, mapped)
     kernel.bill[MAP] += mapped_steps(mapped) * kernel.costs.map_page
     return mapped, complete
+
+
+def lock_trees(kernel: Kernel, source: Task, vpn: int, pages: int) -> None:
+    """The trees that the mapped pages hang in are locked, one 4 MiB at a time as far as they were used."""
+    for first in range(vpn, vpn + pages, mapdb.PAGES_PER_SUPERPAGE):
+        mapping = kernel.memory.lookup(source.space, first)
+        if mapping is not None:
+            contention.lock(kernel, mapping)
 
 
 def mapped_steps(pages: int) -> int:
@@ -221,7 +231,9 @@ def _map_objects(
     kernel: Kernel, source: Task, page: Flexpage, target: Task, window: Flexpage, hot_spot: int, control: int
 ) -> tuple[int, bool]:
     window_order = 20 if window.is_everything else min(window.order, 20)
-    start, at, order = flexpage.place(page.address, min(page.order, 20), window.address, window_order, hot_spot)
+    start, at, order = flexpage.place(
+        page.address, min(page.order, 20), window.address, window_order, hot_spot
+    )
     return capspace.map_range(
         kernel,
         source,

@@ -101,7 +101,9 @@ def clock_code(offset: int, scale: int = 1) -> bytes:
         + b"\x8b\x81" + low  #       mov eax, [ecx + low]
         + b"\x3b\x91" + high  #      cmp edx, [ecx + high]
     )  # fmt: skip
-    code = b"\xe8\0\0\0\0\x59" + again + b"\x75" + struct.pack("<b", -len(again) - 2)  # call; pop ecx; …; jne again
+    code = (
+        b"\xe8\0\0\0\0\x59" + again + b"\x75" + struct.pack("<b", -len(again) - 2)
+    )  # call; pop ecx; …; jne again
     if scale != 1:
         factor = struct.pack("<I", scale)
         code += b"\x69\xca" + factor  # imul ecx, edx, scale

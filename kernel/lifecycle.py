@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from l4lab.kernel import capspace, dispatch, ipc, messages
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.frame import CR3, UTCB_BASE
+from l4lab.kernel.memory import EVERY_PAGE
 from l4lab.kernel.objects import Factory, Gate, Irq, Semaphore, Task
 from l4lab.kernel.quota import (
     FACTORY_BYTES,
@@ -227,7 +228,7 @@ def _end_task(kernel: Kernel, task: Task) -> None:
     for core in kernel.cores:
         if core.space is task.space:
             core.space = None
-            kernel.memory.stale_cores |= 1 << core.number
+            kernel.memory.stale.append((1 << core.number, EVERY_PAGE))
     kernel.memory.destroy_space(task.space)
     task.space.live_cores = 0
     kernel.tasks.pop(task.number, None)

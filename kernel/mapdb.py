@@ -31,9 +31,20 @@ class Mapping:
 
     `space`: None once removed. `vpn`, `pfn`: first 4 KiB page and frame. `pages`: 1 or 1024.
     `children`: pfn -> the 4 KiB children there; key -1 -> the 4 MiB children. None while childless.
+    `last_core`, `locked_until_cycles`: see `contention`; they count for a tree's root.
     """
 
-    __slots__ = ("children", "parent", "pages", "pfn", "rights", "space", "vpn")
+    __slots__ = (
+        "children",
+        "last_core",
+        "locked_until_cycles",
+        "parent",
+        "pages",
+        "pfn",
+        "rights",
+        "space",
+        "vpn",
+    )
 
     def __init__(
         self, space: Space, vpn: int, pfn: int, pages: int, rights: int, parent: Mapping | None
@@ -45,6 +56,8 @@ class Mapping:
         self.rights = rights
         self.parent = parent
         self.children: dict[int, dict[Mapping, None]] | None = None
+        self.last_core = -1
+        self.locked_until_cycles = 0
 
     @property
     def is_superpage(self) -> bool:

@@ -26,6 +26,8 @@ if TYPE_CHECKING:
 REFERENCED: Final = 1
 MODIFIED: Final = 2
 
+EVERY_PAGE: Final = -1
+
 _SUPER_MASK: Final = PAGES_PER_SUPERPAGE - 1
 
 
@@ -63,11 +65,21 @@ class Memory:
     """All address spaces of a machine, over one guest RAM.
 
     `user_frames`: frames below this number belong to sigma0 at boot; those above are the kernel's.
-    `stale_cores`: bit i is set when core i may hold translations that were taken away since the
-    machine last looked; see `take_stale_cores`. `removals`: mappings removed or restricted, ever.
+    `stale`: (bit mask of cores, vpn) of what was taken away from a space that is live on those cores,
+    in this kernel entry; EVERY_PAGE for a whole space. `removals`: mappings removed or restricted, ever.
     """
 
-    __slots__ = ("frames", "removals", "roots", "shared_tables", "sigma0", "stale_cores", "user_frames", "user_pages", "words")
+    __slots__ = (
+        "frames",
+        "removals",
+        "roots",
+        "shared_tables",
+        "sigma0",
+        "stale",
+        "user_frames",
+        "user_pages",
+        "words",
+    )
 
     def __init__(self, words: memoryview[int], frames: KernelFrames, user_limit: int) -> None:
         self.words = words
@@ -77,7 +89,7 @@ class Memory:
         self.shared_tables: dict[int, int] = {}
         self.roots: dict[int, Mapping] = {}
         self.sigma0: Space | None = None
-        self.stale_cores = 0
+        self.stale: list[tuple[int, int]] = []
         self.removals = 0
 
     # --- spaces ---------------------------------------------------------------------------------
@@ -112,7 +124,7 @@ class Memory:
             self._give_back_frame(table_pfn, space.quota)
         space.tables.table_pfns.clear()
         self._give_back_frame(space.tables.directory_pfn, space.quota)
-        self._note_stale(space)
+        self.stale.append((space.live_cores, EVERY_PAGE))
 
     def lookup(self, space: Space, vpn: int) -> Mapping | None:
         """The mapping that covers page `vpn`, or None. For sigma0: its root, created on first use."""
@@ -139,7 +151,9 @@ class Memory:
         Refusals, nothing changed: "exists" (something is mapped there), "memory".
         """
         wanted = range(vpn, vpn + pages)
-        if any(page in space.pages or page in space.ku_pages or page >> 10 in space.superpages for page in wanted):
+        if any(
+            page in space.pages or page in space.ku_pages or page >> 10 in space.superpages for page in wanted
+        ):
             return "exists"
         if not space.quota.charge(pages * PAGE_BYTES):
             return "memory"
@@ -220,7 +234,9 @@ class Memory:
 
     def _can_be_superpage(self, target: Space, vpn: int) -> bool:
         """False where kernel-user memory forces 4 KiB pages."""
-        return not any(area.vpn < vpn + PAGES_PER_SUPERPAGE and vpn < area.vpn + area.pages for area in target.ku_areas)
+        return not any(
+            area.vpn < vpn + PAGES_PER_SUPERPAGE and vpn < area.vpn + area.pages for area in target.ku_areas
+        )
 
     def _map_one(
         self,
@@ -344,7 +360,7 @@ class Memory:
         elif rights & WRITE and mapping.rights & WRITE:
             mapping.rights &= ~WRITE
             space.tables.make_read_only(mapping.vpn, mapping.is_superpage)
-        self._note_stale(space)
+        self.stale.append((space.live_cores, mapping.vpn))
         return (REFERENCED if bits & ACCESSED else 0) | (MODIFIED if bits & DIRTY else 0)
 
     # --- parts ------------------------------------------------------------------------------------
@@ -376,7 +392,7 @@ class Memory:
         else:
             del space.superpages[mapping.vpn >> 10]
         space.quota.refund(MAPPING_BYTES)
-        self._note_stale(space)
+        self.stale.append((space.live_cores, mapping.vpn))
         mapping.space = None
 
     def _root(self, number: int) -> Mapping:
@@ -410,11 +426,3 @@ class Memory:
     def _give_back_frame(self, pfn: int, quota: Quota) -> None:
         self.frames.give_back(pfn)
         quota.refund(PAGE_BYTES)
-
-    def _note_stale(self, space: Space) -> None:
-        self.stale_cores |= space.live_cores
-
-    def take_stale_cores(self) -> int:
-        """The cores whose TLBs must be flushed before user code runs there again; resets the set."""
-        stale, self.stale_cores = self.stale_cores, 0
-        return stale

@@ -47,7 +47,9 @@ class PageTables:
 
     def share_table(self, index: int, table_pfn: int) -> None:
         """Hook a table that belongs to the kernel and is the same in every space."""
-        self._words[self.directory_pfn * _WORDS_PER_PAGE + index] = table_pfn << 12 | PRESENT | WRITABLE | USER
+        self._words[self.directory_pfn * _WORDS_PER_PAGE + index] = (
+            table_pfn << 12 | PRESENT | WRITABLE | USER
+        )
 
     def needs_table(self, vpn: int) -> bool:
         """True if mapping the 4 KiB page `vpn` requires `add_table` first."""

@@ -55,7 +55,14 @@ class Answer:
     """A request of this core was done; the thread that made it waits on."""
 
 
-Request = SendRequest | WakeRequest | ReceiveRequest | PlaceRequest | Answer
+@dataclass(frozen=True, slots=True)
+class FlushRequest:
+    """Forget translations; the sender waits for it. `pages`: how many, 0: all."""
+
+    pages: int
+
+
+Request = SendRequest | WakeRequest | ReceiveRequest | PlaceRequest | FlushRequest | Answer
 ANSWER = Answer()
 
 

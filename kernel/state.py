@@ -12,6 +12,7 @@ from l4lab.kernel.sched import Core
 
 if TYPE_CHECKING:
     from l4lab.kernel.capability import KernelObject
+    from l4lab.kernel.contention import Shared
     from l4lab.kernel.frames import KernelFrames
     from l4lab.kernel.memory import Memory
     from l4lab.kernel.objects import Task
@@ -58,11 +59,30 @@ class TimerSet:
     core: int
 
 
+class TlbPolicy(enum.Enum):
+    """What unmap does to TLBs (000_1be4d2f6ae8bebbc.txt, section 3.2, "TLB issue"); the value is the manifest's word.
+
+    FULL: flush this core's TLB whole, and that of every other core on which the space is live; the
+    real kernel's way. PAGE: invalidate just the pages taken, where they can be. SWITCH: flush a core
+    only if the space is live there; elsewhere the coming space switch does it anyway.
+    """
+
+    FULL = "full"
+    PAGE = "page"
+    SWITCH = "switch"
+
+
 @dataclass(frozen=True, slots=True)
 class FlushTlb:
-    """These cores (bit mask) may hold translations that were taken away."""
+    """Translations were taken away. `cores`: bit mask of those that may hold them.
+
+    `pages`: the page numbers, to be invalidated one by one; None: flush everything.
+    `waits_for`: bit mask of the other cores, whose answers this core waits for.
+    """
 
     cores: int
+    pages: tuple[int, ...] | None
+    waits_for: int
 
 
 Effect = KernelWritten | ConsoleOutput | Ipi | TimerSet | FlushTlb
@@ -74,7 +94,8 @@ class Kernel:
 
     `words`: guest RAM as 32-bit words. `tasks`, `threads`: number -> object, live ones, by age.
     `fixed_frames`: kernel frames taken at boot for good. `clock_us`: the KIP clock. `bill`: cycles spent in this kernel entry, by cause.
-    `effects`: what the machine must do before any user code runs. `dying`: objects whose last
+    `line_cycles[a][b]`: what a cache line costs that core a has and core b wants. `held`: locks of this
+    entry. `effects`: what the machine must do before any user code runs. `dying`: objects whose last
     capability went in this operation; `lifecycle.reap` ends them.
     """
 
@@ -93,6 +114,9 @@ class Kernel:
     frame_pool: FramePool = field(default_factory=FramePool)
     tasks: dict[int, Task] = field(default_factory=dict)
     threads: dict[int, Thread] = field(default_factory=dict)
+    tlb_policy: TlbPolicy = TlbPolicy.FULL
+    line_cycles: list[list[int]] = field(default_factory=list)
+    held: list[Shared] = field(default_factory=list)
     next_number: int = 1
     clock_us: int = 0
     now_cycles: int = 0

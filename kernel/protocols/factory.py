@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import capspace, items, lifecycle
+from l4lab.kernel import capspace, contention, items, lifecycle
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.messages import make_tag
 from l4lab.kernel.objects import Factory, Task
@@ -21,6 +21,7 @@ _ANSWER_ITEM = 0x38
 def handle(call: Call, factory: KernelObject) -> int:
     """Create what MR[0] names. Answer: one item, label 0."""
     assert isinstance(factory, Factory)
+    contention.lock(call.kernel, factory)
     if call.label != abi.PROTO_FACTORY:
         return error(abi.EBADPROTO)
     if not call.rights & abi.OBJECT_RIGHT_S:
@@ -40,7 +41,9 @@ def handle(call: Call, factory: KernelObject) -> int:
     assert call.me.task is not None
     words = 1 if isinstance(created, Task) and call.word(2) else 0
     area_word = call.word(2)
-    if not 0 < slot < capspace.INDEX_LIMIT or not capspace.insert_new(call.kernel, call.me.task, slot, created):
+    if not 0 < slot < capspace.INDEX_LIMIT or not capspace.insert_new(
+        call.kernel, call.me.task, slot, created
+    ):
         capspace.kill_object(call.kernel, created)
         return error(abi.ENOMEM)
     if words:

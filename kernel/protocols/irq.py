@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import ipc, lifecycle
+from l4lab.kernel import contention, ipc, lifecycle
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.messages import make_tag
 from l4lab.kernel.objects import Irq, Semaphore
@@ -21,6 +21,7 @@ _DETACH_PENDING = 1
 def handle_irq(call: Call, irq: KernelObject) -> int:
     """Bind, detach, trigger, unmask."""
     assert isinstance(irq, Irq)
+    contention.lock(call.kernel, irq)
     if call.label == abi.PROTO_KOBJECT:
         return _bind(call, irq)
     if call.label == abi.PROTO_IRQ_SENDER:
@@ -91,6 +92,7 @@ def _sender(call: Call, irq: Irq) -> int:
 def handle_semaphore(call: Call, semaphore: KernelObject) -> int:
     """Down under the caller's receive timeout; up is a trigger."""
     assert isinstance(semaphore, Semaphore)
+    contention.lock(call.kernel, semaphore)
     if call.label == abi.PROTO_IRQ:
         if call.words == 0 or call.word(0) & abi.IRQ_OP_MASK == abi.IRQ_TRIGGER:
             ipc.release(call.kernel, call.core, semaphore)

@@ -251,5 +251,3 @@ def _is_safe_descriptor(low: int, high: int) -> bool:
     if not high & 1 << 15:
         return True
     return bool(high & 1 << 12) and high >> 13 & 3 == 3
-
-
