@@ -201,7 +201,8 @@ l4_cap_t conf_task(void)
 
 void conf_give(l4_cap_t task, l4_cap_t cap)
 {
-	CHECK_EQ(l4_task_map_cap(task, l4_own_task(), cap, cap, L4_OBJECT_RIGHTS), 0);
+	/* With the delete right the end of that task would be the end of the object. */
+	CHECK_EQ(l4_task_map_cap(task, l4_own_task(), cap, cap, L4_OBJECT_RIGHTS & ~L4_OBJECT_RIGHT_D), 0);
 }
 
 l4_cap_t conf_gate(l4_cap_t thread, l4_word_t label)
@@ -293,6 +294,16 @@ static void clean_up(void)
 	memory_used = 0;
 }
 
+/** Where the worker is stuck: its EIP, or what a system call was made by. */
+static void report_hang(void)
+{
+	l4_thread_state_t state = { 0 };
+
+	l4_thread_ex_regs(worker, L4_EX_REGS_KEEP, L4_EX_REGS_KEEP, 0, &state);
+	bool in_stub = state.eip >= L4_SYSTEM_CALL_PAGE;
+	snprintf(detail, sizeof detail, "hangs at %p", in_stub ? *(void **)state.esp : (void *)state.eip);
+}
+
 /** Waits for the worker's end, or what else ends the test. */
 static void watch(void)
 {
@@ -301,7 +312,7 @@ static void watch(void)
 	const l4_word_t *mr = l4_utcb()->mr;
 
 	if (l4_tag_failed(message.tag) && first_failure())
-		snprintf(detail, sizeof detail, "hangs");
+		report_hang();
 	else if (l4_tag_label(message.tag) == L4_PROTO_EXCEPTION && first_failure())
 		snprintf(detail, sizeof detail, "exception %u, error code 0x%x, at %p, address %p", mr[L4_EXC_TRAPNO],
 			 mr[L4_EXC_ERR], (void *)mr[L4_EXC_EIP], (void *)mr[L4_EXC_PFA]);
