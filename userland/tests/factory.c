@@ -377,9 +377,14 @@ TEST(FACT0045, "a factory's limit ends its factories, and destroying them gives 
 	check_quota(L4_PROTO_FACTORY);
 }
 
-TEST(FACT0046, "a slot beyond the table is no place for an object", "factory.create_irq:ENOMEM")
+TEST(FACT0046, "a table has 2^18 slots, and beyond them is no place for an object", "factory.create_irq:ENOMEM")
 {
+	enum { SLOTS = 1 << 18 };
+
 	CHECK_EQ(l4_result(create(L4_PROTO_IRQ_SENDER, l4_cap(L4_CAP_INDEX_LIMIT - 1))), -L4_ENOMEM);
+	CHECK_EQ(l4_result(create(L4_PROTO_IRQ_SENDER, l4_cap(SLOTS))), -L4_ENOMEM);
+	CHECK_EQ(l4_result(create(L4_PROTO_IRQ_SENDER, l4_cap(SLOTS - 1))), 0);
+	CHECK_EQ(l4_task_release(l4_own_task(), l4_cap(SLOTS - 1)), 0);
 }
 
 TEST(FACT0047, "a destroyed factory makes nothing more, but what it made stays", "factory.create_irq:IPC4")
