@@ -16,24 +16,43 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator import boot
+from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE
+from l4lab.emulator.ledger import Ledger
 from l4lab.emulator.profile import Profile, load_profile
 from l4lab.emulator.ram import Ram
 from l4lab.emulator.results import RunResult, StopReason, collect
 from l4lab.emulator.vcpu import Engine, Vcpu
 from l4lab.kernel import boot as kernel_boot
 from l4lab.kernel.abi.fiasco import TICK_US
+from l4lab.kernel.causes import RequestLog
 from l4lab.kernel.costs import SHOOTDOWN
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.errors import KernelBug
+from l4lab.kernel.frame import FPU_SWITCHES, TLB_MISSES, read_counter
 from l4lab.kernel.requests import FlushRequest
 from l4lab.kernel.state import ConsoleOutput, End, FlushTlb, Ipi, KernelWritten, TimerSet
-from l4lab.kernel.traps import DEADLINE_REACHED, HOST_STOP, INTERRUPT, Interrupt, Trap
+from l4lab.kernel.traps import (
+    DEADLINE_REACHED,
+    HOST_STOP,
+    INTERRUPT,
+    CpuException,
+    DeadlineReached,
+    HostStop,
+    Interrupt,
+    PageFault,
+    SystemCall,
+    Trap,
+)
 
 if TYPE_CHECKING:
     from l4lab.emulator.manifest import Manifest
     from l4lab.kernel.state import Effect, Kernel
+    from l4lab.kernel.thread import Thread
 
 NEVER: Final = 1 << 62
+TRAPS: Final = (SystemCall, PageFault, CpuException, DeadlineReached, Interrupt, HostStop)
+TRAP_NUMBERS: Final = {kind: number for number, kind in enumerate(TRAPS)}
+"""How the ledger writes down what ended a stretch of user code."""
 
 
 @dataclass(slots=True, eq=False)
@@ -42,7 +61,8 @@ class CoreState:
 
     `trap`: what its last run ended with, not yet served. `moment`: when it next does something, as
     the agenda has it. `interrupts`: (arrival, order of sending, what arrives), soonest first.
-    `idle_since_cycles`: when it became idle; None while it runs a thread.
+    `idle_since_cycles`: when it became idle; None while it runs a thread. `booked_until`: the end of its
+    last ledger row.
     """
 
     number: int
@@ -54,16 +74,24 @@ class CoreState:
     idle_since_cycles: int | None = None
     kernel_cycles: int = 0
     idle_cycles: int = 0
+    booked_until: int = 0
 
 
 class Machine:
     """A machine with everything loaded, before its first instruction.
 
     `console`: called with each piece of output as it comes; the result has all of it besides.
+    `ledger`: gets every cycle booked; costs some host time, and no cycle.
     Raises OperatorError if the manifest's files or profile cannot be used.
     """
 
-    def __init__(self, manifest: Manifest, *, console: Callable[[bytes], None] | None = None) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        console: Callable[[bytes], None] | None = None,
+        ledger: Ledger | None = None,
+    ) -> None:
         self.manifest = manifest
         self.profile: Profile = load_profile(manifest.profile_path())
         self.ram = Ram(manifest.ram_bytes)
@@ -73,6 +101,13 @@ class Machine:
         self.cores = [self._make_core(number) for number in range(manifest.cores)]
         self.output = bytearray()
         self._console = console
+        self.ledger = ledger
+        if ledger is not None:
+            self.kernel.request_log = RequestLog()
+        costs = self.profile.instruction_costs()
+        self._refill_millicycles, self._fpu_millicycles = costs.tlb_miss, costs.fpu_switch
+        # Thread number -> misses and switches booked, thousandths of cycles of each that are not.
+        self._extras_booked: dict[int, list[int]] = {}
         self._tick_cycles = TICK_US * self.profile.mhz
         self._lookahead_cycles = min(cost.cycles for cost in self.profile.ipi_latency.values())
         topology = self.profile.topology
@@ -200,12 +235,15 @@ class Machine:
 
     def _serve(self, core: CoreState, trap: Trap, now: int) -> None:
         """One kernel entry, and what it asks for."""
+        idle = 0
         if core.idle_since_cycles is not None:
-            core.idle_cycles += now - core.idle_since_cycles
+            idle = now - core.idle_since_cycles
+            core.idle_cycles += idle
             self.kernel.cores[core.number].idle_cycles = core.idle_cycles
             core.idle_since_cycles = None
             core.vcpu.clock_cycles = now
         decision = core.decision
+        thread = decision.thread
         handle_trap(self.kernel, core.number, trap, now, decision)
         if decision.effects:
             self._apply(core, decision.effects, now + decision.kernel_cycles)
@@ -216,6 +254,62 @@ class Machine:
             decision.run_until_cycles += cost
         else:
             core.idle_since_cycles = now + cost
+        if self.ledger is not None:
+            self._book(self.ledger, core, thread, trap, idle, now, cost)
+
+    def _book(
+        self,
+        ledger: Ledger,
+        core: CoreState,
+        thread: Thread | None,
+        trap: Trap,
+        idle: int,
+        now: int,
+        cost: int,
+    ) -> None:
+        """Enter the stretch of `core` that ends with this kernel entry: idle, user, kernel."""
+        user = now - core.booked_until - idle
+        refills = fpu = task = number = 0
+        if thread is not None:
+            number = thread.number
+            task = thread.task.number if thread.task is not None else 0
+            if user:
+                refills, fpu = self._take_extras(thread, user)
+        ledger.book(
+            core.booked_until,
+            idle,
+            core.number,
+            task,
+            number,
+            core.decision.request,
+            TRAP_NUMBERS[type(trap)],
+            user - refills - fpu,
+            refills,
+            fpu,
+            core.decision.bill,
+        )
+        core.booked_until = now + cost
+
+    def _take_extras(self, thread: Thread, user_cycles: int) -> tuple[int, int]:
+        """Cycles of the thread's TLB refills and FPU switches that are not booked yet.
+
+        Together at most `user_cycles`: the clock drops fractions of a cycle, so a last one may have
+        to wait for the thread's next stretch.
+        """
+        frame = thread.frame
+        misses, switches = frame[TLB_MISSES], frame[FPU_SWITCHES]
+        booked = self._extras_booked.get(thread.number)
+        if booked is None:
+            booked = self._extras_booked[thread.number] = [0, 0, 0, 0]
+        refill_millicycles = booked[2] + (misses - booked[0] & 0xFFFFFFFF) * self._refill_millicycles
+        refill_cycles = min(refill_millicycles // MILLICYCLES_PER_CYCLE, user_cycles)
+        booked[0] = misses
+        booked[2] = refill_millicycles - refill_cycles * MILLICYCLES_PER_CYCLE
+        fpu_millicycles = booked[3] + (switches - booked[1] & 0xFFFFFFFF) * self._fpu_millicycles
+        fpu_cycles = min(fpu_millicycles // MILLICYCLES_PER_CYCLE, user_cycles - refill_cycles)
+        booked[1] = switches
+        booked[3] = fpu_millicycles - fpu_cycles * MILLICYCLES_PER_CYCLE
+        return refill_cycles, fpu_cycles
 
     def _apply(self, core: CoreState, effects: list[Effect], now: int) -> None:
         """Do what the kernel decided must happen before any user code runs."""

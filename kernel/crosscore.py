@@ -101,6 +101,15 @@ def _serve_place(kernel: Kernel, core: Core, request: PlaceRequest) -> None:
     look_for_senders(kernel, core, thread)
 
 
+def request_of(request: Request) -> int:
+    """The number of the page fault or IPC that this interrupt serves; 0: none."""
+    if isinstance(request, SendRequest):
+        return request.sender.last_request
+    if isinstance(request, WakeRequest):
+        return request.thread.last_request
+    return 0
+
+
 def look_for_senders(kernel: Kernel, core: Core, thread: Thread) -> None:
     """A thread has got its core: if it waits and somebody was queued at it meanwhile, let them meet there."""
     if thread.core == core.number:

@@ -38,16 +38,18 @@ class Decision:
     """What the machine does next for one core.
 
     `thread`: runs next; None: the core idles. `kernel_cycles`: what this entry cost; `bill`: by cause.
+    `request`: what the entry served, 0: nothing in particular.
     `effects`: to be done before any user code runs. `run_until_cycles`: when the kernel wants the
     core back at the latest (quantum); None while idle.
     """
 
-    __slots__ = ("bill", "effects", "kernel_cycles", "run_until_cycles", "thread")
+    __slots__ = ("bill", "effects", "kernel_cycles", "request", "run_until_cycles", "thread")
 
     def __init__(self) -> None:
         self.thread: Thread | None = None
         self.kernel_cycles = 0
         self.bill: list[int] = []
+        self.request = 0
         self.effects: list[Effect] = []
         self.run_until_cycles: int | None = None
 
@@ -64,6 +66,7 @@ def handle_trap(kernel: Kernel, number: int, trap: Trap, now_cycles: int, decisi
     kernel.bill = [0] * CAUSES
     kernel.effects = []
     _account_quantum(core, now_cycles)
+    before = me.request if me is not None else 0
     if me is None and isinstance(trap, SystemCall | PageFault | CpuException):
         trap = INTERRUPT  # another core has killed the thread since it trapped
     if isinstance(trap, SystemCall):
@@ -93,12 +96,21 @@ def handle_trap(kernel: Kernel, number: int, trap: Trap, now_cycles: int, decisi
         pass
     else:
         assert_never(trap)
+    if kernel.request_log is not None:
+        decision.request = _request_served(trap, me, before)
     if kernel.dying:
         lifecycle.reap(kernel, core)
         if kernel.end is End.ROOT_ENDED and me is not None:
             kernel.exit_code = me.send_label & 0xFF  # our convention: DECISIONS.md, "exit code"
     _settle(kernel, core)
     _decide(kernel, core, me, decision)
+
+
+def _request_served(trap: Trap, me: Thread | None, before: int) -> int:
+    """What the entry is booked to: what the thread worked for, or has just begun; or what was brought."""
+    if isinstance(trap, Interrupt):
+        return crosscore.request_of(trap.request) if trap.request is not None else 0
+    return before or (me.request if me is not None else 0)
 
 
 def _interrupt(kernel: Kernel, core: Core, trap: Interrupt) -> None:

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel import capspace, ipc, items, lifecycle, messages
+from l4lab.kernel import capspace, causes, ipc, items, lifecycle, messages
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import FAULT
 from l4lab.kernel.frame import (
@@ -112,6 +112,7 @@ class KernelMessage:
                 messages.fail_send(kernel, sender, code)
                 return False
         receiver.kernel_message = None
+        causes.end(kernel, receiver)
         label = messages.label_of(tag)
         if self.kind == EXCEPTION:
             if count >= abi.EXCEPTION_WORDS and not from_kernel:
@@ -122,8 +123,9 @@ class KernelMessage:
             receiver.pending_exception = self.fault
         return True
 
-    def failed(self, me: Thread, code: int) -> None:
+    def failed(self, kernel: Kernel, me: Thread, code: int) -> None:
         """The message did not get through: retry, unless a page fault found nobody to send to."""
+        causes.end(kernel, me)
         me.kernel_message = None
         if self.kind == PAGE_FAULT and code == abi.IPC_NOT_EXISTENT:
             me.pending_exception = self.fault
@@ -135,6 +137,8 @@ class KernelMessage:
 def page_fault(kernel: Kernel, core: Core, me: Thread, trap: PageFault) -> None:
     """The running thread's access was refused."""
     me.page_faults += 1
+    if kernel.request_log is not None:
+        causes.begin(kernel, me, causes.FAULT, trap.address)
     kernel.bill[FAULT] += kernel.costs.fault_path
     task = me.task
     fault = (VECTOR_PAGE_FAULT, trap.error_code, trap.address)
@@ -142,6 +146,7 @@ def page_fault(kernel: Kernel, core: Core, me: Thread, trap: PageFault) -> None:
         exception(kernel, core, me, fault)
         return
     if task is not None and task.space is kernel.memory.sigma0:
+        causes.end(kernel, me)
         if not kernel.memory.identity_map_sigma0(trap.address >> 12):
             kernel.warn(f"sigma0 touched {trap.address:#x}, which is not RAM it owns, at {me.frame[EIP]:#x}")
             exception(kernel, core, me, fault)
@@ -199,6 +204,8 @@ def call(
 def exception(kernel: Kernel, core: Core, me: Thread, fault: tuple[int, int, int]) -> None:
     """Call the exception handler with the register state; without one the thread waits on itself."""
     me.exceptions += 1
+    if kernel.request_log is not None:
+        causes.begin(kernel, me, causes.EXCEPTION, fault[0])
     kernel.bill[FAULT] += kernel.costs.fault_path
     cap = capspace.lookup(me.task, me.exception_handler) if me.exception_handler != NEVER_SET else None
     if cap is None or not isinstance(cap.object, Gate | Thread):

@@ -86,7 +86,7 @@ def send_and_receive(kernel: Kernel, core: Core, me: Thread, partner: Thread, do
         dispatch.wake(kernel, core, partner)
         return
     if me.receive == RECEIVE_NONE:
-        messages.finish_send(me)
+        messages.finish_send(kernel, me)
         _activate(kernel, core, me, partner, donate and core.context is not me)
         return
     _receive_after_send(kernel, core, me, partner, donate)
@@ -198,7 +198,7 @@ def _take_from_thread(kernel: Kernel, core: Core, receiver: Thread, sender: Thre
     if calling and receiver.receive == RECEIVE_OPEN:
         (receiver.reply_slot_wanted or receiver.reply).fill(sender, sender.send_rights)
     if sender.receive == RECEIVE_NONE:
-        messages.finish_send(sender)
+        messages.finish_send(kernel, sender)
         dispatch.wake(kernel, core, sender)
         return None
     following = next_sender(sender)
@@ -263,6 +263,8 @@ def wait_for_semaphore(kernel: Kernel, me: Thread, semaphore: Semaphore) -> None
 
 def _wait_to_receive(kernel: Kernel, me: Thread, deadline_us: int) -> None:
     kernel.bill[IPC] += kernel.costs.ipc_block
+    if me.receive == RECEIVE_OPEN:
+        me.request = 0  # what it worked for has been answered, or is dropped
     me.state = RECEIVING
     me.partner = None if me.receive == RECEIVE_OPEN else me.receive_from
     if deadline_us != NEVER:

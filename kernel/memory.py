@@ -5,7 +5,7 @@ mapping tree (`mapdb`), the space's index of its mappings, and the page tables i
 (`paging`); `invariants.check_memory` says so or names the first disagreement.
 
 Source: ABI sheet section 7; the model behind it is σ: V → R ∪ {∅} of
-002_50211d24b7aa1a78.txt, see `tests/kernel/specification.py`.
+002_50211d24b7aa1a78.txt, see `tests/support/specification.py`.
 """
 
 from __future__ import annotations

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel import items
+from l4lab.kernel import causes, items
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import COPY
 from l4lab.kernel.frame import EAX, ECX, ESI
@@ -81,8 +81,10 @@ def deadline_us(kernel: Kernel, thread: Thread, encoded: int) -> int:
 def fail_send(kernel: Kernel, thread: Thread, code: int) -> None:
     """The send phase failed; there is no receive phase."""
     if thread.kernel_message is not None:
-        thread.kernel_message.failed(thread, code)
+        thread.kernel_message.failed(kernel, thread, code)
         return
+    if thread.began:
+        causes.end(kernel, thread)
     kernel.words[thread.utcb + ERROR] = code
     thread.frame[EAX] = abi.TAG_ERROR
 
@@ -92,8 +94,10 @@ def fail_receive(kernel: Kernel, thread: Thread, code: int) -> None:
     if thread.held_by is not None:
         thread.held_by.clear()
     if thread.kernel_message is not None:
-        thread.kernel_message.failed(thread, code)
+        thread.kernel_message.failed(kernel, thread, code)
         return
+    if thread.began:
+        causes.end(kernel, thread)
     kernel.words[thread.utcb + ERROR] = code
     thread.frame[EAX] = thread.send_tag | abi.TAG_ERROR
 
@@ -109,13 +113,17 @@ def semaphore_obtained(thread: Thread) -> None:
     thread.frame[EAX] = 0
 
 
-def finish_send(thread: Thread) -> None:
+def finish_send(kernel: Kernel, thread: Thread) -> None:
     """A send-only operation is done: the sent tag comes back, unmarked."""
+    if thread.began:
+        causes.end(kernel, thread)
     thread.frame[EAX] = thread.send_tag & ~abi.TAG_ERROR
 
 
 def deliver_irq(kernel: Kernel, receiver: Thread, label: int) -> None:
     """An IRQ message: no words, its label (ABI sheet section 6)."""
+    if receiver.began:
+        causes.end(kernel, receiver)
     receiver.frame[EAX] = 0
     receiver.frame[ESI] = label
 
@@ -135,6 +143,8 @@ def transfer(kernel: Kernel, sender: Thread, receiver: Thread) -> bool:
     """
     tag = sender.send_tag
     sender.ipc_count += 1
+    if kernel.request_log is not None:
+        causes.pass_on(sender, receiver)
     if receiver.kernel_message is not None:
         return receiver.kernel_message.take_answer(kernel, sender, receiver)
     count = tag & abi.TAG_WORDS_MASK
@@ -158,5 +168,7 @@ def transfer(kernel: Kernel, sender: Thread, receiver: Thread) -> bool:
             frame[EAX] = tag | abi.TAG_ERROR
             fail_send(kernel, sender, code)
             return False
+    if receiver.began:
+        causes.end(kernel, receiver)
     frame[EAX] = tag
     return True

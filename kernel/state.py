@@ -12,6 +12,7 @@ from l4lab.kernel.sched import Core
 
 if TYPE_CHECKING:
     from l4lab.kernel.capability import KernelObject
+    from l4lab.kernel.causes import RequestLog
     from l4lab.kernel.contention import Shared
     from l4lab.kernel.frames import KernelFrames
     from l4lab.kernel.memory import Memory
@@ -127,6 +128,7 @@ class Kernel:
     end: End | None = None
     exit_code: int = 0
     root_task: Task | None = None
+    request_log: RequestLog | None = None
     ended_tasks: list[Task] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import ipc, messages
+from l4lab.kernel import causes, ipc, messages
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import DECODE, OBJECT
 from l4lab.kernel.frame import EAX, ECX, EDX, ESI
@@ -135,6 +135,8 @@ def _run(kernel: Kernel, core: Core, me: Thread, partner: Thread, selector: int)
         kernel.words[me.utcb + messages.ERROR] = abi.IPC_NO_REPLY_SLOT
         me.frame[EAX] = abi.TAG_ERROR
     elif selector & abi.OP_SEND:
+        if kernel.request_log is not None and not selector & abi.OP_REPLY:
+            causes.begin(kernel, me, causes.IPC, me.send_tag)
         donate = not me.send_tag & abi.TAG_SCHEDULE
         ipc.send_and_receive(kernel, core, me, partner, donate)
     elif selector & abi.OP_RECV:

@@ -180,6 +180,11 @@ class Thread(KernelObject):
         # Page-fault trampoline: index into RAM's words of the block; None without.
         "trampoline",
         "trampoline_armed",
+        # Which request it works for, and which one it began with its operation in flight (`causes`).
+        # `last_request`: the latest of either, still known when it is over.
+        "request",
+        "began",
+        "last_request",
         # Counters for people.
         "system_calls",
         "page_faults",
@@ -237,6 +242,9 @@ class Thread(KernelObject):
         self.pending_exception: tuple[int, int, int] | None = None
         self.trampoline: int | None = None
         self.trampoline_armed = False
+        self.request = 0
+        self.began = 0
+        self.last_request = 0
         self.system_calls = 0
         self.page_faults = 0
         self.exceptions = 0
