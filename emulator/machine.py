@@ -28,7 +28,7 @@ from l4lab.kernel.causes import RequestLog
 from l4lab.kernel.costs import SHOOTDOWN
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.errors import KernelBug
-from l4lab.kernel.frame import FPU_SWITCHES, TLB_MISSES, read_counter
+from l4lab.kernel.frame import FPU_SWITCHES, TLB_MISSES
 from l4lab.kernel.requests import FlushRequest
 from l4lab.kernel.state import ConsoleOutput, End, FlushTlb, Ipi, KernelWritten, TimerSet
 from l4lab.kernel.traps import (

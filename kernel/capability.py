@@ -56,7 +56,8 @@ class KernelObject:
         self.locked_until_cycles = 0
 
     def __repr__(self) -> str:
-        return f"<{self.kind} #{self.number}{' ' + self.name if self.name else ''}{'' if self.alive else ' dead'}>"
+        name = f" {self.name}" if self.name else ""
+        return f"<{self.kind} #{self.number}{name}{'' if self.alive else ' dead'}>"
 
 
 class Capability:

@@ -20,7 +20,7 @@ INDEX_LIMIT = 1 << 20
 
 
 def lookup(task: Task | None, index: int) -> Capability | None:
-    """What slot `index` of the task holds; None if it is empty or there is no task. Index 0 is never valid."""
+    """What slot `index` holds; None if it is empty or there is no task. Index 0 is never valid."""
     return task.capability_table.slots.get(index) if task is not None else None
 
 

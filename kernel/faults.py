@@ -163,7 +163,8 @@ def _send_page_fault(kernel: Kernel, core: Core, me: Thread, message: KernelMess
     cap = capspace.lookup(me.task, me.pager) if me.pager != NEVER_SET else None
     if cap is None:
         kernel.warn(
-            f"{me.name or me!r}: page fault at {message.fault[2]:#x}, EIP {me.frame[EIP]:#x}, but no pager: killed"
+            f"{me.name or me!r}: page fault at {message.fault[2]:#x}, EIP {me.frame[EIP]:#x}, "
+            "but no pager: killed"
         )
         lifecycle.kill(kernel, me)
         return
@@ -219,7 +220,8 @@ def get_stuck(kernel: Kernel, me: Thread, fault: tuple[int, int, int]) -> None:
     """Nobody handles it: the thread sends to itself, which never matches (section 8, step 5)."""
     number, error, address = fault
     kernel.warn(
-        f"{me.name or me!r}: trap {number}, error {error:#x}, address {address:#x}, EIP {me.frame[EIP]:#x}: nobody handles it"
+        f"{me.name or me!r}: trap {number}, error {error:#x}, address {address:#x}, "
+        f"EIP {me.frame[EIP]:#x}: nobody handles it"
     )
     me.kernel_message = KernelMessage(STUCK, (), fault)
     me.state = SENDING

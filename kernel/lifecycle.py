@@ -102,7 +102,7 @@ def add_ku_memory(kernel: Kernel, task: Task, vpn: int, pages: int) -> str:
 
 
 def bind_thread(kernel: Kernel, thread: Thread, task: Task, utcb_address: int) -> bool:
-    """Put an unbound thread into `task` with its UTCB at `utcb_address`; False if that is no place for one."""
+    """Put an unbound thread into `task`, its UTCB at `utcb_address`; False if that is no place for one."""
     if utcb_address & 3:
         return False
     word = kernel.memory.ku_word(task.space, utcb_address, abi.UTCB_BYTES)

@@ -61,7 +61,9 @@ class TimerSet:
 
 
 class TlbPolicy(enum.Enum):
-    """What unmap does to TLBs (000_1be4d2f6ae8bebbc.txt, section 3.2, "TLB issue"); the value is the manifest's word.
+    """What unmap does to TLBs; the value is the manifest's word.
+
+    Source of the question: 000_1be4d2f6ae8bebbc.txt, section 3.2, "TLB issue".
 
     FULL: flush this core's TLB whole, and that of every other core on which the space is live; the
     real kernel's way. PAGE: invalidate just the pages taken, where they can be. SWITCH: flush a core
@@ -94,7 +96,8 @@ class Kernel:
     """The kernel of one machine. Only `kernel` modules change it.
 
     `words`: guest RAM as 32-bit words. `tasks`, `threads`: number -> object, live ones, by age.
-    `fixed_frames`: kernel frames taken at boot for good. `clock_us`: the KIP clock. `bill`: cycles spent in this kernel entry, by cause.
+    `fixed_frames`: kernel frames taken at boot for good. `clock_us`: the KIP clock. `here`: the core
+    that is being served. `bill`: cycles spent in this kernel entry, by cause.
     `line_cycles[a][b]`: what a cache line costs that core a has and core b wants. `held`: locks of this
     entry. `effects`: what the machine must do before any user code runs. `dying`: objects whose last
     capability went in this operation; `lifecycle.reap` ends them.
