@@ -28,9 +28,9 @@ from l4lab.kernel.causes import RequestLog
 from l4lab.kernel.costs import SHOOTDOWN
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.errors import KernelBug
-from l4lab.kernel.frame import FPU_SWITCHES, TLB_MISSES
+from l4lab.kernel.frame import FPU_AREA, FPU_AREA_WORDS, FPU_SWITCHES, FPU_VALID, TLB_MISSES
 from l4lab.kernel.requests import FlushRequest
-from l4lab.kernel.state import ConsoleOutput, End, FlushTlb, Ipi, KernelWritten, TimerSet
+from l4lab.kernel.state import ConsoleOutput, CopyFpu, End, FlushTlb, Ipi, KernelWritten, TimerSet
 from l4lab.kernel.traps import (
     DEADLINE_REACHED,
     HOST_STOP,
@@ -322,6 +322,8 @@ class Machine:
                 self._flush(core, effect, now)
             elif isinstance(effect, Ipi):
                 self._send_interrupt(core.number, effect, now)
+            elif isinstance(effect, CopyFpu):
+                self._copy_fpu(effect)
             elif isinstance(effect, TimerSet):
                 self._expect(self.cores[effect.core])
             elif isinstance(effect, KernelWritten):
@@ -329,6 +331,13 @@ class Machine:
                     self.engine.set_kernel_written(pfn, effect.active)
                 if not effect.active:
                     self.engine.forget_code(effect.first_pfn, effect.count)
+
+    def _copy_fpu(self, copy: CopyFpu) -> None:
+        self.engine.sync_fpu(copy.source)
+        self.engine.drop_fpu(copy.target)
+        end = FPU_AREA + FPU_AREA_WORDS
+        copy.target[FPU_AREA:end] = copy.source[FPU_AREA:end]
+        copy.target[FPU_VALID] = copy.source[FPU_VALID]
 
     def _flush(self, core: CoreState, flush: FlushTlb, now: int) -> None:
         """Make cores forget translations, and `core` wait for those of them that are not itself.

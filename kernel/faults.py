@@ -112,6 +112,8 @@ class KernelMessage:
                 messages.fail_send(kernel, sender, code)
                 return False
         receiver.kernel_message = None
+        if tag & abi.TAG_FPU:
+            messages.transfer_fpu(kernel, sender, receiver)
         causes.end(kernel, receiver)
         label = messages.label_of(tag)
         if self.kind == EXCEPTION:
@@ -179,7 +181,9 @@ def call(
 ) -> None:
     """Send a kernel message as a call, without timeouts, to a gate or a thread."""
     me.kernel_message = message
-    me.send_tag = (protocol & 0xFFFF) << 16 | len(message.words)
+    me.send_tag = messages.make_tag(protocol, len(message.words))
+    if message.kind == EXCEPTION:
+        me.send_tag |= abi.TAG_FPU
     me.send_label = 0
     me.send_rights = rights
     me.receive = RECEIVE_CLOSED

@@ -14,6 +14,7 @@ from l4lab.kernel import causes, items
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import COPY
 from l4lab.kernel.frame import EAX, ECX, ESI
+from l4lab.kernel.state import CopyFpu
 
 if TYPE_CHECKING:
     from l4lab.kernel.objects import Gate
@@ -168,7 +169,15 @@ def transfer(kernel: Kernel, sender: Thread, receiver: Thread) -> bool:
             frame[EAX] = tag | abi.TAG_ERROR
             fail_send(kernel, sender, code)
             return False
+    if tag & abi.TAG_FPU and kernel.words[receiver.utcb + BDR] & abi.BDR_ACCEPT_FPU:
+        transfer_fpu(kernel, sender, receiver)
     if receiver.began:
         causes.end(kernel, receiver)
     frame[EAX] = tag
     return True
+
+
+def transfer_fpu(kernel: Kernel, sender: Thread, receiver: Thread) -> None:
+    """The message brings the sender's x87/SSE state, if the capability used has the S right (section 9)."""
+    if sender.send_rights & abi.OBJECT_RIGHT_S:
+        kernel.effects.append(CopyFpu(sender.frame, receiver.frame))

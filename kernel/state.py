@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import enum
+from array import array
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
@@ -53,6 +54,14 @@ class Ipi:
     request: Request | None
 
 
+@dataclass(frozen=True, slots=True, eq=False)
+class CopyFpu:
+    """The x87/SSE state of one thread becomes another's; only the machine knows where it is."""
+
+    source: array[int]
+    target: array[int]
+
+
 @dataclass(frozen=True, slots=True)
 class TimerSet:
     """A timeout was armed on another core, which may be idle."""
@@ -88,7 +97,7 @@ class FlushTlb:
     waits_for: int
 
 
-Effect = KernelWritten | ConsoleOutput | Ipi | TimerSet | FlushTlb
+Effect = KernelWritten | ConsoleOutput | Ipi | CopyFpu | TimerSet | FlushTlb
 
 
 @dataclass(slots=True, eq=False)
