@@ -3,6 +3,7 @@
 
 #include "stack.h"
 
+#include <l4/debugger.h>
 #include <l4/elf.h>
 #include <l4/factory.h>
 #include <l4/print.h>
@@ -117,6 +118,16 @@ static int give_capabilities(child_t *child)
 	return error;
 }
 
+static const char *base_name(const char *path)
+{
+	const char *name = path;
+
+	for (; *path != '\0'; path++)
+		if (*path == '/')
+			name = path + 1;
+	return name;
+}
+
 static int create_objects(child_t *child, l4_word_t label)
 {
 	l4_fpage_t utcbs = l4_memory_fpage(L4_UTCB_AREA, L4_PAGE_SHIFT, L4_RIGHT_R | L4_RIGHT_W);
@@ -129,6 +140,10 @@ static int create_objects(child_t *child, l4_word_t label)
 		error = l4_factory_create_thread(l4_own_factory(), child->thread);
 	if (error == 0)
 		error = l4_factory_create_gate(l4_own_factory(), child->gate, l4_main_thread(), label);
+	/* For people; a kernel without debugger has no names. */
+	const char *name = base_name(child->name);
+	l4_debugger_set_name(l4_cap(L4_BOOT_CAP_DEBUGGER), child->task, name);
+	l4_debugger_set_name(l4_cap(L4_BOOT_CAP_DEBUGGER), child->thread, name);
 	return error;
 }
 

@@ -129,8 +129,14 @@ static void set_tables_aside(void)
 
 	for (unsigned i = 0; i < BLOCKS; i++)
 		wanted += free_pages[i] == BLOCK_PAGES;
-	while (page > 0 && found < wanted)
-		found = owner_of(--page) == FREE ? found + 1 : 0;
+	while (page > 0 && found < wanted) {
+		if (page % BLOCK_PAGES == 0 && free_pages[page / BLOCK_PAGES - 1] == 0) {
+			page -= BLOCK_PAGES;
+			found = 0;
+		} else {
+			found = owner_of(--page) == FREE ? found + 1 : 0;
+		}
+	}
 	if (found == wanted) {
 		set(page, wanted, KERNEL);
 		next_table = (l4_word_t(*)[BLOCK_PAGES])(page << L4_PAGE_SHIFT);
