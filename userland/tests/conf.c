@@ -185,10 +185,15 @@ l4_cap_t conf_thread(l4_thread_entry_t *entry, void *argument, unsigned priority
 
 l4_cap_t conf_task(void)
 {
+	return conf_task_of(l4_own_factory());
+}
+
+l4_cap_t conf_task_of(l4_cap_t factory)
+{
 	l4_cap_t task = conf_slot();
 	l4_fpage_t utcbs = l4_memory_fpage(L4_UTCB_AREA, L4_PAGE_SHIFT, L4_RIGHT_R | L4_RIGHT_W);
 
-	CHECK_EQ(l4_factory_create_task(l4_own_factory(), task, utcbs), 0);
+	CHECK_EQ(l4_factory_create_task(factory, task, utcbs), 0);
 	for (l4_word_t page = (l4_word_t)l4_image_start; page < (l4_word_t)l4_image_end; page += L4_PAGE_BYTES) {
 		l4_fpage_t fpage = l4_memory_fpage(page, L4_PAGE_SHIFT, L4_MEMORY_RIGHTS);
 		CHECK_EQ(l4_task_map(task, l4_own_task(), l4_map_item(fpage, page)), 0);

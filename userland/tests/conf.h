@@ -136,6 +136,9 @@ l4_utcb_t *conf_helper_utcb(void);
 /** Another address space in which the program's own memory is at the same addresses. */
 l4_cap_t conf_task(void);
 
+/** The same, charged to `factory`. */
+l4_cap_t conf_task_of(l4_cap_t factory);
+
 /** Copies a capability to the same slot of a task made by conf_task. */
 void conf_give(l4_cap_t task, l4_cap_t cap);
 
