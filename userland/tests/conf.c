@@ -83,7 +83,10 @@ uint64_t conf_now_us(void)
 
 void conf_settle(void)
 {
+	l4_word_t error = l4_utcb()->error;
+
 	l4_sleep_us(SETTLE_US);
+	l4_utcb()->error = error;
 }
 
 void conf_spin_us(l4_word_t microseconds)

@@ -72,7 +72,7 @@ enum { CONF_TICK_US = 1000 };
 
 uint64_t conf_now_us(void);
 
-/** Lets every ready helper run until it blocks. */
+/** Lets every ready helper run until it blocks. Keeps the message registers and the IPC error. */
 void conf_settle(void);
 
 /** Lasts at least that long without blocking. */
