@@ -60,7 +60,8 @@ class CoreState:
     """One core of the machine.
 
     `trap`: what its last run ended with, not yet served. `moment`: when it next does something, as
-    the agenda has it. `interrupts`: (arrival, order of sending, what arrives), soonest first.
+    the agenda has it. `clock_cycles`: its vCPU's clock.
+    `interrupts`: (arrival, order of sending, what arrives), soonest first.
     `idle_since_cycles`: when it became idle; None while it runs a thread. `booked_until`: the end of its
     last ledger row.
     """
@@ -70,6 +71,7 @@ class CoreState:
     decision: Decision = field(default_factory=Decision)
     trap: Trap | None = None
     moment: int = NEVER
+    clock_cycles: int = 0
     interrupts: list[tuple[int, int, Interrupt]] = field(default_factory=list)
     idle_since_cycles: int | None = None
     kernel_cycles: int = 0
@@ -81,7 +83,7 @@ class Machine:
     """A machine with everything loaded, before its first instruction.
 
     `console`: called with each piece of output as it comes; the result has all of it besides.
-    `ledger`: gets every cycle booked; costs some host time, and no cycle.
+    `entries`: kernel entries served so far. `ledger`: gets every cycle booked; costs host time, no cycle.
     Raises OperatorError if the manifest's files or profile cannot be used.
     """
 
@@ -119,6 +121,7 @@ class Machine:
         self._occupancy_cycles = self.profile.cpu["ipi_occupancy"].cycles
         self._interconnect_free = 0
         self._sent = 0
+        self.entries = 0
         # Heap of (moment, core number): an entry counts while it is that core's `moment`.
         self._agenda: list[tuple[int, int]] = []
         self._apply(self.cores[0], self.kernel.effects, 0)
@@ -160,21 +163,24 @@ class Machine:
             if now >= limit:
                 return StopReason.MAX_CYCLES
             others = self._next_of_others()
+            thread = core.decision.thread
             if core.trap is not None:
                 trap, core.trap = core.trap, None
                 self._serve(core, trap, now)
             elif core.interrupts and core.interrupts[0][0] <= now:
                 self._serve(core, heapq.heappop(core.interrupts)[2], now)
-            elif core.decision.thread is None:
+            elif thread is None:
                 self._serve(core, DEADLINE_REACHED, now)
-            elif kernel.cores[number].current is not core.decision.thread:
+            elif kernel.cores[number].current is not thread:
                 self._serve(core, INTERRUPT, now)  # another core has killed it
-            elif self._run_core(core, now, min(others + self._lookahead_cycles, limit)) is HOST_STOP:
-                return StopReason.HOST_STOP
-            elif core.trap is not None and core.vcpu.clock_cycles < others:
-                # Nobody is behind: no need to go through the agenda to find that out.
-                trap, core.trap = core.trap, None
-                self._serve(core, trap, core.vcpu.clock_cycles)
+            else:
+                trap = self._run_core(core, thread, now, min(others + self._lookahead_cycles, limit))
+                if trap is HOST_STOP:
+                    return StopReason.HOST_STOP
+                if core.trap is not None and core.clock_cycles < others:
+                    # Nobody is behind: no need to go through the agenda to find that out.
+                    core.trap = None
+                    self._serve(core, trap, core.clock_cycles)
             self._reschedule(core)
         return StopReason.ROOT_ENDED if kernel.end is End.ROOT_ENDED else StopReason.ROOT_KILLED
 
@@ -205,7 +211,7 @@ class Machine:
 
     def _next_moment(self, core: CoreState) -> int:
         """When this core can next do something; NEVER for a core that waits for others."""
-        clock = core.vcpu.clock_cycles
+        clock = core.clock_cycles
         if core.trap is not None or core.decision.thread is not None:
             return clock
         moment = core.interrupts[0][0] if core.interrupts else NEVER
@@ -215,21 +221,19 @@ class Machine:
             moment = min(moment, ticks * self._tick_cycles)
         return max(moment, clock)
 
-    def _run_core(self, core: CoreState, now: int, horizon: int) -> Trap:
+    def _run_core(self, core: CoreState, thread: Thread, now: int, horizon: int) -> Trap:
         """Run user code until it traps or must stop; the trap is served when its time has come."""
-        decision = core.decision
-        thread = decision.thread
-        assert thread is not None and decision.run_until_cycles is not None
+        kernel_wants_it = core.decision.run_until_cycles
         tick = (now // self._tick_cycles + 1) * self._tick_cycles
-        kernel_wants_it = min(decision.run_until_cycles, tick)
-        deadline = min(kernel_wants_it, horizon)
+        if tick < kernel_wants_it:
+            kernel_wants_it = tick
+        deadline = kernel_wants_it if kernel_wants_it < horizon else horizon
         if core.interrupts and core.interrupts[0][0] < deadline:
             deadline = core.interrupts[0][0]
-        trap = core.vcpu.run(thread.frame, deadline if deadline > now else now + 1)
-        if trap is DEADLINE_REACHED:
-            if core.vcpu.clock_cycles >= kernel_wants_it:
-                core.trap = trap
-        elif trap is not HOST_STOP:
+        vcpu = core.vcpu
+        trap = vcpu.run(thread.frame, deadline if deadline > now else now + 1)
+        clock = core.clock_cycles = vcpu.clock_cycles
+        if trap is not HOST_STOP and (trap is not DEADLINE_REACHED or clock >= kernel_wants_it):
             core.trap = trap
         return trap
 
@@ -241,7 +245,7 @@ class Machine:
             core.idle_cycles += idle
             self.kernel.cores[core.number].idle_cycles = core.idle_cycles
             core.idle_since_cycles = None
-            core.vcpu.clock_cycles = now
+            core.vcpu.advance(idle)
         decision = core.decision
         thread = decision.thread
         handle_trap(self.kernel, core.number, trap, now, decision)
@@ -249,10 +253,11 @@ class Machine:
             self._apply(core, decision.effects, now + decision.kernel_cycles)
         cost = decision.kernel_cycles
         core.kernel_cycles += cost
-        core.vcpu.clock_cycles = now + cost
-        if decision.run_until_cycles is not None:
-            decision.run_until_cycles += cost
-        else:
+        self.entries += 1
+        core.vcpu.advance(cost)
+        core.clock_cycles = now + cost
+        decision.run_until_cycles += cost
+        if decision.thread is None:
             core.idle_since_cycles = now + cost
         if self.ledger is not None:
             self._book(self.ledger, core, thread, trap, idle, now, cost)
@@ -358,7 +363,7 @@ class Machine:
             if flush.waits_for >> other.number & 1:
                 request = FlushRequest(len(flush.pages) if flush.pages is not None else 0)
                 arrival = self._send_interrupt(core.number, Ipi(other.number, request), now)
-                handled = max(arrival, other.vcpu.clock_cycles) + self._flush_cycles(request)
+                handled = max(arrival, other.clock_cycles) + self._flush_cycles(request)
                 answered = max(answered, handled + self.kernel.line_cycles[other.number][core.number])
         waited = answered - now
         if waited:

@@ -92,7 +92,7 @@ def collect(machine: Machine, reason: StopReason) -> RunResult:
         )
     cores = []
     for core in machine.cores:
-        clock = core.vcpu.clock_cycles
+        clock = core.clock_cycles
         user = clock - core.kernel_cycles - core.idle_cycles
         cores.append(CoreStats(clock, user, core.kernel_cycles, core.idle_cycles))
     return RunResult(

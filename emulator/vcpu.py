@@ -242,6 +242,10 @@ class Vcpu:
         fraction = self._words[_CLOCK] % MILLICYCLES_PER_CYCLE
         self._words[_CLOCK] = cycles * MILLICYCLES_PER_CYCLE + fraction
 
+    def advance(self, cycles: int) -> None:
+        """The core spends cycles without user code."""
+        self._words[_CLOCK] += cycles * MILLICYCLES_PER_CYCLE
+
     @property
     def anomalies(self) -> int:
         """How often the engine did what it should not; zero, unless there is a bug to be found."""

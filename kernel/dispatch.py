@@ -178,7 +178,8 @@ def load_space(kernel: Kernel, core: Core, thread: Thread) -> None:
     """Book the switch to `thread`, and to its address space if another one is loaded."""
     costs, bill = kernel.costs, kernel.bill
     core.switches += 1
-    contention.use(kernel, thread, contention.THREAD_LINES)
+    if thread.last_core != core.number:
+        contention.use(kernel, thread, contention.THREAD_LINES)
     bill[SWITCH] += costs.thread_switch
     task = thread.task
     space = task.space if task is not None and task.alive else None

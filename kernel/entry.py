@@ -15,7 +15,7 @@ from l4lab.kernel.frame import EIP
 from l4lab.kernel.state import End
 from l4lab.kernel.thread import LATE, READY
 from l4lab.kernel.traps import (
-    INTERRUPT,
+    SYSTEM_CALL,
     CpuException,
     DeadlineReached,
     HostStop,
@@ -38,20 +38,18 @@ class Decision:
     """What the machine does next for one core.
 
     `thread`: runs next; None: the core idles. `kernel_cycles`: what this entry cost; `bill`: by cause.
-    `request`: what the entry served, 0: nothing in particular.
     `effects`: to be done before any user code runs. `run_until_cycles`: when the kernel wants the
-    core back at the latest (quantum); None while idle.
+    core back at the latest: the end of the quantum. Means nothing while idle.
     """
 
-    __slots__ = ("bill", "effects", "kernel_cycles", "request", "run_until_cycles", "thread")
+    __slots__ = ("bill", "effects", "kernel_cycles", "run_until_cycles", "thread")
 
     def __init__(self) -> None:
         self.thread: Thread | None = None
         self.kernel_cycles = 0
         self.bill: list[int] = []
-        self.request = 0
         self.effects: list[Effect] = []
-        self.run_until_cycles: int | None = None
+        self.run_until_cycles = 0
 
 
 def handle_trap(kernel: Kernel, number: int, trap: Trap, now_cycles: int, decision: Decision) -> None:
@@ -65,56 +63,52 @@ def handle_trap(kernel: Kernel, number: int, trap: Trap, now_cycles: int, decisi
     kernel.now_cycles = now_cycles
     kernel.bill = [0] * CAUSES
     kernel.effects = []
-    _account_quantum(core, now_cycles)
-    before = me.request if me is not None else 0
-    if me is None and isinstance(trap, SystemCall | PageFault | CpuException):
-        trap = INTERRUPT  # another core has killed the thread since it trapped
-    if isinstance(trap, SystemCall):
-        kernel.bill[ENTRY] += kernel.costs.kernel_entry
-        assert me is not None
-        if me.alien and not me.alien_pass:
-            _alien_before(kernel, core, me)
+    context = core.context
+    if context is not None:
+        context.quantum_left_cycles -= now_cycles - core.context_since_cycles
+        core.context_since_cycles = now_cycles
+    kernel.served = me.request if me is not None else 0
+    if trap is SYSTEM_CALL and me is not None:
+        kernel.bill[ENTRY] = kernel.costs.kernel_entry
+        if me.alien:
+            _alien_call(kernel, core, me)
         else:
             syscalls.system_call(kernel, core, me)
-            if me.alien:
-                _alien_after(me)
-    elif isinstance(trap, PageFault):
-        kernel.bill[ENTRY] += kernel.costs.exception_entry
-        assert me is not None
-        faults.page_fault(kernel, core, me, trap)
-    elif isinstance(trap, CpuException):
-        kernel.bill[ENTRY] += kernel.costs.exception_entry
-        assert me is not None
-        faults.cpu_exception(kernel, core, me, trap)
-    elif isinstance(trap, DeadlineReached):
-        kernel.bill[ENTRY] += kernel.costs.exception_entry
-        _tick(kernel, core)
-    elif isinstance(trap, Interrupt):
-        kernel.bill[ENTRY] += kernel.costs.exception_entry
-        _interrupt(kernel, core, trap)
-    elif isinstance(trap, HostStop):
-        pass
     else:
-        assert_never(trap)
-    if kernel.request_log is not None:
-        decision.request = _request_served(trap, me, before)
+        _serve_other(kernel, core, me, trap)
     if kernel.dying:
         lifecycle.reap(kernel, core)
         if kernel.end is End.ROOT_ENDED and me is not None:
-            kernel.exit_code = me.send_label & 0xFF  # our convention: DECISIONS.md, "exit code"
-    _settle(kernel, core)
+            kernel.exit_code = me.send_label & 0xFF  # our convention: DECISIONS.md 8
+    current = core.current
+    if core.reschedule or current is None or current.state != READY or current.pending_exception is not None:
+        _settle(kernel, core)
     _decide(kernel, core, me, decision)
 
 
-def _request_served(trap: Trap, me: Thread | None, before: int) -> int:
-    """What the entry is booked to: what the thread worked for, or has just begun; or what was brought."""
-    if isinstance(trap, Interrupt):
-        return crosscore.request_of(trap.request) if trap.request is not None else 0
-    return before or (me.request if me is not None else 0)
+def _serve_other(kernel: Kernel, core: Core, me: Thread | None, trap: Trap) -> None:
+    """Everything but the system call of a living thread."""
+    kernel.bill[ENTRY] = kernel.costs.exception_entry
+    match trap:
+        case PageFault():
+            if me is not None:  # None: another core has killed the thread since it trapped
+                faults.page_fault(kernel, core, me, trap)
+        case CpuException():
+            if me is not None:
+                faults.cpu_exception(kernel, core, me, trap)
+        case DeadlineReached():
+            _tick(kernel, core)
+        case Interrupt():
+            _interrupt(kernel, core, trap)
+        case SystemCall() | HostStop():
+            pass
+        case _:
+            assert_never(trap)
 
 
 def _interrupt(kernel: Kernel, core: Core, trap: Interrupt) -> None:
     advance_clock(kernel)
+    kernel.served = 0
     if trap.request is not None:
         kernel.bill[IPI] += kernel.costs.ipi_receive
         crosscore.serve(kernel, core, trap.request)
@@ -122,16 +116,10 @@ def _interrupt(kernel: Kernel, core: Core, trap: Interrupt) -> None:
         dispatch.preempt_if_outranked(core)
 
 
-def _account_quantum(core: Core, now_cycles: int) -> None:
-    context = core.context
-    if context is not None:
-        context.quantum_left_cycles -= now_cycles - core.context_since_cycles
-        core.context_since_cycles = now_cycles
-
-
 def _tick(kernel: Kernel, core: Core) -> None:
     """Time has passed: clock, wake-up queue, quantum."""
     kernel.bill[TIMER] += kernel.costs.timer_tick
+    kernel.served = 0
     advance_clock(kernel)
     while (thread := core.wake_ups.pop_expired(kernel.clock_us)) is not None:
         thread.timeout = None
@@ -176,36 +164,35 @@ def _settle(kernel: Kernel, core: Core) -> None:
 
 
 def _decide(kernel: Kernel, core: Core, before: Thread | None, decision: Decision) -> None:
+    bill = kernel.bill
     current = core.current
-    if current is not None and (current is not before or core.space is None):
-        dispatch.load_space(kernel, core, current)
-    if kernel.memory.stale:
-        shootdown.settle(kernel)
     if current is not None:
-        kernel.bill[EXIT] += kernel.costs.kernel_exit
+        if current is not before or core.space is None:
+            dispatch.load_space(kernel, core, current)
         context = core.context
         assert context is not None
-        decision.run_until_cycles = kernel.now_cycles + max(context.quantum_left_cycles, 1)
-    else:
-        decision.run_until_cycles = None
+        bill[EXIT] = kernel.costs.kernel_exit
+        left = context.quantum_left_cycles
+        decision.run_until_cycles = kernel.now_cycles + (left if left > 0 else 1)
+    if kernel.memory.stale:
+        shootdown.settle(kernel)
     decision.thread = current
-    decision.bill = kernel.bill
-    decision.kernel_cycles = sum(kernel.bill)
+    decision.bill = bill
+    decision.kernel_cycles = sum(bill)
+    decision.effects = kernel.effects
     if kernel.held:
         contention.release_all(kernel, kernel.now_cycles + decision.kernel_cycles)
-    decision.effects = kernel.effects
 
 
 # --- alien threads ------------------------------------------------------------------------------
 
 
-def _alien_before(kernel: Kernel, core: Core, me: Thread) -> None:
-    """An alien's system call is first shown to its exception handler (ABI sheet section 1)."""
-    me.frame[EIP] = me.frame[EIP] - _SYSTEM_CALL_BYTES & 0xFFFFFFFF
-    faults.exception(kernel, core, me, (faults.VECTOR_GENERAL_PROTECTION, abi.ALIEN_BEFORE, 0))
-
-
-def _alien_after(me: Thread) -> None:
-    """And shown again when it is done, in the alien's own time."""
+def _alien_call(kernel: Kernel, core: Core, me: Thread) -> None:
+    """An alien's system call is shown to its exception handler before and after (ABI sheet section 1)."""
+    if not me.alien_pass:
+        me.frame[EIP] = me.frame[EIP] - _SYSTEM_CALL_BYTES & 0xFFFFFFFF
+        faults.exception(kernel, core, me, (faults.VECTOR_GENERAL_PROTECTION, abi.ALIEN_BEFORE, 0))
+        return
+    syscalls.system_call(kernel, core, me)
     me.alien_pass = False
     me.pending_exception = (faults.VECTOR_GENERAL_PROTECTION, abi.ALIEN_AFTER, 0)
