@@ -136,7 +136,7 @@ def demo() -> int:
 
 @cli.group()
 def bench() -> None:
-    """Measure: the engine's speed on this host."""
+    """Measure: the engine, the kernel."""
 
 
 @bench.command(short_help="User code and kernel entries against bare Unicorn.")
@@ -144,10 +144,23 @@ def bench() -> None:
 def engine(as_json: bool) -> int:
     """How fast user code runs, and how dear it is to enter the kernel, against bare Unicorn.
 
-    Ratios of two measurements in one run; at 1 the counting of every instruction costs nothing.
-    Takes about half a minute. Host times, so no two runs agree to the digit.
+    Ratios of measurements in one run; at 1 the counting of every instruction costs nothing. Takes a
+    few seconds. Host times, so no two runs agree to the digit.
     """
     from l4lab.tools.bench_engine import run_bench
+
+    return run_bench(as_json=as_json)
+
+
+@bench.command(short_help="What kernel entries cost the host.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+def kernel(as_json: bool) -> int:
+    """What kernel entries cost the host, by kind, and that the cost does not grow.
+
+    System calls, IPC within and between address spaces, page faults; then IPC with many threads,
+    tasks, mappings and cores around. Takes about a minute. Host times and emulated cycles.
+    """
+    from l4lab.tools.bench_kernel import run_bench
 
     return run_bench(as_json=as_json)
 
