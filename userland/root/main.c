@@ -42,7 +42,9 @@ static int start(const char *name, unsigned cpu, unsigned priority)
 		return fail(name, "there is no boot module of that name");
 	child_t *child = &children[count];
 	child->name = name;
-	const char *problem = child_start(child, module, count << LABEL_SHIFT, cpu, (int)priority);
+	const char *problem = child_create(child, module, count << LABEL_SHIFT);
+	if (problem == NULL)
+		problem = child_run(child, cpu, (int)priority, l4_parent());
 	if (problem != NULL)
 		return fail(name, problem);
 	count++;
@@ -101,7 +103,7 @@ static l4_tag_t answer(l4_message_t message)
 	case L4_PROTO_PAGE_FAULT:
 		return child_fault(child);
 	case L4_PROTO_EXCEPTION:
-		child_report_exception(child);
+		child_report_exception(child, "root");
 		bury(child, 1);
 		break; /* the answer finds nobody */
 	case L4_PROTO_PARENT:

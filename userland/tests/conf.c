@@ -26,6 +26,7 @@ static char stacks[CONF_HELPERS + 1][STACK_BYTES] __attribute__((aligned(16)));
 static char detail[DETAIL_BYTES];
 static verdict_t verdict;
 static unsigned next_slot, next_helper;
+static l4_cap_t helpers[CONF_HELPERS + 1]; /* by number of stack */
 static l4_utcb_t *last_helper_utcb;
 static l4_word_t memory_start, memory_used;
 
@@ -169,6 +170,7 @@ l4_cap_t conf_helper(const conf_helper_t *how)
 	unsigned priority = how->priority != 0 ? how->priority : CONF_WORKER_PRIORITY;
 
 	assert(number <= CONF_HELPERS);
+	helpers[number] = thread;
 	last_helper_utcb = utcb_in(task, WORKER_UTCB + number);
 	CHECK_EQ(l4_factory_create_thread(l4_own_factory(), thread), 0);
 	if (how->unbound)
@@ -179,6 +181,15 @@ l4_cap_t conf_helper(const conf_helper_t *how)
 	if (how->entry != NULL)
 		CHECK_EQ(l4_thread_ex_regs(thread, (l4_word_t)how->entry, helper_stack(number, how->argument), 0, NULL), 0);
 	return thread;
+}
+
+void conf_restart(l4_cap_t helper, l4_thread_entry_t *entry, void *argument)
+{
+	unsigned number = 1;
+
+	while (helpers[number].raw != helper.raw)
+		number++;
+	CHECK_EQ(l4_thread_ex_regs(helper, (l4_word_t)entry, helper_stack(number, argument), L4_EX_REGS_CANCEL, NULL), 0);
 }
 
 l4_cap_t conf_thread(l4_thread_entry_t *entry, void *argument, unsigned priority)
@@ -254,6 +265,80 @@ void *conf_memory(unsigned order)
 	memory_used += bytes;
 	assert(memory_used <= 1u << MEMORY_ORDER);
 	return memset(memory, 0, bytes);
+}
+
+/* --- looking whether memory is there --------------------------------------------------------------------- */
+
+enum { PROBE_READ, PROBE_WRITE };
+
+static l4_word_t last_fault;
+
+/** Does what the words of each message say: operation, address, value. Answers with the value. */
+static void probe(void *argument)
+{
+	l4_word_t *mr = l4_utcb()->mr;
+
+	(void)argument;
+	for (l4_wait(l4_forever());; l4_serve(l4_tag(0, 1, 0))) {
+		l4_word_t operation = mr[0], value = mr[2];
+		volatile l4_word_t *memory = (volatile l4_word_t *)mr[1];
+		if (operation == PROBE_WRITE)
+			*memory = value;
+		else
+			value = *memory;
+		mr[0] = value;
+	}
+}
+
+l4_cap_t conf_prober(l4_cap_t task)
+{
+	l4_cap_t gate = conf_slot();
+
+	CHECK_EQ(l4_factory_create_gate(l4_own_factory(), gate, worker, 0x7770), 0);
+	l4_cap_t thread = conf_helper(&(conf_helper_t){ .entry = probe, .task = task, .pager = gate, .priority = CONF_HIGHER });
+	conf_settle();
+	return thread;
+}
+
+/** The pager of the prober is the very thread that waits for its answer, so a fault is the answer. */
+static bool access(l4_cap_t prober, l4_word_t operation, l4_word_t address, l4_word_t *value)
+{
+	l4_utcb_t *utcb = l4_utcb();
+
+	utcb->mr[0] = operation;
+	utcb->mr[1] = address;
+	utcb->mr[2] = *value;
+	l4_accept_nothing();
+	l4_tag_t tag = l4_call(prober, l4_tag(0, 3, 0), receive_within(1000000)).tag;
+	bool faulted = l4_tag_label(tag) == L4_PROTO_PAGE_FAULT;
+	conf_check(!l4_tag_failed(tag), "the prober answers", __FILE__, __LINE__);
+	*value = utcb->mr[0];
+	last_fault = faulted ? utcb->mr[0] : 0;
+	if (faulted) {
+		conf_restart(prober, probe, NULL);
+		conf_settle();
+	}
+	return !faulted;
+}
+
+bool conf_read(l4_cap_t prober, l4_word_t address, l4_word_t *value)
+{
+	l4_word_t found = 0;
+	bool good = access(prober, PROBE_READ, address, &found);
+
+	if (value != NULL)
+		*value = found;
+	return good;
+}
+
+bool conf_write(l4_cap_t prober, l4_word_t address, l4_word_t value)
+{
+	return access(prober, PROBE_WRITE, address, &value);
+}
+
+l4_word_t conf_last_fault(void)
+{
+	return last_fault;
 }
 
 void conf_fill(l4_word_t first, unsigned count)

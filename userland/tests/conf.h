@@ -130,6 +130,9 @@ l4_cap_t conf_helper(const conf_helper_t *description);
 /** A helper in the own task with everything as the worker has it, except its priority. */
 l4_cap_t conf_thread(l4_thread_entry_t *entry, void *argument, unsigned priority);
 
+/** Sets a helper back to an entry point, on an empty stack, whatever it waits for. */
+void conf_restart(l4_cap_t helper, l4_thread_entry_t *entry, void *argument);
+
 /** The UTCB of the helper made last, in its task. */
 l4_utcb_t *conf_helper_utcb(void);
 
@@ -153,6 +156,20 @@ l4_cap_t conf_semaphore(void);
 
 /** Fresh zeroed memory of 2^order bytes in the own task. Taken again by every test. */
 void *conf_memory(unsigned order);
+
+/* --- looking whether memory is there -------------------------------------------------------------------------- */
+
+/** A helper that reads and writes memory for conf_read and conf_write. `task` as in conf_helper_t; its faults come to the
+ * worker. One for each test. */
+l4_cap_t conf_prober(l4_cap_t task);
+
+/** Whether the prober can read the word at `address`; `value` (may be null) gets it. */
+bool conf_read(l4_cap_t prober, l4_word_t address, l4_word_t *value);
+
+bool conf_write(l4_cap_t prober, l4_word_t address, l4_word_t value);
+
+/** The first message register of the fault that the last access ended with, 0 if it was none. */
+l4_word_t conf_last_fault(void);
 
 /** Puts `count` words first, first + 1, ... into the message registers. */
 void conf_fill(l4_word_t first, unsigned count);

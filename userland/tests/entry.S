@@ -47,6 +47,25 @@ conf_sleep:
 	jmp conf_sleep
 	.size conf_sleep, . - conf_sleep
 
+/* Thread entries that read from and write to the address in their argument, at a labelled instruction. */
+	.globl conf_read_at, conf_read_here
+	.type conf_read_at, @function
+conf_read_at:
+	movl 4(%esp), %eax
+conf_read_here:
+	movl (%eax), %eax
+	jmp conf_sleep
+	.size conf_read_at, . - conf_read_at
+
+	.globl conf_write_at, conf_write_here
+	.type conf_write_at, @function
+conf_write_at:
+	movl 4(%esp), %eax
+conf_write_here:
+	movl $1, (%eax)
+	jmp conf_sleep
+	.size conf_write_at, . - conf_write_at
+
 	.bss
 	.balign 4
 	.globl conf_start_registers

@@ -4,6 +4,8 @@
 
 #include "rally.h"
 
+enum { PAIR_LABEL_SHIFT = 4, PAIR_MAX = 64 };
+
 typedef struct {
 	bool apart;       /* in two address spaces */
 	unsigned cpus[2]; /* of client and server */
@@ -16,7 +18,8 @@ typedef struct {
 /** Must have been called before the first pair starts; there are never more than `pairs` at a time. */
 void pair_prepare(unsigned pairs);
 
-/** Starts pair number `index`. Its messages to the main thread carry the label index << L4_LABEL_RIGHTS_BITS. */
+/** Starts pair number `index`. Its messages to the main thread carry the label index << PAIR_LABEL_SHIFT, and the two
+ * bits of rights. */
 void pair_start(pair_t *pair, unsigned index);
 
 /** Destroys the threads and tasks. */

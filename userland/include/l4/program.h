@@ -49,7 +49,8 @@ enum { L4_PROTO_PARENT = 0x4002, L4_PARENT_EXIT = 0 };
 enum { L4_HEAP_START = 0x20000000, L4_HEAP_END = 0x60000000 };
 
 /** Where the root task puts the stack and the UTCBs of a program. */
-enum { L4_STACK_TOP = 0x80000000, L4_STACK_BYTES = 0x100000 };
+enum { L4_STACK_BYTES = 0x100000 };
+#define L4_STACK_TOP 0xb3000000u
 #define L4_UTCB_AREA 0xb3000000u
 
 /** Started by the kernel itself. */

@@ -1,6 +1,6 @@
 /* Page frames: memory from sigma0, seen by the root task at its physical address. */
-#ifndef ROOT_FRAMES_H
-#define ROOT_FRAMES_H
+#ifndef START_FRAMES_H
+#define START_FRAMES_H
 
 #include <l4/types.h>
 

@@ -1,6 +1,6 @@
-/* Which frame the root task gave a program for which page, so that a second fault on it finds the same one. */
-#ifndef ROOT_SPACE_H
-#define ROOT_SPACE_H
+/* Which frame a root task gave a program for which page, so that a second fault on it finds the same one. */
+#ifndef START_SPACE_H
+#define START_SPACE_H
 
 #include <l4/types.h>
 

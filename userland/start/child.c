@@ -91,30 +91,63 @@ l4_tag_t child_fault(child_t *child)
 	return l4_tag(0, 0, 1);
 }
 
+/** Maps `page` of the program, and reports whether that could be done. */
+static bool map_page(child_t *child, l4_word_t page)
+{
+	l4_word_t rights;
+	const void *source = find_page(child, page, &rights);
+
+	if (source == NULL)
+		return false;
+	(void)*(const volatile char *)source;
+	l4_fpage_t fpage = l4_memory_fpage((l4_word_t)source, L4_PAGE_SHIFT, rights);
+	return l4_task_map(child->task, l4_own_task(), l4_map_item(fpage, page)) == 0;
+}
+
+static bool map_pages(child_t *child, l4_word_t start, l4_word_t end)
+{
+	for (l4_word_t page = page_of(start); page < end; page += L4_PAGE_BYTES)
+		if (!map_page(child, page))
+			return false;
+	return true;
+}
+
+const char *child_map_all(child_t *child, unsigned stack_pages)
+{
+	const l4_elf_segment_t *segment;
+	l4_word_t kip = (l4_word_t)l4_kip();
+	bool done = map_pages(child, kip, kip + 1) &&
+		    map_pages(child, L4_STACK_TOP - stack_pages * L4_PAGE_BYTES, L4_STACK_TOP);
+
+	for (unsigned i = 0; done && (segment = l4_elf_segment(child->image, i)) != NULL; i++)
+		done = map_pages(child, segment->vaddr, segment->vaddr + segment->memsz);
+	return done ? NULL : "no memory for it";
+}
+
 /* --- birth -------------------------------------------------------------------------------------------- */
 
-static int pass_on(child_t *child, l4_cap_t from, l4_word_t to, l4_word_t rights)
+int child_give(child_t *child, l4_cap_t cap, l4_word_t slot)
 {
-	return l4_task_map_cap(child->task, l4_own_task(), from, l4_cap(to), rights);
+	return l4_task_map_cap(child->task, l4_own_task(), cap, l4_cap(slot), CLIENT_RIGHTS);
 }
 
 static int give_capabilities(child_t *child)
 {
-	int error = pass_on(child, child->task, L4_BOOT_CAP_TASK, ALL_RIGHTS);
+	int error = l4_task_map_cap(child->task, l4_own_task(), child->task, l4_own_task(), ALL_RIGHTS);
 
 	if (error == 0)
-		error = pass_on(child, l4_own_factory(), L4_BOOT_CAP_FACTORY, CLIENT_RIGHTS);
+		error = child_give(child, l4_own_factory(), L4_BOOT_CAP_FACTORY);
 	if (error == 0)
-		error = pass_on(child, child->thread, L4_BOOT_CAP_THREAD, ALL_RIGHTS);
+		error = l4_task_map_cap(child->task, l4_own_task(), child->thread, l4_main_thread(), ALL_RIGHTS);
 	if (error == 0)
-		error = pass_on(child, child->gate, L4_BOOT_CAP_PAGER, CLIENT_RIGHTS);
+		error = child_give(child, child->gate, L4_BOOT_CAP_PAGER);
 	if (error == 0)
-		error = pass_on(child, l4_own_log(), L4_BOOT_CAP_LOG, CLIENT_RIGHTS);
+		error = child_give(child, l4_own_log(), L4_BOOT_CAP_LOG);
 	if (error == 0)
-		error = pass_on(child, l4_own_scheduler(), L4_BOOT_CAP_SCHEDULER, CLIENT_RIGHTS);
+		error = child_give(child, l4_own_scheduler(), L4_BOOT_CAP_SCHEDULER);
 	/* Not every kernel has a debugger; mapping from an empty slot is no error. */
 	if (error == 0)
-		error = pass_on(child, l4_cap(L4_BOOT_CAP_DEBUGGER), L4_BOOT_CAP_DEBUGGER, CLIENT_RIGHTS);
+		error = child_give(child, l4_cap(L4_BOOT_CAP_DEBUGGER), L4_BOOT_CAP_DEBUGGER);
 	return error;
 }
 
@@ -147,12 +180,32 @@ static int create_objects(child_t *child, l4_word_t label)
 	return error;
 }
 
-static int launch(child_t *child, unsigned cpu, int priority, l4_word_t stack)
+const char *child_create(child_t *child, const l4_module_t *module, l4_word_t label)
+{
+	const char *problem = l4_elf_problem((const void *)(uintptr_t)module->start, module->end - module->start);
+
+	if (problem != NULL)
+		return problem;
+	child->image = (const void *)(uintptr_t)module->start;
+	char *top_page = space_frame(&child->space, L4_STACK_TOP - 1);
+	if (top_page == NULL)
+		return "no memory for its stack";
+	child->stack = stack_fill(top_page, l4_module_command_line(module), child->image);
+	if (child->stack == 0)
+		problem = "its command line is too long";
+	else if (create_objects(child, label) != 0 || give_capabilities(child) != 0)
+		problem = "the kernel refuses to make its task";
+	if (problem != NULL)
+		child_end(child);
+	return problem;
+}
+
+static int launch(child_t *child, unsigned cpu, int priority, l4_cap_t pager)
 {
 	l4_thread_control_t control = {
 		.change = L4_CONTROL_SET_PAGER | L4_CONTROL_SET_EXCEPTION_HANDLER | L4_CONTROL_BIND_TASK,
-		.pager = l4_cap(L4_BOOT_CAP_PAGER),
-		.handler = l4_cap(L4_BOOT_CAP_PAGER),
+		.pager = pager,
+		.handler = l4_parent(),
 		.task = child->task,
 		.utcb = (l4_utcb_t *)L4_UTCB_AREA,
 	};
@@ -161,45 +214,31 @@ static int launch(child_t *child, unsigned cpu, int priority, l4_word_t stack)
 	if (error == 0)
 		error = l4_scheduler_run_on(l4_own_scheduler(), child->thread, cpu, priority);
 	if (error == 0)
-		error = l4_thread_ex_regs(child->thread, l4_elf_entry(child->image), stack, 0, NULL);
+		error = l4_thread_ex_regs(child->thread, l4_elf_entry(child->image), child->stack, 0, NULL);
 	return error;
 }
 
-const char *child_start(child_t *child, const l4_module_t *module, l4_word_t label, unsigned cpu, int priority)
+const char *child_run(child_t *child, unsigned cpu, int priority, l4_cap_t pager)
 {
-	const char *problem = l4_elf_problem((const void *)(uintptr_t)module->start, module->end - module->start);
-	l4_word_t stack = 0;
-
-	if (problem != NULL)
-		return problem;
-	child->image = (const void *)(uintptr_t)module->start;
-	char *top_page = space_frame(&child->space, L4_STACK_TOP - 1);
-	if (top_page == NULL)
-		return "no memory for its stack";
-	stack = stack_fill(top_page, l4_module_command_line(module), child->image);
-	if (stack == 0)
-		problem = "its command line is too long";
-	else if (create_objects(child, label) != 0 || give_capabilities(child) != 0 ||
-		 launch(child, cpu, priority, stack) != 0)
-		problem = "the kernel refuses to make its task";
-	child->running = problem == NULL;
-	if (problem != NULL)
-		child_end(child);
-	return problem;
+	child->running = launch(child, cpu, priority, pager) == 0;
+	if (child->running)
+		return NULL;
+	child_end(child);
+	return "the kernel refuses to run it";
 }
 
 /* --- death -------------------------------------------------------------------------------------------- */
 
-void child_report_exception(const child_t *child)
+void child_report_exception(const child_t *child, const char *reporter)
 {
 	const l4_word_t *mr = l4_utcb()->mr;
 
 	if (mr[L4_EXC_TRAPNO] == 14)
-		printf("root: %s: page fault: %s %p by the instruction at %p, and nothing is there for it\n", child->name,
-		       mr[L4_EXC_ERR] & L4_FAULT_WRITE ? "write to" : "read from", (void *)mr[L4_EXC_PFA],
+		printf("%s: %s: page fault: %s %p by the instruction at %p, and nothing is there for it\n", reporter,
+		       child->name, mr[L4_EXC_ERR] & L4_FAULT_WRITE ? "write to" : "read from", (void *)mr[L4_EXC_PFA],
 		       (void *)mr[L4_EXC_EIP]);
 	else
-		printf("root: %s: exception %u, error code 0x%x, by the instruction at %p\n", child->name,
+		printf("%s: %s: exception %u, error code 0x%x, by the instruction at %p\n", reporter, child->name,
 		       mr[L4_EXC_TRAPNO], mr[L4_EXC_ERR], (void *)mr[L4_EXC_EIP]);
 }
 

@@ -1,6 +1,6 @@
 /* What a program finds on its stack when it starts (ABI 14). */
-#ifndef ROOT_STACK_H
-#define ROOT_STACK_H
+#ifndef START_STACK_H
+#define START_STACK_H
 
 #include <l4/types.h>
 
