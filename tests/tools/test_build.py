@@ -220,6 +220,17 @@ def test_compiler_error_is_shown_and_hinders_nothing_else(checkout: Path) -> Non
         build.build(checkout)
 
 
+def test_builds_at_the_same_time_wait_for_each_other(checkout: Path) -> None:
+    (checkout / "tools").mkdir()
+    shutil.copy2(ROOT / "tools/build.py", checkout / "tools")
+    command = [sys.executable, str(checkout / "tools/build.py")]
+    builds = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
+    told = [process.communicate()[1] for process in builds]
+    assert [process.returncode for process in builds] == [0, 0, 0], told
+    assert sum("built hello" in lines for lines in told) == 1
+    assert build.out_of_date(checkout) == []
+
+
 def test_wrong_compiler_version_is_refused(checkout: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(build, "ZIGLANG_VERSION", "0.0.1")
     with pytest.raises(build.BuildError, match=r"^compiler: found ziglang [\d.]+, expected 0\.0\.1"):
