@@ -17,6 +17,7 @@ enum {
 	WATCH_LABEL = 0x1000,
 	PROTO_DONE = 1,
 	MEMORY_ORDER = 20,
+	WINDOWS_ORDER = 24, /* from L4_HEAP_START: where tests map things */
 };
 
 typedef enum { PASSED, FAILED, SKIPPED, VERDICTS } verdict_t;
@@ -381,6 +382,7 @@ static void clean_up(void)
 
 	l4_task_delete(l4_own_task(), worker);
 	l4_task_unmap(l4_own_task(), slots, L4_UNMAP_SELF | L4_UNMAP_DELETE);
+	l4_task_unmap(l4_own_task(), l4_memory_fpage(L4_HEAP_START, WINDOWS_ORDER, L4_MEMORY_RIGHTS), L4_UNMAP_SELF);
 	for (unsigned i = WORKER_UTCB; i <= WORKER_UTCB + CONF_HELPERS; i++)
 		memset(utcb_in(l4_own_task(), i), 0, sizeof(l4_utcb_t));
 	next_slot = next_helper = 0;

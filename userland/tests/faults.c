@@ -75,11 +75,6 @@ static l4_word_t *answer_with_page(l4_word_t address, l4_word_t rights)
 	return page;
 }
 
-static void close_window(void)
-{
-	l4_task_unmap(l4_own_task(), l4_memory_fpage(WINDOW, 16, L4_MEMORY_RIGHTS), L4_UNMAP_SELF);
-}
-
 static const l4_word_t fault_tag = (l4_word_t)L4_PROTO_PAGE_FAULT << 16 | 2;
 
 TEST(PF0001, "a read fault is a message with address and EIP, through the pager's gate", "page_fault.message:OK")
@@ -108,7 +103,6 @@ TEST(PF0003, "a write to a page that may only be read has bits 0 and 1 set", "pa
 	start(write_word, WINDOW + 8, own_gate(), own_gate());
 	CHECK_EQ(next_message().tag.raw, fault_tag);
 	CHECK_EQ(l4_utcb()->mr[0], (WINDOW + 8) | L4_FAULT_PRESENT | L4_FAULT_WRITE);
-	close_window();
 }
 
 TEST(PF0004, "a jump to where nothing is looks like a read of that place", "page_fault.message:OK")
@@ -126,7 +120,6 @@ TEST(PF0005, "a page in the answer lets the instruction go on", "page_fault.answ
 	answer_with_page(WINDOW, L4_MEMORY_RIGHTS);
 	CHECK(victim.done);
 	CHECK_EQ(victim.value, 0x9a9e);
-	close_window();
 }
 
 TEST(PF0006, "a fault leaves the thread's own message and buffer registers as they were", "page_fault.message:OK")
@@ -141,7 +134,6 @@ TEST(PF0006, "a fault leaves the thread's own message and buffer registers as th
 	CHECK_EQ(victim.br[0], 0x22);
 	CHECK_EQ(victim.br[1], 0x33);
 	CHECK_EQ(victim.br[2], 0x44);
-	close_window();
 }
 
 TEST(PF0007, "an answer that brings no page makes the instruction fault again", "page_fault.answer:OK")
@@ -154,7 +146,6 @@ TEST(PF0007, "an answer that brings no page makes the instruction fault again", 
 	CHECK_EQ(next_message().tag.raw, fault_tag);
 	answer_with_page(WINDOW, L4_MEMORY_RIGHTS);
 	CHECK(victim.done);
-	close_window();
 }
 
 TEST(PF0008, "a page without the W right does not end a write fault", "page_fault.answer:OK")
@@ -170,7 +161,6 @@ TEST(PF0008, "a page without the W right does not end a write fault", "page_faul
 	conf_settle();
 	CHECK(victim.done);
 	CHECK_EQ(page[0], 0x600d);
-	close_window();
 }
 
 TEST(PF0009, "a negative answer becomes a page fault exception for the handler", "page_fault.answer:EFAULT exception.message:OK")
@@ -206,7 +196,6 @@ TEST(PF0010, "refused and without a handler a thread waits, until a cancel sets 
 	CHECK_EQ(l4_thread_ex_regs(thread, L4_EX_REGS_KEEP, L4_EX_REGS_KEEP, L4_EX_REGS_CANCEL, NULL), 0);
 	conf_settle();
 	CHECK(victim.done);
-	close_window();
 }
 
 TEST(PF0011, "a fault of a thread with an empty pager slot kills it, which its UTCB shows", "page_fault.message:IPC4")
@@ -252,7 +241,6 @@ TEST(PF0014, "the victim may be answered with memory far larger than the page it
 	CHECK_EQ(l4_result(l4_reply(l4_tag(0, 0, 1), l4_no_wait())), 0);
 	conf_settle();
 	CHECK_EQ(victim.value, 0xf00d);
-	close_window();
 }
 
 TEST(PF0015, "a page granted in the answer leaves the pager", "page_fault.answer:OK")
@@ -268,7 +256,6 @@ TEST(PF0015, "a page granted in the answer leaves the pager", "page_fault.answer
 	conf_settle();
 	CHECK_EQ(victim.value, 0x151);
 	CHECK(!conf_read(conf_prober((l4_cap_t){ 0 }), alias, NULL));
-	close_window();
 }
 
 TEST(PF0016, "a pager may keep a victim waiting while it serves others", "page_fault.message:OK")
@@ -285,7 +272,6 @@ TEST(PF0016, "a pager may keep a victim waiting while it serves others", "page_f
 	l4_invoke(l4_reply_cap(9), L4_OP_SEND | L4_OP_REPLY, l4_tag(0, 0, 1), 0, l4_no_wait());
 	conf_settle();
 	CHECK(victim.done);
-	close_window();
 }
 
 TEST(PF0017, "the pager answers through the slot in the victim's own task", "page_fault.message:OK")

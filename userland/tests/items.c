@@ -282,7 +282,6 @@ TEST(ITEM0015, "each kind of item has its own list of buffers", "ipc.send:OK")
 	CHECK(equal(irq, slot));
 	*(volatile l4_word_t *)page = 0x1515;
 	CHECK_EQ(*(volatile l4_word_t *)window, 0x1515);
-	l4_task_unmap(l4_own_task(), l4_memory_fpage(window, 12, 7), L4_UNMAP_SELF);
 }
 
 TEST(ITEM0016, "a buffer of another kind is used up silently: nothing is mapped, and the description does not tell",
@@ -349,7 +348,6 @@ TEST(ITEM0022, "memory is placed by the same rule", "ipc.send:OK")
 	open_window(l4_memory_fpage(window, 14, 0));
 	send_one(receiver(), l4_map_item(l4_memory_fpage((l4_word_t)pages + 0x1000, 12, 7), 0x3000));
 	CHECK_EQ(*(volatile l4_word_t *)(window + 0x3000), 0x2201);
-	l4_task_unmap(l4_own_task(), l4_memory_fpage(window, 14, 7), L4_UNMAP_SELF);
 }
 
 TEST(ITEM0023, "a forwarding buffer puts the item into another task", "ipc.send:OK")

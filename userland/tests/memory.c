@@ -30,12 +30,6 @@ static int unmap(l4_cap_t task, l4_word_t address, unsigned order, l4_word_t rig
 	return l4_task_unmap(task, l4_memory_fpage(address, order, rights), mask);
 }
 
-static void close_windows(void)
-{
-	unmap(self(), WINDOW, 23, RWX, L4_UNMAP_SELF);
-	unmap(self(), OTHER, 23, RWX, L4_UNMAP_SELF);
-}
-
 /** A page with a word in it. */
 static l4_word_t page_with(l4_word_t word)
 {
@@ -56,7 +50,6 @@ TEST(MEM0001, "a page mapped to a second address is the same memory", "task.map:
 	CHECK_EQ(value, 0x11);
 	CHECK(conf_write(p, WINDOW, 0x12));
 	CHECK_EQ(*(volatile l4_word_t *)page, 0x12);
-	close_windows();
 }
 
 TEST(MEM0002, "without the W right a page is read, and writing it is a protection fault", "task.map:OK")
@@ -69,7 +62,6 @@ TEST(MEM0002, "without the W right a page is read, and writing it is a protectio
 	CHECK(!conf_write(p, WINDOW, 0x22));
 	CHECK_EQ(conf_last_fault(), WINDOW | PROTECTION_WRITE);
 	CHECK_EQ(*(volatile l4_word_t *)page, 0x21);
-	close_windows();
 }
 
 TEST(MEM0003, "a right that a mapping lacks cannot be passed on", "task.map:OK")
@@ -80,7 +72,6 @@ TEST(MEM0003, "a right that a mapping lacks cannot be passed on", "task.map:OK")
 	CHECK_EQ(map(self(), WINDOW, OTHER, 12, RW), 0);
 	CHECK(conf_read(p, OTHER, NULL));
 	CHECK(!conf_write(p, OTHER, 0x32));
-	close_windows();
 }
 
 TEST(MEM0004, "mapping the same page again adds rights", "task.map:OK")
@@ -94,7 +85,6 @@ TEST(MEM0004, "mapping the same page again adds rights", "task.map:OK")
 	CHECK(conf_write(p, WINDOW, 0x42));
 	CHECK_EQ(map(self(), page, WINDOW, 12, L4_RIGHT_R), 0);
 	CHECK(conf_write(p, WINDOW, 0x43));
-	close_windows();
 }
 
 TEST(MEM0005, "unmapping takes what was mapped on, and with the self bit the page itself", "task.unmap:OK")
@@ -143,7 +133,6 @@ TEST(MEM0007, "unmapping only the W right leaves pages to be read", "task.unmap:
 	CHECK_EQ(unmap(self(), WINDOW, 12, L4_RIGHT_W, L4_UNMAP_SELF), 0);
 	CHECK(conf_read(p, WINDOW, NULL));
 	CHECK(!conf_write(p, WINDOW, 0x74));
-	close_windows();
 }
 
 TEST(MEM0008, "mapping another page over one replaces it and what came from it", "task.map:OK")
@@ -157,7 +146,6 @@ TEST(MEM0008, "mapping another page over one replaces it and what came from it",
 	CHECK(conf_read(p, WINDOW, &value));
 	CHECK_EQ(value, 0x82);
 	CHECK(!conf_read(p, OTHER, NULL));
-	close_windows();
 }
 
 TEST(MEM0009, "a granted page leaves its old address, and still hangs on where it came from", "task.map:OK")
@@ -184,7 +172,6 @@ TEST(MEM0010, "flexpages smaller than a page map and unmap nothing, without an e
 	CHECK_EQ(map(self(), page, WINDOW, 12, RW), 0);
 	CHECK_EQ(unmap(self(), WINDOW, 11, RWX, L4_UNMAP_SELF), 0);
 	CHECK(conf_read(p, WINDOW, NULL));
-	close_windows();
 }
 
 TEST(MEM0011, "mapping what is not there is no error and maps nothing", "task.map:OK")
@@ -281,7 +268,6 @@ TEST(MEM0014, "code runs from a page that is mapped to be read only", "task.map:
 	page[5] = 0xc3; /* ret */
 	CHECK_EQ(map(self(), (l4_word_t)page, WINDOW, 12, L4_RIGHT_R), 0);
 	CHECK_EQ(((l4_word_t(*)(void))WINDOW)(), 0x1234);
-	close_windows();
 }
 
 /** 4 MiB of RAM; sigma0 keeps giving the same to the same client, so it is asked for once. */
@@ -351,7 +337,6 @@ TEST(MEM0023, "4 MiB go to an address that is not a multiple of 4 MiB page by pa
 	CHECK(conf_read(p, WINDOW + 0x402000, &value));
 	CHECK_EQ(value, 0x231);
 	CHECK(!conf_read(p, WINDOW + 0x404000, NULL));
-	close_windows();
 }
 
 TEST(MEM0024, "memory is out of reach for a task without quota for its tables: IPC error 10", "task.map:IPC10")

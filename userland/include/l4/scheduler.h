@@ -17,6 +17,23 @@ static inline int l4_scheduler_info(l4_cap_t scheduler, l4_word_t *present, l4_w
 	return result;
 }
 
+/** How many processors there are; they are numbered from 0. */
+static inline unsigned l4_scheduler_count(l4_cap_t scheduler)
+{
+	enum { AT_ONCE = 8 * sizeof(l4_word_t) };
+	l4_utcb_t *utcb = l4_utcb();
+	unsigned count = 0;
+
+	for (l4_word_t first = 0;; first += AT_ONCE) {
+		utcb->mr[0] = L4_SCHEDULER_INFO;
+		utcb->mr[1] = first;
+		if (l4_request(scheduler, l4_tag(L4_PROTO_SCHEDULER, 2, 0)) < 0 || utcb->mr[0] == 0)
+			return count;
+		for (l4_word_t present = utcb->mr[0]; present != 0; present >>= 1)
+			count += present & 1;
+	}
+}
+
 /** Runs `thread` on one of the processors `first_cpu` + i for the bits i of `cpus`, with a time slice of
  * `quantum_us` (0: the default). */
 static inline int l4_scheduler_run_thread(l4_cap_t scheduler, l4_cap_t thread, unsigned first_cpu, l4_word_t cpus,
