@@ -24,8 +24,8 @@ class KernelObject:
     """What a capability can name.
 
     `capabilities`: all of them, in the order they were made. `counted`: how many keep the object
-    alive, less what was taken off by dec_refcnt (may be negative). `permanent`: the kernel keeps it,
-    whoever lets go. `quota` paid `charged_bytes`. `last_core`, `locked_until_cycles`: see `contention`.
+    alive, less `deducted`, what was taken off by dec_refcnt (may be negative). `permanent`: the kernel
+    keeps it, whoever lets go. `quota` paid `charged_bytes`. `last_core`, `locked_until_cycles`: see `contention`.
     """
 
     __slots__ = (
@@ -33,6 +33,7 @@ class KernelObject:
         "capabilities",
         "charged_bytes",
         "counted",
+        "deducted",
         "last_core",
         "locked_until_cycles",
         "name",
@@ -50,6 +51,7 @@ class KernelObject:
         self.charged_bytes = charged_bytes
         self.capabilities: dict[Capability, None] = {}
         self.counted = 0
+        self.deducted = 0
         self.alive = True
         self.permanent = False
         self.last_core = -1

@@ -179,8 +179,8 @@ def map_flexpage(
     `control`: the item's control word: send base, grant, cache and object-specific bits.
     """
     page = flexpage.decode(page_word)
-    if not window.is_everything and window.kind != page.kind:
-        return 0, True
+    if not target.alive or (not window.is_everything and window.kind != page.kind):
+        return 0, True  # a thread may outlive its task; nothing can be mapped there
     hot_spot = control & abi.ITEM_SEND_BASE_MASK
     if page.kind == abi.FPAGE_TYPE_MEMORY:
         return _map_memory(kernel, source, page, target, window, hot_spot, control)

@@ -198,6 +198,8 @@ def _forget_thread(kernel: Kernel, me: Thread) -> None:
     if me.task is not None and me in me.task.threads:
         me.task.totals.add(me)
         del me.task.threads[me]
+        if not me.task.threads and not me.task.alive:
+            _release_ku_memory(kernel, me.task)
     kernel.threads.pop(me.number, None)
     kernel.frame_pool.give_back(me.frame)
     me.frame = kernel.frame_pool.blank
@@ -222,28 +224,24 @@ def _end_task(kernel: Kernel, task: Task) -> None:
         if cap.table.slots.get(cap.index) is cap:
             capspace.remove(kernel, cap)
     for thread in task.threads:
-        _leave_space(kernel, thread)
-    for area in task.space.ku_areas:
-        kernel.effects.append(KernelWritten(area.first_pfn, area.pages, active=False))
+        thread.frame[CR3] = kernel.blank_directory_pfn << 12
     for core in kernel.cores:
         if core.space is task.space:
             core.space = None
             kernel.memory.stale.append((1 << core.number, EVERY_PAGE))
     kernel.memory.destroy_space(task.space)
     task.space.live_cores = 0
+    if not task.threads:
+        _release_ku_memory(kernel, task)
     kernel.tasks.pop(task.number, None)
     kernel.ended_tasks.append(task)
     if task is kernel.root_task and kernel.end is None:
         kernel.end = End.ROOT_ENDED
 
 
-def _leave_space(kernel: Kernel, thread: Thread) -> None:
-    """The thread's space is gone: its UTCB is nobody's, its addresses are unmapped."""
-    kernel.words[thread.utcb + messages.FREE_MARKER] = 0
-    thread.utcb = kernel.scratch_utcb
-    thread.trampoline = None
-    thread.trampoline_armed = False
-    thread.frame[CR3] = kernel.blank_directory_pfn << 12
+def _release_ku_memory(kernel: Kernel, task: Task) -> None:
+    for area in kernel.memory.release_ku_areas(task.space):
+        kernel.effects.append(KernelWritten(area.first_pfn, area.pages, active=False))
 
 
 def _end_gate(kernel: Kernel, core: Core, gate: Gate) -> None:

@@ -105,7 +105,11 @@ class Memory:
         return Space(name, tables, quota)
 
     def destroy_space(self, space: Space) -> None:
-        """Remove every mapping, with all that was derived from it, and return the space's frames."""
+        """Remove every mapping, with all that was derived from it, and return the space's frames.
+
+        Kernel-user memory is not mapped any more, but stays until `release_ku_areas`: threads that
+        outlive the space still have their UTCBs there.
+        """
         for mapping in [*space.pages.values(), *space.superpages.values()]:
             if mapping.space is not None:
                 self._remove_tree(mapping)
@@ -115,16 +119,20 @@ class Memory:
                     self._remove(mapping)
             self.roots.clear()
             self.sigma0 = None
-        for area in space.ku_areas:
-            self.frames.give_back(area.first_pfn, area.pages)
-            space.quota.refund(area.pages * PAGE_BYTES)
-        space.ku_areas.clear()
         space.ku_pages.clear()
         for table_pfn in space.tables.table_pfns.values():
             self._give_back_frame(table_pfn, space.quota)
         space.tables.table_pfns.clear()
         self._give_back_frame(space.tables.directory_pfn, space.quota)
         self.stale.append((space.live_cores, EVERY_PAGE))
+
+    def release_ku_areas(self, space: Space) -> list[KuArea]:
+        """The last thread has left a destroyed space: return its kernel-user memory, and say what it was."""
+        areas, space.ku_areas = space.ku_areas, []
+        for area in areas:
+            self.frames.give_back(area.first_pfn, area.pages)
+            space.quota.refund(area.pages * PAGE_BYTES)
+        return areas
 
     def lookup(self, space: Space, vpn: int) -> Mapping | None:
         """The mapping that covers page `vpn`, or None. For sigma0: its root, created on first use."""

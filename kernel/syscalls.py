@@ -122,7 +122,8 @@ def _set_receive(me: Thread, selector: int, source: KernelObject) -> bool:
 def _explicit_slot(me: Thread, index: int) -> ReplySlot | None:
     """The task's reply slot `index`, made on first use and paid by the task; None without quota."""
     task_ = me.task
-    assert task_ is not None
+    if task_ is None or not task_.alive:
+        return None
     slot = task_.reply_slots.get(index)
     if slot is None and task_.quota.charge(REPLY_SLOT_BYTES):
         slot = task_.reply_slots[index] = ReplySlot()

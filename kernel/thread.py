@@ -106,6 +106,10 @@ class SenderQueue:
         for priority in sorted(self._levels, reverse=True):
             yield from self._levels[priority]
 
+    def holds(self, sender: KernelObject, priority: int) -> bool:
+        """True if `sender` is queued with that priority."""
+        return sender in self._levels.get(priority, ())
+
     def first(self) -> KernelObject:
         """The sender that an open wait takes; the queue must not be empty."""
         return next(iter(self._levels[self._occupied.bit_length() - 1]))

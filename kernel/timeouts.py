@@ -60,6 +60,10 @@ class WakeUpQueue:
         heapq.heappush(self._heap, timeout)
         return timeout
 
+    def timeouts(self) -> list[Timeout]:
+        """The live ones, in no particular order; for invariants."""
+        return [entry for entry in self._heap if entry.thread is not None]
+
     def one_cancelled(self) -> None:
         """A timeout of this queue lost its thread; rebuild when too many have."""
         self._cancelled += 1

@@ -68,10 +68,16 @@ def _bind(call: Call, irq: Irq) -> int:
 
 
 def dec_refcnt(call: Call, obj: KernelObject) -> int:
-    """Lower the count of capabilities that keep the object alive; never ends it by itself."""
+    """Lower the count of capabilities that keep the object alive; never ends it by itself.
+
+    A negative difference gives back what was deducted, but no more: an object that nobody can name
+    would live for ever.
+    """
     if call.words < 2:
         return error(abi.EINVAL)
-    obj.counted -= (call.word(1) ^ 0x80000000) - 0x80000000
+    difference = max((call.word(1) ^ 0x80000000) - 0x80000000, -obj.deducted)
+    obj.counted -= difference
+    obj.deducted += difference
     call.answer_word(0, obj.counted)
     return make_tag(0, 1)
 

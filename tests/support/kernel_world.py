@@ -6,6 +6,7 @@ the test plays their part. `World.call` is what a program's system call stub wou
 
 from __future__ import annotations
 
+from collections import deque
 from dataclasses import dataclass
 
 from l4lab.kernel import boot
@@ -15,8 +16,10 @@ from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.frame import EAX, ECX, EDX, ESI
 from l4lab.kernel.invariants import check_all
 from l4lab.kernel.objects import Task
+from l4lab.kernel.requests import Request
+from l4lab.kernel.state import ConsoleOutput, Effect, Ipi
 from l4lab.kernel.thread import DEAD, READY, Thread
-from l4lab.kernel.traps import DEADLINE_REACHED, SYSTEM_CALL, Trap
+from l4lab.kernel.traps import DEADLINE_REACHED, SYSTEM_CALL, Interrupt, Trap
 
 RAM_BYTES = 32 << 20
 KERNEL_BYTES = 8 << 20
@@ -45,12 +48,21 @@ class Answer:
 
 
 class World:
-    """A booted kernel; `sigma0` and `root` are its first threads, root is running."""
+    """A booted kernel; `sigma0` and `root` are its first threads, root is running.
 
-    def __init__(self, cores: int = 1, *, check: bool = True, kernel_bytes: int = KERNEL_BYTES) -> None:
+    `interrupts[core]`: requests of other cores under way to it. They arrive at once, unless `late`
+    is set: then when `deliver` is called.
+    """
+
+    def __init__(
+        self, cores: int = 1, *, check: bool = True, kernel_bytes: int = KERNEL_BYTES, late: bool = False
+    ) -> None:
         self.ram = memoryview(bytearray(RAM_BYTES)).cast("I")
         self.now_cycles = 0
         self.check = check
+        self.late = late
+        self.interrupts: list[deque[Request | None]] = [deque() for _ in range(cores)]
+        self.console = bytearray()
         parameters = boot.BootParameters(
             first_kernel_pfn=RAM_BYTES - kernel_bytes >> 12,
             kernel_frame_count=kernel_bytes >> 12,
@@ -62,6 +74,7 @@ class World:
             root_entry=0x240000,
         )
         self.kernel = boot.start(self.ram, parameters, KernelCosts())
+        self.kernel.line_cycles = [[0] * cores for _ in range(cores)]
         self.decisions = [Decision() for _ in range(cores)]
         self.sigma0, self.root = self.kernel.threads.values()
         self.trap(DEADLINE_REACHED)
@@ -79,9 +92,28 @@ class World:
         self.now_cycles += cycles
         decision = self.decisions[core]
         handle_trap(self.kernel, core, trap, self.now_cycles, decision)
+        for effect in decision.effects:
+            self.apply(effect)
         if self.check:
             check_all(self.kernel)
+        if not self.late:
+            for number in range(len(self.interrupts)):
+                self.deliver(number)
         return decision
+
+    def apply(self, effect: Effect) -> None:
+        """Do what the kernel asked of the machine."""
+        if isinstance(effect, Ipi):
+            self.interrupts[effect.core].append(effect.request)
+        elif isinstance(effect, ConsoleOutput):
+            self.console += effect.data
+
+    def deliver(self, core: int, count: int | None = None) -> None:
+        """Interrupts arrive at `core`: all that are under way, or the first `count`."""
+        waiting = self.interrupts[core]
+        while waiting and count != 0:
+            count = None if count is None else count - 1
+            self.trap(Interrupt(waiting.popleft()), core)
 
     def run_for(self, microseconds: int, core: int = 0) -> None:
         """Let time pass, with the ticks that belong to it."""
@@ -139,9 +171,7 @@ class World:
         """The root task creates an object into `slot`."""
         self.receive_buffers(self.root, slot << 12 | abi.BUFFER_ITEM | abi.BUFFER_SMALL)
         words = (kind, abi.VARG_UNSIGNED | 4 << 16, *arguments) if arguments else (kind,)
-        answer = self.call(
-            self.root, factory << 12, abi.OP_CALL, tag(abi.PROTO_FACTORY, len(words)), *words
-        )
+        answer = self.call(self.root, factory << 12, abi.OP_CALL, tag(abi.PROTO_FACTORY, len(words)), *words)
         assert answer is not None
         return answer
 
@@ -152,7 +182,13 @@ class World:
         return owner.capability_table.slots[slot].object
 
     def new_thread(
-        self, slot: int, task_slot: int = abi.BOOT_CAP_TASK, *, utcb: int = 0, priority: int = 1, core: int = 0
+        self,
+        slot: int,
+        task_slot: int = abi.BOOT_CAP_TASK,
+        *,
+        utcb: int = 0,
+        priority: int = 1,
+        core: int = 0,
     ) -> Thread:
         """A started thread; its UTCB at `utcb`, default: the next free one of the root task's page."""
         assert self.create(slot, abi.PROTO_THREAD).value == 0
@@ -161,12 +197,24 @@ class World:
         address = utcb or abi.BOOT_UTCB + abi.UTCB_BYTES * len(task.threads)
         flags = abi.THREAD_CONTROL | abi.CONTROL_BIND_TASK
         answer = self.call(
-            self.root, slot << 12, abi.OP_CALL, tag(abi.PROTO_THREAD, 6, 1), flags, 0, 0, 0, 0, address, *item(task_slot)
+            self.root,
+            slot << 12,
+            abi.OP_CALL,
+            tag(abi.PROTO_THREAD, 6, 1),
+            flags,
+            0,
+            0,
+            0,
+            0,
+            address,
+            *item(task_slot),
         )
         assert answer is not None and answer.value == 0, answer
         thread = self.object(slot)
         assert isinstance(thread, Thread)
-        self.call(self.root, slot << 12, abi.OP_CALL, tag(abi.PROTO_THREAD, 3), abi.THREAD_EX_REGS, 0x1000, 0x2000)
+        self.call(
+            self.root, slot << 12, abi.OP_CALL, tag(abi.PROTO_THREAD, 3), abi.THREAD_EX_REGS, 0x1000, 0x2000
+        )
         self.run_thread(slot, priority, core)
         self.switch_to(self.root)
         return thread
@@ -183,7 +231,12 @@ class World:
         """Scheduler.run_thread by the root task."""
         words = (abi.SCHEDULER_RUN_THREAD, core, 1, priority, 0)
         return self.call(
-            self.root, abi.BOOT_CAP_SCHEDULER << 12, abi.OP_CALL, tag(abi.PROTO_SCHEDULER, 5, 1), *words, *item(slot)
+            self.root,
+            abi.BOOT_CAP_SCHEDULER << 12,
+            abi.OP_CALL,
+            tag(abi.PROTO_SCHEDULER, 5, 1),
+            *words,
+            *item(slot),
         )
 
     def dead(self, thread: Thread) -> bool:
@@ -198,7 +251,9 @@ def tag(label: int = 0, words: int = 0, items: int = 0, flags: int = 0) -> int:
 
 def object_page(slot: int, rights: int = abi.OBJECT_RIGHTS, order: int = 0) -> int:
     """An object flexpage."""
-    return slot << 12 | order << abi.FPAGE_ORDER_SHIFT | abi.FPAGE_TYPE_OBJECT << abi.FPAGE_TYPE_SHIFT | rights
+    return (
+        slot << 12 | order << abi.FPAGE_ORDER_SHIFT | abi.FPAGE_TYPE_OBJECT << abi.FPAGE_TYPE_SHIFT | rights
+    )
 
 
 def memory_page(address: int, order: int = 12, rights: int = abi.MEMORY_RIGHTS) -> int:
