@@ -9,13 +9,15 @@ from __future__ import annotations
 
 from typing import Final
 
-from l4lab.kernel.quota import CAPABILITY_BYTES, Quota
+from l4lab.kernel.quota import Quota
+from l4lab.kernel.units import PAGE_BYTES
 
 WRITE: Final = 1
 SPECIAL: Final = 2
 READ: Final = 4
 DELETE: Final = 8
 ALL_RIGHTS: Final = WRITE | SPECIAL | READ | DELETE
+SLOTS_PER_PAGE: Final = 256
 ALL_EXTRA: Final = 0xE0
 """Object-specific rights of a new capability; an IPC gate reads one of them."""
 
@@ -25,7 +27,8 @@ class KernelObject:
 
     `capabilities`: all of them, in the order they were made. `counted`: how many keep the object
     alive, less `deducted`, what was taken off by dec_refcnt (may be negative). `permanent`: the kernel
-    keeps it, whoever lets go. `quota` paid `charged_bytes`. `last_core`, `locked_until_cycles`: see `contention`.
+    keeps it, whoever lets go. `quota` paid `charged_bytes`. `last_core`, `locked_until_cycles`:
+    see `contention`.
     """
 
     __slots__ = (
@@ -85,20 +88,39 @@ class Capability:
 
 
 class CapabilityTable:
-    """A task's capabilities. `slots`: index -> capability, only occupied ones."""
+    """A task's capabilities. `slots`: index -> capability, only occupied ones.
 
-    __slots__ = ("quota", "slots")
+    The table is paid for by the page of SLOTS_PER_PAGE slots, from the first use of one of them until
+    the task ends. `pages`: the numbers of those paid for; membership only.
+    """
+
+    __slots__ = ("pages", "quota", "slots")
 
     def __init__(self, quota: Quota) -> None:
         self.quota = quota
         self.slots: dict[int, Capability] = {}
+        self.pages: set[int] = set()
+
+    def reserve(self, index: int) -> bool:
+        """Have the page of slot `index` paid for; False if the quota refuses."""
+        page = index // SLOTS_PER_PAGE
+        if page not in self.pages:
+            if not self.quota.charge(PAGE_BYTES):
+                return False
+            self.pages.add(page)
+        return True
+
+    def free(self) -> None:
+        """Give back what was paid; the table must be empty."""
+        self.quota.refund(len(self.pages) * PAGE_BYTES)
+        self.pages.clear()
 
 
 def insert(
     table: CapabilityTable, index: int, obj: KernelObject, rights: int, extra: int, counted: bool
 ) -> bool:
     """Put a capability into the empty slot `index`; False if the table's quota refuses."""
-    if not table.quota.charge(CAPABILITY_BYTES):
+    if not table.reserve(index):
         return False
     cap = Capability(obj, rights, extra, counted, table, index)
     table.slots[index] = cap
@@ -112,7 +134,6 @@ def drop(cap: Capability) -> bool:
     """Empty the slot. True if the object has to die now: the last counted capability went."""
     del cap.table.slots[cap.index]
     del cap.object.capabilities[cap]
-    cap.table.quota.refund(CAPABILITY_BYTES)
     if not cap.counted:
         return False
     cap.object.counted -= 1

@@ -16,7 +16,8 @@ if TYPE_CHECKING:
     from l4lab.kernel.objects import Task
     from l4lab.kernel.state import Kernel
 
-INDEX_LIMIT = 1 << 20
+INDEX_LIMIT = 1 << 18
+"""Slots of a table: the real kernel's two levels hold 1024 pages of 256; a selector could name more."""
 
 
 def lookup(task: Task | None, index: int) -> Capability | None:
@@ -31,7 +32,7 @@ def insert_new(kernel: Kernel, task: Task, index: int, obj: KernelObject) -> boo
     """
     old = task.capability_table.slots.get(index)
     if old is not None:
-        remove(kernel, old)
+        displace(kernel, old)
     kernel.bill[MAP] += kernel.costs.map_capability
     return capability.insert(
         task.capability_table, index, obj, capability.ALL_RIGHTS, capability.ALL_EXTRA, counted=True
@@ -83,7 +84,7 @@ def _map_one(
 ) -> int | None:
     old = target.capability_table.slots.get(at)
     if old is not None:
-        remove(kernel, old)
+        displace(kernel, old)
     cap = source.capability_table.slots.get(index)
     if cap is None:  # it was the slot mapped onto, or died with it
         return 0
@@ -129,6 +130,14 @@ def remove(kernel: Kernel, cap: Capability) -> None:
     kernel.bill[UNMAP] += kernel.costs.map_capability
     if capability.drop(cap):
         kill_object(kernel, cap.object)
+
+
+def displace(kernel: Kernel, cap: Capability) -> None:
+    """Something else comes into the slot, or its task ends: with the DELETE right that ends the object."""
+    if cap.rights & capability.DELETE and not cap.object.permanent:
+        kill_object(kernel, cap.object)
+    else:
+        remove(kernel, cap)
 
 
 def kill_object(kernel: Kernel, obj: KernelObject) -> None:

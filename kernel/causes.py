@@ -3,59 +3,199 @@
 A request begins when a thread that works for nobody faults or sends, and ends when that operation is
 over for it. In between its number travels: who receives a message works for the sender's request
 until it receives another or has answered. The ledger books every cycle to the request served.
+
+Operations of a thread that already works for a request (a server that calls another, a pager that
+faults) belong to that request; they are logged as its own are, so that each can be looked at.
+Nothing here but `end` is called without a log.
 """
 
 from __future__ import annotations
 
-from array import array
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
+
+from l4lab.kernel.events import BOUND, END, EXTRA_SHIFT, IRQ, MESSAGE, QUEUED, SENT, SERVED, object_kind
+from l4lab.kernel.requests import (
+    Answer,
+    FlushRequest,
+    PlaceRequest,
+    ReceiveRequest,
+    Request,
+    SendRequest,
+    WakeRequest,
+)
 
 if TYPE_CHECKING:
+    from l4lab.kernel.capability import KernelObject
+    from l4lab.kernel.events import EventLog
     from l4lab.kernel.state import Kernel
     from l4lab.kernel.thread import Thread
 
-FAULT: Final = 0
-EXCEPTION: Final = 1
-IPC: Final = 2
-KIND_NAMES: Final = ("fault", "exception", "ipc")
-COLUMNS: Final = ("kind", "thread", "core", "detail", "eip", "start", "end")
-_END: Final = COLUMNS.index("end")
-_EIP: Final = 8
+_EIP = 8
+# Index in events.REQUEST_KINDS.
+_REQUEST_NUMBERS = {
+    type(None): 0,
+    SendRequest: 1,
+    WakeRequest: 2,
+    ReceiveRequest: 3,
+    PlaceRequest: 4,
+    FlushRequest: 5,
+    Answer: 6,
+}
 
 
-class RequestLog:
-    """All requests of a run: `records` has a row of COLUMNS for each, in the order of their numbers, from 1.
+def begin(kernel: Kernel, log: EventLog, thread: Thread, kind: int, partner: int, detail: int) -> None:
+    """`thread` starts an operation of `kind`; if it works for nobody, that is a request of its own.
 
-    `detail`: the faulting address, the trap number, or the tag sent. `end`: 0 while it is served.
+    `kind`: with extra. `partner`, `detail`: `events.MEANINGS` says of what.
     """
-
-    __slots__ = ("count", "records")
-
-    def __init__(self) -> None:
-        self.records = array("q")
-        self.count = 0
-
-
-def begin(kernel: Kernel, thread: Thread, kind: int, detail: int) -> None:
-    """`thread` starts an operation; if it works for nobody, that is a request of its own."""
-    log = kernel.request_log
-    if log is None or thread.request:
-        return
-    log.records.extend((kind, thread.number, kernel.here, detail, thread.frame[_EIP], kernel.now_cycles, 0))
-    log.count = number = log.count + 1
-    thread.request = thread.began = thread.last_request = number
-
-
-def pass_on(sender: Thread, receiver: Thread) -> None:
-    """A message went over. An answer leaves the receiver in its own request; anything else binds it."""
-    if not receiver.began:
-        receiver.request = receiver.last_request = sender.request
+    number = thread.request
+    if not number:
+        log.requests = number = log.requests + 1
+        thread.request = thread.began = thread.last_request = number
+        if not kernel.served:
+            kernel.served = number
+    log.pending += (
+        kernel.now_cycles,
+        kernel.here,
+        kind,
+        thread.number,
+        partner,
+        number,
+        detail,
+        thread.frame[_EIP],
+    )
 
 
-def end(kernel: Kernel, thread: Thread) -> None:
-    """The operation of `thread` is over for it; the request too, if it began with it."""
-    log = kernel.request_log
-    number = thread.began
-    if log is not None and number:
-        log.records[(number - 1) * len(COLUMNS) + _END] = kernel.now_cycles + sum(kernel.bill)
+def pass_on(kernel: Kernel, log: EventLog, sender: Thread, receiver: Thread, tag: int) -> None:
+    """A message goes over. It ends what the receiver has begun, as its answer; anything else binds it."""
+    request = sender.request
+    if receiver.began:
+        receiver.request = receiver.began = 0
+    else:
+        receiver.request = receiver.last_request = request
+    log.pending += (
+        kernel.now_cycles,
+        kernel.here,
+        MESSAGE,
+        sender.number,
+        receiver.number,
+        request,
+        tag,
+        sender.send_label,
+    )
+
+
+def notified(kernel: Kernel, log: EventLog, irq: KernelObject, receiver: Thread, label: int) -> None:
+    """An IRQ's message: as an answer it ends what the receiver has begun; otherwise it stands for nobody."""
+    log.pending += (
+        kernel.now_cycles,
+        kernel.here,
+        IRQ,
+        irq.number,
+        receiver.number,
+        receiver.request,
+        0,
+        label,
+    )
+    if receiver.began:
+        receiver.request = receiver.began = 0
+
+
+def end(kernel: Kernel, thread: Thread, code: int = 0) -> None:
+    """The operation of `thread` is over without an answer; the request too, if it began with it.
+
+    `code`: the error it ended with, 0: none.
+    """
+    log = kernel.events
+    if log is not None and thread.began:
+        log.pending += (
+            kernel.now_cycles,
+            kernel.here,
+            END,
+            thread.number,
+            0,
+            thread.began,
+            code,
+            0,
+        )
         thread.request = thread.began = 0
+
+
+# --- waiting and cores --------------------------------------------------------------------------
+
+
+def queued(kernel: Kernel, log: EventLog, thread: Thread, partner: KernelObject) -> None:
+    """`thread` waits to send to `partner`, or to obtain it."""
+    log.pending += (
+        kernel.now_cycles,
+        kernel.here,
+        QUEUED | object_kind(partner.kind) << EXTRA_SHIFT,
+        thread.number,
+        partner.number,
+        thread.request,
+        0,
+        0,
+    )
+
+
+def woken(kernel: Kernel, log: EventLog, kind: int, thread: Thread, partner: int = 0) -> None:
+    """What `thread` waited for is there (OBTAINED) or no longer waited for (TIMEOUT)."""
+    log.pending += (kernel.now_cycles, kernel.here, kind, thread.number, partner, thread.request, 0, 0)
+
+
+def bound(kernel: Kernel, log: EventLog, thread: Thread, task: KernelObject) -> None:
+    """`thread` belongs to `task` for good."""
+    log.pending += (kernel.now_cycles, kernel.here, BOUND, thread.number, task.number, 0, 0, 0)
+
+
+def request_of(request: Request | None) -> int:
+    """The number of the page fault or IPC that an interrupt with this request serves; 0: none."""
+    thread = thread_of(request)
+    return thread.last_request if thread is not None else 0
+
+
+def thread_of(request: Request | None) -> Thread | None:
+    """The thread that the request is about; None: none in particular."""
+    if isinstance(request, SendRequest):
+        return request.sender
+    if isinstance(request, WakeRequest | ReceiveRequest | PlaceRequest | Answer):
+        return request.thread
+    return None
+
+
+def sent(
+    log: EventLog,
+    now_cycles: int,
+    source: int,
+    target: int,
+    request: Request | None,
+    waited_cycles: int,
+    travel_cycles: int,
+) -> None:
+    """Core `source` interrupts core `target`: it waits for the interconnect, and then is on its way."""
+    thread = thread_of(request)
+    log.pending += (
+        now_cycles,
+        source,
+        SENT | _REQUEST_NUMBERS[type(request)] << EXTRA_SHIFT,
+        thread.number if thread is not None else 0,
+        target,
+        thread.last_request if thread is not None else 0,
+        waited_cycles,
+        travel_cycles,
+    )
+
+
+def served(kernel: Kernel, log: EventLog, request: Request) -> None:
+    """The core that is being served begins with what another one asked for."""
+    thread = thread_of(request)
+    log.pending += (
+        kernel.now_cycles,
+        kernel.here,
+        SERVED | _REQUEST_NUMBERS[type(request)] << EXTRA_SHIFT,
+        thread.number if thread is not None else 0,
+        0,
+        kernel.served,
+        0,
+        0,
+    )

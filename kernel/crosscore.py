@@ -6,7 +6,10 @@ inter-processor interrupt, the partner's core runs the send phase when it arrive
 goes back. Waking a thread of another core, and moving one away from it, work the same way.
 
     send ── SendRequest ──► partner's core: rendezvous, wake the partner
-    sender's core ◄── WakeRequest (it has a result) or Answer (it waits on) ──┘
+    sender's core ◄── WakeRequest (it has its result) or Answer (its receive phase follows) ──┘
+
+A sender whose partner is not ready gets two: one that says so, and another when its message was taken.
+Either way its core goes on in the sender's name and then switches back to what it did before.
 
 What may have changed while a request was under way is looked at again when it arrives.
 Source: ABI sheet section 15; how the real kernel does it, `K/thread-ipc.cpp` there.
@@ -16,9 +19,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import contention, dispatch, ipc, shootdown
+from l4lab.kernel import causes, contention, dispatch, ipc, shootdown
 from l4lab.kernel.requests import (
-    ANSWER,
+    Answer,
     FlushRequest,
     PlaceRequest,
     ReceiveRequest,
@@ -27,7 +30,7 @@ from l4lab.kernel.requests import (
     WakeRequest,
     post,
 )
-from l4lab.kernel.thread import LATE, NO_CORE, READY, REMOTE
+from l4lab.kernel.thread import LATE, NO_CORE, READY, REMOTE, SENDING
 
 if TYPE_CHECKING:
     from l4lab.kernel.sched import Core
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
 
 def serve(kernel: Kernel, core: Core, request: Request) -> None:
     """A request arrived at `core`."""
+    kernel.served = causes.request_of(request)
+    if kernel.events is not None:
+        causes.served(kernel, kernel.events, request)
     if isinstance(request, SendRequest):
         _serve_send(kernel, core, request)
     elif isinstance(request, WakeRequest):
@@ -45,6 +51,8 @@ def serve(kernel: Kernel, core: Core, request: Request) -> None:
         _serve_receive(kernel, core, request)
     elif isinstance(request, PlaceRequest):
         _serve_place(kernel, core, request)
+    elif isinstance(request, Answer):
+        _serve_answer(kernel, core, request)
     elif isinstance(request, FlushRequest):
         shootdown.serve(kernel, request)
 
@@ -61,8 +69,20 @@ def _serve_send(kernel: Kernel, core: Core, request: SendRequest) -> None:
     lines = contention.THREAD_LINES + (sender.send_tag & 63) // contention.WORDS_PER_LINE
     contention.use(kernel, sender, lines)
     ipc.resume_send(kernel, core, sender, partner)
-    if sender.state not in (READY, LATE) and sender.core not in (core.number, NO_CORE):
-        post(kernel, sender.core, ANSWER)
+    if sender.state == SENDING and sender.core not in (core.number, NO_CORE):
+        post(kernel, sender.core, Answer(sender, sender.operation))
+
+
+def _serve_answer(kernel: Kernel, core: Core, request: Answer) -> None:
+    thread = request.thread
+    if thread.core != core.number:
+        if thread.core != NO_CORE:
+            post(kernel, thread.core, request)
+        return
+    if thread.state == REMOTE and thread.sent and thread.operation == request.operation:
+        ipc.finish_remote(kernel, core, thread)
+    if thread.state not in (READY, LATE):
+        dispatch.visit(kernel, core, thread)
 
 
 def _serve_wake(kernel: Kernel, core: Core, request: WakeRequest) -> None:
@@ -99,15 +119,6 @@ def _serve_place(kernel: Kernel, core: Core, request: PlaceRequest) -> None:
         return
     dispatch.place(kernel, core, thread, request.core, request.priority, request.quantum_cycles)
     look_for_senders(kernel, core, thread)
-
-
-def request_of(request: Request) -> int:
-    """The number of the page fault or IPC that this interrupt serves; 0: none."""
-    if isinstance(request, SendRequest):
-        return request.sender.last_request
-    if isinstance(request, WakeRequest):
-        return request.thread.last_request
-    return 0
 
 
 def look_for_senders(kernel: Kernel, core: Core, thread: Thread) -> None:

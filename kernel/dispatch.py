@@ -14,7 +14,7 @@ from l4lab.kernel.costs import SCHEDULE, SPACE_SWITCH, SWITCH
 from l4lab.kernel.frame import CR3
 from l4lab.kernel.requests import WakeRequest, post
 from l4lab.kernel.sched import outranks_running
-from l4lab.kernel.state import TimerSet
+from l4lab.kernel.state import FlushTlb, TimerSet
 from l4lab.kernel.thread import DEAD, LATE, NO_CORE, READY
 
 if TYPE_CHECKING:
@@ -172,6 +172,37 @@ def arm(kernel: Kernel, thread: Thread, deadline_us: int) -> Timeout:
     if home != kernel.here:
         kernel.effects.append(TimerSet(home))
     return kernel.cores[home].wake_ups.arm(thread, deadline_us)
+
+
+def visit(kernel: Kernel, core: Core, thread: Thread) -> None:
+    """Book that the kernel goes on in `thread` for a moment, which then waits again: there and back.
+
+    The thread's space is loaded for it, so afterwards the core's TLB is empty.
+    Source: the real kernel's `K/context.cpp`, where an answered request makes its thread ready.
+    """
+    costs, bill = kernel.costs, kernel.bill
+    core.switches += 2
+    contention.use(kernel, thread, contention.THREAD_LINES)
+    bill[SCHEDULE] += 2 * costs.schedule
+    bill[SWITCH] += 2 * costs.thread_switch
+    task = thread.task
+    if task is not None and task.alive and task.space is not core.space:
+        bill[SPACE_SWITCH] += 2 * costs.cr3_load
+        kernel.effects.append(FlushTlb(1 << core.number, None, 0))
+
+
+def go_idle(kernel: Kernel, core: Core) -> None:
+    """Book the switch to the idle thread. It lives in the kernel's own space, so the TLB is flushed.
+
+    Source: the real kernel's `K/mem_space.cpp`, which explains why it cannot keep the last space.
+    """
+    core.switches += 1
+    kernel.bill[SWITCH] += kernel.costs.thread_switch
+    if core.space is not None:
+        kernel.bill[SPACE_SWITCH] += kernel.costs.cr3_load
+        core.space.live_cores &= ~(1 << core.number)
+        core.space = None
+        kernel.effects.append(FlushTlb(1 << core.number, None, 0))
 
 
 def load_space(kernel: Kernel, core: Core, thread: Thread) -> None:

@@ -174,6 +174,8 @@ def _decide(kernel: Kernel, core: Core, before: Thread | None, decision: Decisio
         bill[EXIT] = kernel.costs.kernel_exit
         left = context.quantum_left_cycles
         decision.run_until_cycles = kernel.now_cycles + (left if left > 0 else 1)
+    elif before is not None or core.space is not None:
+        dispatch.go_idle(kernel, core)
     if kernel.memory.stale:
         shootdown.settle(kernel)
     decision.thread = current

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel import capspace, causes, ipc, items, lifecycle, messages
+from l4lab.kernel import capspace, causes, events, ipc, items, lifecycle, messages
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import FAULT
 from l4lab.kernel.frame import (
@@ -114,7 +114,6 @@ class KernelMessage:
         receiver.kernel_message = None
         if tag & abi.TAG_FPU:
             messages.transfer_fpu(kernel, sender, receiver)
-        causes.end(kernel, receiver)
         label = messages.label_of(tag)
         if self.kind == EXCEPTION:
             if count >= abi.EXCEPTION_WORDS and not from_kernel:
@@ -127,7 +126,7 @@ class KernelMessage:
 
     def failed(self, kernel: Kernel, me: Thread, code: int) -> None:
         """The message did not get through: retry, unless a page fault found nobody to send to."""
-        causes.end(kernel, me)
+        causes.end(kernel, me, code)
         me.kernel_message = None
         if self.kind == PAGE_FAULT and code == abi.IPC_NOT_EXISTENT:
             me.pending_exception = self.fault
@@ -139,8 +138,9 @@ class KernelMessage:
 def page_fault(kernel: Kernel, core: Core, me: Thread, trap: PageFault) -> None:
     """The running thread's access was refused."""
     me.page_faults += 1
-    if kernel.request_log is not None:
-        causes.begin(kernel, me, causes.FAULT, trap.address)
+    if kernel.events is not None:
+        kind = events.FAULT | trap.error_code << events.EXTRA_SHIFT
+        causes.begin(kernel, kernel.events, me, kind, 0, trap.address)
     kernel.bill[FAULT] += kernel.costs.fault_path
     task = me.task
     fault = (VECTOR_PAGE_FAULT, trap.error_code, trap.address)
@@ -202,6 +202,7 @@ def call(
         ipc.send_and_receive(kernel, core, me, target, donate=True)
     else:
         # A kernel object as pager answers at once, with a negative label: it refuses.
+        causes.end(kernel, me)
         me.kernel_message = None
         me.pending_exception = message.fault
 
@@ -209,8 +210,8 @@ def call(
 def exception(kernel: Kernel, core: Core, me: Thread, fault: tuple[int, int, int]) -> None:
     """Call the exception handler with the register state; without one the thread waits on itself."""
     me.exceptions += 1
-    if kernel.request_log is not None:
-        causes.begin(kernel, me, causes.EXCEPTION, fault[0])
+    if kernel.events is not None:
+        causes.begin(kernel, kernel.events, me, events.EXCEPTION, 0, fault[0])
     kernel.bill[FAULT] += kernel.costs.fault_path
     cap = capspace.lookup(me.task, me.exception_handler) if me.exception_handler != NEVER_SET else None
     if cap is None or not isinstance(cap.object, Gate | Thread):
@@ -280,6 +281,7 @@ def _enter_trampoline(kernel: Kernel, me: Thread, word: int, fault: tuple[int, i
     block = me.trampoline
     assert block is not None
     words, frame = kernel.words, me.frame
+    causes.end(kernel, me)
     me.trampoline_armed = False
     words[block + abi.TRAMPOLINE_SAVED_MR0 // 4] = words[me.utcb]
     first = block + abi.TRAMPOLINE_STATE // 4

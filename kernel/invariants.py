@@ -1,196 +1,287 @@
 """What must hold between any two kernel entries. Each check raises KernelBug naming the first violation.
 
- 1. every mapping stands in its space's index under its page, and in its parent's children
- 2. a child's frames lie inside its parent's, its rights within its parent's
- 3. the page tables in RAM hold exactly the indexed mappings and the kernel-user pages
+ 1. every mapping stands in its space's index under its page, and among its parent's children; nothing
+    else is in the trees, and every tree is rooted in sigma0
+ 2. a child's frames lie inside its parent's
+ 3. the page tables in RAM hold exactly the indexed mappings and the kernel-user pages, with their rights
  4. nothing maps a frame of the kernel's share but kernel-user memory, once each
- 5. every frame the kernel has taken is accounted for: tables, kernel-user memory, boot
- 6. capability tables and objects agree; counts are right; dead objects have no capabilities
- 7. a thread's state and what it waits in agree; queues hold nobody else
+ 5. every frame the kernel has taken is accounted for: directories, tables, kernel-user memory, boot
+ 6. capability tables and objects agree; the counts are exact; what is dead has no capability, and what
+    lives has one that counts
+ 7. a thread's state and what it waits in agree; queues hold nobody else; timeouts are armed once
  8. a ready thread with a core is running or queued there, exactly once
  9. a reply slot and its caller name each other, and the caller waits
-10. quotas are within limits and sum up
+10. every budget has been charged exactly for what is there, and is within its limit
+11. what refers to each other does so both ways: threads with gates, IRQ objects, tasks and UTCBs,
+    interrupt pins with what they trigger
+12. nothing is left over from the last entry: translations to forget, objects to end
 
-For tests and for `KernelBug` dumps; O(everything).
+For tests and for `KernelBug` dumps; O(everything). A child may have more rights than its parent: the
+parent was granted on with fewer (ABI sheet section 7; K/map_util.cpp leaves the children alone).
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 from l4lab.kernel import paging
+from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.mapdb import WRITE, Mapping
-from l4lab.kernel.objects import Gate, Irq, Semaphore
-from l4lab.kernel.thread import DEAD, LATE, NO_CORE, READY, RECEIVING, REMOTE, SENDING, WAITING, Thread
+from l4lab.kernel.objects import Gate, Icu, Irq, Semaphore
+from l4lab.kernel.quota import MAPPING_BYTES, Quota
+from l4lab.kernel.thread import (
+    DEAD,
+    DORMANT,
+    LATE,
+    NO_CORE,
+    READY,
+    RECEIVING,
+    REMOTE,
+    SENDING,
+    WAITING,
+    ReplySlot,
+    Thread,
+)
+from l4lab.kernel.units import PAGE_BYTES
 
 if TYPE_CHECKING:
+    from l4lab.kernel.capability import KernelObject
     from l4lab.kernel.memory import Memory, Space
+    from l4lab.kernel.sched import Core
     from l4lab.kernel.state import Kernel
+    from l4lab.kernel.thread import SenderQueue
+
+_ENTRY_FLAGS = paging.PRESENT | paging.USER | paging.WRITABLE | paging.SUPERPAGE
 
 
 def check_all(kernel: Kernel) -> None:
     """Every invariant of this module."""
+    check_nothing_left(kernel)
     check_memory(kernel)
     check_frames(kernel)
     check_capabilities(kernel)
     check_threads(kernel)
+    check_references(kernel)
     check_queues(kernel)
+    check_timeouts(kernel)
     check_quotas(kernel)
 
 
-def _require(condition: bool, text: str) -> None:
-    if not condition:
-        raise KernelBug(text)
+def _fail(text: str) -> NoReturn:
+    raise KernelBug(text)
+
+
+def check_nothing_left(kernel: Kernel) -> None:
+    """Invariant 12."""
+    if kernel.dying:
+        _fail(f"{kernel.dying[0]!r} is still to be ended")
+    if kernel.memory.stale:
+        _fail(f"translations still to be forgotten: {kernel.memory.stale[0]}")
+    if kernel.held:
+        _fail(f"{kernel.held[0]!r} is still locked")
 
 
 # --- memory -------------------------------------------------------------------------------------
 
 
+def remains(kernel: Kernel) -> list[Space]:
+    """The spaces of ended tasks that still have threads: their kernel-user memory is there, no more."""
+    threads = kernel.threads.values()
+    return list({t.task.space: None for t in threads if t.task is not None and not t.task.alive})
+
+
 def check_memory(kernel: Kernel) -> None:
     """Invariants 1 to 4."""
+    memory = kernel.memory
     for task in kernel.tasks.values():
-        _check_space(kernel.memory, task.space)
-    for root in kernel.memory.roots.values():
+        _check_space(memory, task.space)
+    for number, root in memory.roots.items():
+        if root.pfn != number << 10 or root.parent is not None or root.space is not memory.sigma0:
+            _fail(f"{root!r} is not sigma0's")
         _check_children(root)
 
 
 def _check_space(memory: Memory, space: Space) -> None:
+    if space is memory.sigma0:
+        if space.pages or space.superpages:
+            _fail("sigma0 has got a mapping from somebody")
+        _check_sigma0_tables(memory, space)
+        return
+    words, tables = memory.words, space.tables
+    directory = tables.directory_pfn << 10
     for vpn, mapping in space.pages.items():
+        if mapping.vpn != vpn or mapping.pages != 1:
+            _fail(f"{mapping!r} indexed as page {vpn:#x}")
+        if vpn in space.ku_pages:
+            _fail(f"{mapping!r} over kernel-user memory")
+        table = tables.table_pfns.get(vpn >> 10)
+        if table is None:
+            _fail(f"{mapping!r} has no page table")
         _check_mapping(memory, space, mapping)
-        _require(mapping.vpn == vpn and mapping.pages == 1, f"{mapping!r} indexed as page {vpn:#x}")
-        _require(vpn >> 10 not in space.superpages, f"{mapping!r} lies under a superpage of {space.name}")
-        _require(vpn not in space.ku_pages, f"{mapping!r} over kernel-user memory")
+        _check_entry(space, mapping, words[(table << 10) + (vpn & 1023)])
     for number, mapping in space.superpages.items():
+        if mapping.vpn != number << 10 or mapping.pages != 1024:
+            _fail(f"{mapping!r} indexed as superpage {number}")
         _check_mapping(memory, space, mapping)
-        _require(
-            mapping.vpn == number << 10 and mapping.pages == 1024,
-            f"{mapping!r} indexed as superpage {number}",
-        )
-    _check_tables(memory, space)
+        _check_entry(space, mapping, words[directory + number])
+    _check_ku_pages(memory, space)
+    _check_nothing_else(memory, space)
 
 
 def _check_mapping(memory: Memory, space: Space, mapping: Mapping) -> None:
-    _require(mapping.space is space, f"{mapping!r} indexed in {space.name}")
-    _require(mapping.pfn + mapping.pages <= memory.user_frames, f"{mapping!r} maps the kernel's frames")
+    if mapping.space is not space:
+        _fail(f"{mapping!r} indexed in {space.name}")
+    if mapping.pfn + mapping.pages > memory.user_frames:
+        _fail(f"{mapping!r} maps the kernel's frames")
     parent = mapping.parent
-    _require(parent is not None and parent.space is not None, f"{mapping!r} has no living parent")
-    assert parent is not None
-    inside = parent.pfn <= mapping.pfn and mapping.pfn + mapping.pages <= parent.pfn + parent.pages
-    _require(inside, f"{mapping!r} lies outside its parent {parent!r}")
-    _require(
-        mapping.rights & ~parent.rights == 0 or not mapping.rights & WRITE or bool(parent.rights & WRITE),
-        f"{mapping!r} has more rights than its parent {parent!r}",
-    )
+    if parent is None or parent.space is None:
+        _fail(f"{mapping!r} has no living parent")
+    if parent.pfn > mapping.pfn or mapping.pfn + mapping.pages > parent.pfn + parent.pages:
+        _fail(f"{mapping!r} lies outside its parent {parent!r}")
     key = -1 if mapping.is_superpage else mapping.pfn
-    group = (parent.children or {}).get(key, {})
-    _require(mapping in group, f"{mapping!r} is not among the children of {parent!r}")
-    _check_children(mapping)
+    if mapping not in (parent.children or {}).get(key, ()):
+        _fail(f"{mapping!r} is not among the children of {parent!r}")
+    if mapping.children is not None:
+        _check_children(mapping)
 
 
 def _check_children(mapping: Mapping) -> None:
     for group in (mapping.children or {}).values():
-        _require(bool(group), f"{mapping!r} keeps an empty group of children")
+        if not group:
+            _fail(f"{mapping!r} keeps an empty group of children")
         for child in group:
-            _require(child.parent is mapping, f"{child!r} does not know its parent {mapping!r}")
-            _require(child.space is not None, f"removed {child!r} is still below {mapping!r}")
-            index = None
-            if child.space is not None:
-                index = (
-                    child.space.superpages.get(child.vpn >> 10)
-                    if child.is_superpage
-                    else child.space.pages.get(child.vpn)
-                )
-            _require(index is child, f"{child!r} is in the tree but not in its space")
-
-
-def _check_tables(memory: Memory, space: Space) -> None:
-    """Invariant 3: walk the directory in RAM and compare."""
-    words = memory.words
-    present = 0
-    is_sigma0 = space is memory.sigma0
-    for index in range(paging.ENTRIES):
-        pde = words[(space.tables.directory_pfn << 10) + index]
-        if index in memory.shared_tables or not pde & paging.PRESENT:
-            continue
-        if pde & paging.SUPERPAGE:
-            mapping = space.superpages.get(index)
-            if is_sigma0:
-                _require(pde >> 12 == index << 10, f"sigma0 superpage {index} is not one to one")
-                continue
-            _require(mapping is not None, f"{space.name}: directory entry {index} maps what is not recorded")
-            assert mapping is not None
-            _check_entry(space, mapping, pde)
-            present += 1
-            continue
-        _require(
-            space.tables.table_pfns.get(index) == pde >> 12, f"{space.name}: unknown page table {pde:#x}"
-        )
-        first = (pde >> 12) << 10
-        for offset, pte in enumerate(words[first : first + paging.ENTRIES].tolist()):
-            if not pte & paging.PRESENT:
-                continue
-            present += 1
-            vpn = index << 10 | offset
-            if vpn in space.ku_pages:
-                _require(
-                    pte >> 12 == space.ku_pages[vpn], f"{space.name}: kernel-user page {vpn:#x} elsewhere"
-                )
-                continue
-            found = space.pages.get(vpn)
-            _require(found is not None, f"{space.name}: page {vpn:#x} is mapped but not recorded")
-            assert found is not None
-            _check_entry(space, found, pte)
-    recorded = len(space.pages) + len(space.superpages) + len(space.ku_pages)
-    _require(present == recorded, f"{space.name}: {recorded} pages recorded, {present} in the page tables")
+            if child.parent is not mapping:
+                _fail(f"{child!r} does not know its parent {mapping!r}")
+            space = child.space
+            if space is None:
+                _fail(f"removed {child!r} is still below {mapping!r}")
+            index = (
+                space.superpages.get(child.vpn >> 10) if child.is_superpage else space.pages.get(child.vpn)
+            )
+            if index is not child:
+                _fail(f"{child!r} is in the tree but not in its space")
 
 
 def _check_entry(space: Space, mapping: Mapping, entry: int) -> None:
-    _require(entry >> 12 == mapping.pfn, f"{space.name}: {mapping!r} but the entry says {entry:#x}")
-    writable = bool(entry & paging.WRITABLE)
-    _require(
-        writable == bool(mapping.rights & WRITE), f"{space.name}: {mapping!r} but the entry says {entry:#x}"
+    expected = paging.PRESENT | paging.USER
+    if mapping.rights & WRITE:
+        expected |= paging.WRITABLE
+    if mapping.is_superpage:
+        expected |= paging.SUPERPAGE
+    if entry >> 12 != mapping.pfn or entry & _ENTRY_FLAGS != expected:
+        _fail(f"{space.name}: {mapping!r} but the entry says {entry:#x}")
+
+
+def _check_ku_pages(memory: Memory, space: Space) -> None:
+    expected: dict[int, int] = {}
+    for area in space.ku_areas:
+        expected.update((area.vpn + i, area.first_pfn + i) for i in range(area.pages))
+    if expected != space.ku_pages:
+        _fail(f"{space.name}: areas and pages of kernel-user memory differ")
+    writable = paging.PRESENT | paging.USER | paging.WRITABLE
+    for vpn, pfn in space.ku_pages.items():
+        entry = memory.words[(space.tables.table_pfns[vpn >> 10] << 10) + (vpn & 1023)]
+        if entry >> 12 != pfn or entry & _ENTRY_FLAGS != writable:
+            _fail(f"{space.name}: kernel-user page {vpn:#x}, but the entry says {entry:#x}")
+
+
+def _check_nothing_else(memory: Memory, space: Space) -> None:
+    """Invariant 3, the other way round: as many entries are in use as there are things recorded."""
+    words, tables = memory.words, space.tables
+    directory = words[tables.directory_pfn << 10 : (tables.directory_pfn << 10) + 1024].tolist()
+    for shared, (index, pfn) in enumerate([*memory.shared_tables.items(), *tables.table_pfns.items()]):
+        if directory[index] >> 12 != pfn or directory[index] & paging.SUPERPAGE:
+            kind = "shared" if shared < len(memory.shared_tables) else "page"
+            _fail(f"{space.name}: {kind} table {index} is {pfn:#x}, the directory says {directory[index]:#x}")
+    used = 1024 - directory.count(0)
+    recorded = len(memory.shared_tables) + len(tables.table_pfns) + len(space.superpages)
+    if used != recorded:
+        _fail(f"{space.name}: {used} directory entries in use, {recorded} recorded")
+    used = sum(
+        1024 - words[pfn << 10 : (pfn << 10) + 1024].tolist().count(0) for pfn in tables.table_pfns.values()
     )
+    if used != len(space.pages) + len(space.ku_pages):
+        _fail(f"{space.name}: {used} pages mapped, {len(space.pages) + len(space.ku_pages)} recorded")
+
+
+def _check_sigma0_tables(memory: Memory, space: Space) -> None:
+    """sigma0 has its kernel-user pages, and its RAM one to one wherever it has looked."""
+    _check_ku_pages(memory, space)
+    first = space.tables.directory_pfn << 10
+    for index, pde in enumerate(memory.words[first : first + 1024].tolist()):
+        if not pde or index in memory.shared_tables or index in space.tables.table_pfns:
+            continue
+        if not pde & paging.SUPERPAGE or pde >> 12 != index << 10 or index << 10 >= memory.user_frames:
+            _fail(f"sigma0: entry {index} is {pde:#x}, not one to one")
+    for pfn in space.tables.table_pfns.values():
+        used = 1024 - memory.words[pfn << 10 : (pfn << 10) + 1024].tolist().count(0)
+        if used > len(space.ku_pages):
+            _fail(f"sigma0: {used} small pages mapped, {len(space.ku_pages)} are kernel-user memory")
 
 
 def check_frames(kernel: Kernel) -> None:
     """Invariants 4 and 5: no kernel frame is used twice, lost or kept by the dead."""
     owners: dict[int, str] = {}
 
-    def own(pfn: int, who: str) -> None:
-        _require(kernel.frames.is_taken(pfn), f"{who} uses kernel frame {pfn:#x}, which is free")
-        _require(pfn not in owners, f"kernel frame {pfn:#x} belongs to {owners.get(pfn)} and to {who}")
-        owners[pfn] = who
+    def own(pfn: int, owner: str) -> None:
+        if not kernel.frames.is_taken(pfn):
+            _fail(f"{owner} uses kernel frame {pfn:#x}, which is free")
+        if pfn in owners:
+            _fail(f"kernel frame {pfn:#x} belongs to {owners[pfn]} and to {owner}")
+        owners[pfn] = owner
 
     for task in kernel.tasks.values():
-        own(task.space.tables.directory_pfn, f"the directory of {task!r}")
-        for index, pfn in task.space.tables.table_pfns.items():
-            own(pfn, f"page table {index} of {task!r}")
-        for vpn, pfn in task.space.ku_pages.items():
-            own(pfn, f"kernel-user page {vpn:#x} of {task!r}")
-    expected = kernel.frames.taken_count - len(owners)
-    _require(expected == kernel.fixed_frames, f"{expected - kernel.fixed_frames} kernel frames leaked")
+        own(task.space.tables.directory_pfn, task.space.name)
+        for pfn in task.space.tables.table_pfns.values():
+            own(pfn, task.space.name)
+    for space in (*(task.space for task in kernel.tasks.values()), *remains(kernel)):
+        for area in space.ku_areas:
+            for pfn in range(area.first_pfn, area.first_pfn + area.pages):
+                own(pfn, space.name)
+    leaked = kernel.frames.taken_count - len(owners) - kernel.fixed_frames
+    if leaked:
+        _fail(f"{leaked} kernel frames leaked")
 
 
 # --- capabilities -------------------------------------------------------------------------------
 
 
+def objects(kernel: Kernel) -> list[KernelObject]:
+    """All kernel objects that anybody can name, and all tasks and threads."""
+    found: dict[KernelObject, None] = {}
+    for task in kernel.tasks.values():
+        found[task] = None
+        for cap in task.capability_table.slots.values():
+            found[cap.object] = None
+    found.update(dict.fromkeys(kernel.threads.values()))
+    return list(found)
+
+
 def check_capabilities(kernel: Kernel) -> None:
     """Invariant 6."""
+    slots = 0
     for task in kernel.tasks.values():
+        slots += len(task.capability_table.slots)
         for index, cap in task.capability_table.slots.items():
-            _require(
-                cap.index == index and cap.table is task.capability_table, f"{cap!r} is in the wrong slot"
-            )
-            _require(cap in cap.object.capabilities, f"{cap!r} is unknown to its object")
-            _require(cap.object.alive, f"{cap!r} names a dead object")
-            counted = sum(1 for other in cap.object.capabilities if other.counted)
-            _require(
-                counted >= cap.object.counted or cap.object.permanent,
-                f"{cap.object!r} counts {cap.object.counted}, has {counted}",
-            )
-            for other in cap.object.capabilities:
-                _require(other.table.slots.get(other.index) is other, f"{other!r} is not in its slot")
+            if cap.index != index or cap.table is not task.capability_table:
+                _fail(f"{cap!r} is in the wrong slot")
+            if not 0 < index < abi.CAP_INDEX_LIMIT:
+                _fail(f"{cap!r} is in a slot that does not exist")
+            if cap not in cap.object.capabilities:
+                _fail(f"{cap!r} is unknown to its object")
+    named = 0
+    for obj in objects(kernel):
+        named += len(obj.capabilities)
+        counted = sum(1 for cap in obj.capabilities if cap.counted)
+        if counted - obj.deducted != obj.counted:
+            _fail(f"{obj!r} counts {obj.counted}, has {counted}, {obj.deducted} deducted")
+        if not obj.alive:
+            _fail(f"{obj!r} can still be found")
+        if not counted and not obj.permanent:
+            _fail(f"{obj!r} lives on without a counted capability")
+    if named != slots:
+        _fail(f"{named} capabilities of objects, {slots} in tables")
 
 
 # --- threads ------------------------------------------------------------------------------------
@@ -198,39 +289,116 @@ def check_capabilities(kernel: Kernel) -> None:
 
 def check_threads(kernel: Kernel) -> None:
     """Invariants 7 and 9."""
+    for obj in objects(kernel):
+        if isinstance(obj, Gate):
+            if obj.waiting and obj.thread is not None:
+                _fail(f"threads wait for a binding of {obj!r}, which is bound")
+            _check_queue(obj, obj.waiting, SENDING)
+        elif isinstance(obj, Semaphore):
+            if obj.waiting and obj.count:
+                _fail(f"threads wait for {obj!r}, which counts {obj.count}")
+            _check_queue(obj, obj.waiting, WAITING)
     for thread in kernel.threads.values():
-        partner = thread.partner
-        if thread.state == SENDING:
-            _require(isinstance(partner, Thread | Gate), f"{thread!r} sends to nobody")
-            queue = partner.waiting if isinstance(partner, Gate) else partner.senders  # type: ignore[union-attr]
-            _require(thread in set(queue), f"{thread!r} is not in the queue of {partner!r}")
-        elif thread.state == WAITING:
-            _require(
-                isinstance(partner, Semaphore) and thread in set(partner.waiting), f"{thread!r} waits nowhere"
-            )
-        elif thread.state not in (RECEIVING, LATE, REMOTE):
-            _require(partner is None, f"{thread!r} is {thread.state_name} but waits for {partner!r}")
-        armed = thread.timeout is not None and thread.timeout.thread is thread
-        _require(thread.timeout is None or armed, f"{thread!r} keeps a spent timeout")
-        _require(
-            not armed or thread.state in (SENDING, RECEIVING, WAITING),
-            f"{thread!r} is {thread.state_name} with a timeout",
-        )
-        for sender in thread.senders:
-            if isinstance(sender, Thread):
-                _require(
-                    sender.state == SENDING and sender.partner is thread,
-                    f"{sender!r} is queued at {thread!r}",
-                )
-            elif isinstance(sender, Irq):
-                _require(sender.queued and sender.thread is thread, f"{sender!r} is queued at {thread!r}")
-        if thread.reply.caller is not None:
-            caller = thread.reply.caller
-            _require(caller.held_by is thread.reply, f"{caller!r} does not know who holds it")
-            _require(
-                caller.state in (RECEIVING, LATE), f"{caller!r} is {caller.state_name} but awaits an answer"
-            )
-        _require(thread.state != DEAD or not thread.senders, f"dead {thread!r} has senders")
+        _check_queue(thread, thread.senders, SENDING)
+        _check_waiting(thread)
+        _check_reply_slot(thread.reply)
+        if thread.held_by is not None and thread.held_by.caller is not thread:
+            _fail(f"{thread!r} is not in the reply slot it is said to be in")
+        if thread.state == DEAD and (thread.senders or thread.kernel_message or thread.reply.caller):
+            _fail(f"dead {thread!r} still communicates")
+    for task in kernel.tasks.values():
+        for slot in task.reply_slots.values():
+            _check_reply_slot(slot)
+
+
+def _check_queue(owner: KernelObject, queue: SenderQueue, state: int) -> None:
+    for sender in queue:
+        if isinstance(sender, Thread):
+            if sender.state != state or sender.partner is not owner:
+                _fail(f"{sender!r}, {sender.state_name}, is queued at {owner!r}")
+        elif not isinstance(sender, Irq) or not sender.queued or sender.thread is not owner:
+            _fail(f"{sender!r} is queued at {owner!r}")
+
+
+def _check_waiting(thread: Thread) -> None:
+    """A blocked thread is where its state says; one that is not blocked waits for nothing."""
+    partner, state = thread.partner, thread.state
+    if state == SENDING:
+        queue = partner.waiting if isinstance(partner, Gate) else None
+        queue = partner.senders if isinstance(partner, Thread) else queue
+        if queue is None or not queue.holds(thread, thread.queued_priority):
+            _fail(f"{thread!r} sends, but is not in the queue of {partner!r}")
+    elif state == WAITING:
+        if not isinstance(partner, Semaphore) or not partner.waiting.holds(thread, thread.queued_priority):
+            _fail(f"{thread!r} is not in the queue of {partner!r}")
+    elif state == REMOTE:
+        if not isinstance(partner, Thread):
+            _fail(f"{thread!r} sends to {partner!r} on another core")
+    elif partner is not None and state not in (RECEIVING, LATE):
+        _fail(f"{thread!r} is {thread.state_name} but waits for {partner!r}")
+
+
+def _check_reply_slot(slot: ReplySlot) -> None:
+    caller = slot.caller
+    if caller is None:
+        return
+    if caller.held_by is not slot:
+        _fail(f"{caller!r} does not know who holds it")
+    if caller.state not in (RECEIVING, LATE) and not (caller.state == REMOTE and caller.sent):
+        _fail(f"{caller!r} is {caller.state_name} but awaits an answer")
+
+
+def check_references(kernel: Kernel) -> None:
+    """Invariant 11."""
+    for thread in kernel.threads.values():
+        for gate in thread.bound_gates:
+            if not isinstance(gate, Gate) or gate.thread is not thread:
+                _fail(f"{gate!r} is not bound to {thread!r}")
+        for irq in thread.bound_irqs:
+            if not isinstance(irq, Irq) or irq.thread is not thread:
+                _fail(f"{irq!r} is not bound to {thread!r}")
+        notifier = thread.delete_irq
+        if notifier is not None and (
+            not isinstance(notifier, Irq | Semaphore) or notifier.notifies is not thread
+        ):
+            _fail(f"{notifier!r} does not report the end of gates of {thread!r}")
+        _check_utcb(kernel, thread)
+    for obj in objects(kernel):
+        if isinstance(obj, Gate) and obj.thread is not None and obj.thread.state != DEAD:
+            if obj not in obj.thread.bound_gates:
+                _fail(f"{obj.thread!r} does not know {obj!r}")
+        elif isinstance(obj, Irq) and obj.thread is not None:
+            if obj not in obj.thread.bound_irqs:
+                _fail(f"{obj.thread!r} does not know {obj!r}")
+            if obj.queued != obj.thread.senders.holds(obj, abi.IRQ_QUEUE_PRIORITY):
+                _fail(f"{obj!r} is{'' if obj.queued else ' not'} queued at {obj.thread!r}, it says")
+        if isinstance(obj, Irq | Semaphore):
+            _check_notifier(obj)
+        elif isinstance(obj, Icu):
+            for pin, target in obj.pins.items():
+                if target.pin != (obj, pin) or not target.alive:
+                    _fail(f"pin {pin} of {obj!r} triggers {target!r}")
+
+
+def _check_notifier(obj: Irq | Semaphore) -> None:
+    if obj.notifies is not None and obj.notifies.delete_irq is not obj:
+        _fail(f"{obj!r} reports to {obj.notifies!r}, which does not know")
+    if obj.pin is not None and obj.pin[0].pins.get(obj.pin[1]) is not obj:
+        _fail(f"{obj!r} is not on its pin")
+
+
+def _check_utcb(kernel: Kernel, thread: Thread) -> None:
+    """A bound thread's UTCB lies in its task's kernel-user memory, an unbound one's is the scratch page."""
+    task = thread.task
+    if task is None:
+        if thread.utcb != kernel.scratch_utcb or thread.state not in (DORMANT, DEAD):
+            _fail(f"{thread!r} has no task, but is {thread.state_name}")
+        return
+    if thread not in task.threads:
+        _fail(f"{thread!r} is unknown to {task!r}")
+    found = kernel.memory.ku_word(task.space, thread.utcb_address, abi.UTCB_BYTES)
+    if found != thread.utcb:
+        _fail(f"the UTCB of {thread!r} is elsewhere")
 
 
 def check_queues(kernel: Kernel) -> None:
@@ -238,33 +406,77 @@ def check_queues(kernel: Kernel) -> None:
     queued: dict[Thread, int] = {}
     for core in kernel.cores:
         for thread in core.ready.threads():
-            _require(thread not in queued, f"{thread!r} is queued twice")
-            _require(
-                thread.queued and thread.core == core.number, f"{thread!r} is queued on core {core.number}"
-            )
-            _require(thread.state in (READY, LATE), f"{thread!r} is queued but {thread.state_name}")
-            _require(thread is not core.current, f"{thread!r} runs and is queued")
+            if thread in queued:
+                _fail(f"{thread!r} is queued twice")
+            if not thread.queued or thread.core != core.number:
+                _fail(f"{thread!r} is queued on core {core.number}")
+            if thread.state not in (READY, LATE):
+                _fail(f"{thread!r} is queued but {thread.state_name}")
+            if thread is core.current:
+                _fail(f"{thread!r} runs and is queued")
             queued[thread] = core.number
+        _check_core(core)
     for thread in kernel.threads.values():
         runs = thread.core != NO_CORE and kernel.cores[thread.core].current is thread
         if thread.state in (READY, LATE) and thread.core != NO_CORE:
-            _require(
-                runs or thread in queued or thread.in_flight,
-                f"{thread!r} is {thread.state_name} but not queued on core {thread.core}",
-            )
-        else:
-            _require(not thread.queued, f"{thread!r} is {thread.state_name} but queued")
-            _require(not runs or thread.state == READY, f"{thread!r} is {thread.state_name} but runs")
+            if not (runs or thread in queued or thread.in_flight):
+                _fail(f"{thread!r} is {thread.state_name} but not queued on core {thread.core}")
+        elif thread.queued:
+            _fail(f"{thread!r} is {thread.state_name} but queued")
+
+
+def _check_core(core: Core) -> None:
+    current, context = core.current, core.context
+    if current is None:
+        return
+    if current.core != core.number:
+        _fail(f"{current!r} of core {current.core} runs on core {core.number}")
+    if context is None:
+        _fail(f"{current!r} runs on nobody's time")
+
+
+def check_timeouts(kernel: Kernel) -> None:
+    """Invariant 7: a thread has a timeout if and only if it stands in the wake-up queue of its core."""
+    armed: dict[Thread, int] = {}
+    for core in kernel.cores:
+        for timeout in core.wake_ups.timeouts():
+            thread = timeout.thread
+            if thread is None or thread.timeout is not timeout or thread in armed:
+                _fail(f"a wake-up of {thread!r} that it does not know")
+            if thread.state not in (SENDING, RECEIVING, WAITING, REMOTE):
+                _fail(f"{thread!r} is {thread.state_name} with a timeout")
+            armed[thread] = core.number
+        if len(core.wake_ups) != len(core.wake_ups.timeouts()):
+            _fail(f"core {core.number} miscounts its wake-ups")
+    for thread in kernel.threads.values():
+        if thread.timeout is not None and armed.get(thread) != max(thread.core, 0):
+            _fail(f"{thread!r} keeps a spent timeout, or one on another core")
+
+
+# --- budgets ------------------------------------------------------------------------------------
 
 
 def check_quotas(kernel: Kernel) -> None:
-    """Invariant 10."""
-    quota = kernel.root_quota
-    _require(
-        0 <= quota.used_bytes <= quota.limit_bytes,
-        f"kernel memory: {quota.used_bytes} of {quota.limit_bytes} bytes",
-    )
-    frames_bytes = kernel.frames.taken_count * 4096
-    _require(
-        frames_bytes <= quota.used_bytes, f"{frames_bytes} bytes of frames, only {quota.used_bytes} charged"
-    )
+    """Invariant 10: what each budget was charged with, added up from what is there."""
+    expected: dict[Quota, int] = {}
+
+    def charge(quota: Quota, size_bytes: int) -> None:
+        node: Quota | None = quota
+        while node is not None:
+            expected[node] = expected.get(node, 0) + size_bytes
+            node = node.parent
+
+    charge(kernel.root_quota, kernel.fixed_frames * PAGE_BYTES)
+    for obj in objects(kernel):
+        charge(obj.quota, obj.charged_bytes)
+    for task in kernel.tasks.values():
+        charge(task.quota, (len(task.capability_table.pages) + len(task.reply_pages)) * PAGE_BYTES)
+        charge(task.quota, (1 + len(task.space.tables.table_pfns)) * PAGE_BYTES)
+        charge(task.quota, (len(task.space.pages) + len(task.space.superpages)) * MAPPING_BYTES)
+    for space in (*(task.space for task in kernel.tasks.values()), *remains(kernel)):
+        charge(space.quota, sum(area.pages for area in space.ku_areas) * PAGE_BYTES)
+    for quota, size_bytes in expected.items():
+        if quota.used_bytes != size_bytes:
+            _fail(f"a budget was charged {quota.used_bytes} bytes for {size_bytes} in use")
+        if quota.used_bytes > quota.limit_bytes:
+            _fail(f"{quota.used_bytes} of {quota.limit_bytes} bytes used")

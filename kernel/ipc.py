@@ -18,12 +18,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import dispatch, messages
+from l4lab.kernel import causes, dispatch, messages
 from l4lab.kernel.costs import IPC
 from l4lab.kernel.errors import KernelBug
+from l4lab.kernel.events import OBTAINED, TIMEOUT
 from l4lab.kernel.messages import EXPIRED, NEVER
 from l4lab.kernel.objects import Gate, Irq, Semaphore
-from l4lab.kernel.requests import ReceiveRequest, SendRequest, post
+from l4lab.kernel.requests import Answer, ReceiveRequest, SendRequest, post
 from l4lab.kernel.thread import (
     DEAD,
     DORMANT,
@@ -94,6 +95,8 @@ def send_and_receive(kernel: Kernel, core: Core, me: Thread, partner: Thread, do
 
 def _receive_after_send(kernel: Kernel, core: Core, me: Thread, partner: Thread, donate: bool) -> None:
     """The receive phase of `me`, whose message `partner` has just got."""
+    if me.began and me.receive == RECEIVE_OPEN:
+        causes.end(kernel, me)  # what comes next is no answer
     queued = next_sender(me)
     if queued is not None:
         take(kernel, core, me, queued)
@@ -115,6 +118,7 @@ def _receive_after_send(kernel: Kernel, core: Core, me: Thread, partner: Thread,
 def request_send(kernel: Kernel, me: Thread, partner: Thread) -> None:
     """`partner` lives on another core: have that core run our send phase (`crosscore`)."""
     me.state = REMOTE
+    me.sent = False
     me.partner = partner
     me.operation += 1
     post(kernel, partner.core, SendRequest(me, partner, me.operation))
@@ -170,7 +174,7 @@ def take(kernel: Kernel, core: Core, me: Thread, sender: KernelObject) -> None:
         if isinstance(taken, Irq):
             receiver.senders.remove(taken, IRQ_PRIORITY)
             taken.queued = False
-            messages.deliver_irq(kernel, receiver, taken.label)
+            messages.deliver_irq(kernel, receiver, taken)
         elif isinstance(taken, Thread):
             following = _take_from_thread(kernel, core, receiver, taken)
             if following is not None:
@@ -201,6 +205,11 @@ def _take_from_thread(kernel: Kernel, core: Core, receiver: Thread, sender: Thre
         messages.finish_send(kernel, sender)
         dispatch.wake(kernel, core, sender)
         return None
+    if sender.began and sender.receive == RECEIVE_OPEN:
+        causes.end(kernel, sender)
+    if sender.core not in (core.number, NO_CORE):
+        _receive_at_home(kernel, sender, receiver)
+        return None
     following = next_sender(sender)
     if following is not None:
         return following
@@ -214,6 +223,15 @@ def _take_from_thread(kernel: Kernel, core: Core, receiver: Thread, sender: Thre
     return None
 
 
+def _receive_at_home(kernel: Kernel, me: Thread, partner: Thread) -> None:
+    """Another core has run the send phase of `me`, with `partner`; its own runs the receive phase."""
+    me.state = REMOTE
+    me.partner = partner
+    me.sent = True
+    me.operation += 1
+    post(kernel, me.core, Answer(me, me.operation))
+
+
 # --- waiting ------------------------------------------------------------------------------------
 
 
@@ -225,6 +243,8 @@ def _queue_up(kernel: Kernel, core: Core, me: Thread, partner: Thread) -> None:
         return
     # POINT OF NO RETURN
     kernel.bill[IPC] += kernel.costs.ipc_block
+    if kernel.events is not None:
+        causes.queued(kernel, kernel.events, me, partner)
     me.state = SENDING
     me.partner = partner
     me.queued_priority = me.priority
@@ -239,6 +259,8 @@ def wait_for_gate(kernel: Kernel, me: Thread, gate: Gate) -> None:
     if deadline_us == EXPIRED:
         messages.fail_send(kernel, me, messages.SEND_TIMEOUT)
         return
+    if kernel.events is not None:
+        causes.queued(kernel, kernel.events, me, gate)
     me.state = SENDING
     me.partner = gate
     me.queued_priority = me.priority
@@ -253,6 +275,8 @@ def wait_for_semaphore(kernel: Kernel, me: Thread, semaphore: Semaphore) -> None
     if deadline_us == EXPIRED:
         messages.fail_semaphore(kernel, me, messages.RECEIVE_TIMEOUT)
         return
+    if kernel.events is not None:
+        causes.queued(kernel, kernel.events, me, semaphore)
     me.state = WAITING
     me.partner = semaphore
     me.queued_priority = me.priority
@@ -307,6 +331,8 @@ def stop_waiting(kernel: Kernel, me: Thread) -> None:
 def time_out(kernel: Kernel, me: Thread) -> None:
     """The timeout of a blocked thread expired: it gets the phase's error and becomes ready."""
     state = me.state
+    if kernel.events is not None:
+        causes.woken(kernel, kernel.events, TIMEOUT, me)
     stop_waiting(kernel, me)
     me.state = READY
     if state == SENDING:
@@ -326,7 +352,7 @@ def cancel(kernel: Kernel, me: Thread) -> None:
         dispatch.unqueue(kernel, me)
     stop_waiting(kernel, me)
     me.state = READY
-    if state in (SENDING, REMOTE):
+    if state == SENDING or (state == REMOTE and not me.sent):
         messages.fail_send(kernel, me, messages.SEND_CANCELLED)
     elif state == WAITING:
         messages.fail_semaphore(kernel, me, messages.RECEIVE_CANCELLED)
@@ -362,6 +388,8 @@ def gate_bound(kernel: Kernel, core: Core, gate: Gate) -> None:
 
 def resume_send(kernel: Kernel, core: Core, sender: Thread, partner: Thread) -> None:
     """Run the send phase of a thread that is not the running one."""
+    if partner.state == REMOTE and partner.sent and partner.core == core.number:
+        finish_remote(kernel, core, partner)  # the answer to it is under way, and must not be overtaken
     state = partner.state
     if state == DEAD or state == DORMANT:
         messages.fail_send(kernel, sender, messages.NOT_EXISTENT)
@@ -378,6 +406,8 @@ def resume_send(kernel: Kernel, core: Core, sender: Thread, partner: Thread) -> 
         messages.fail_send(kernel, sender, messages.SEND_TIMEOUT)
         dispatch.wake(kernel, core, sender)
         return
+    if kernel.events is not None and not acceptable:
+        causes.queued(kernel, kernel.events, sender, partner)
     sender.state = SENDING
     sender.partner = partner
     sender.queued_priority = sender.priority
@@ -386,6 +416,13 @@ def resume_send(kernel: Kernel, core: Core, sender: Thread, partner: Thread) -> 
         receive_now(kernel, core, partner)
     elif deadline_us != NEVER:
         _arm(kernel, sender, deadline_us)
+
+
+def finish_remote(kernel: Kernel, core: Core, me: Thread) -> None:
+    """Another core has done the send phase of `me`, a thread of this core: run the receive phase."""
+    me.state = READY
+    me.partner = None
+    resume_receive(kernel, core, me)
 
 
 def resume_receive(kernel: Kernel, core: Core, me: Thread) -> None:
@@ -450,6 +487,8 @@ def release(kernel: Kernel, core: Core, semaphore: Semaphore) -> None:
     thread = semaphore.waiting.first()
     if not isinstance(thread, Thread):
         raise KernelBug(f"{thread!r} waits for a semaphore")
+    if kernel.events is not None:
+        causes.woken(kernel, kernel.events, OBTAINED, thread, semaphore.number)
     stop_waiting(kernel, thread)
     thread.state = READY
     messages.semaphore_obtained(thread)

@@ -141,6 +141,8 @@ def _transfer_one(
     if target is None:
         return 0, 0, abi.IPC_SEND_OVERFLOW
     assert sender.task is not None
+    if buffer.window.kind != kind and not buffer.window.is_everything:
+        return abi.ITEM_KIND_MAPPED, 0, 0  # section 6: no error, nothing mapped, and not said so
     mapped, complete = map_flexpage(kernel, sender.task, page_word, target, buffer.window, control)
     outcome = abi.ITEM_KIND_MAPPED if mapped else abi.ITEM_KIND_NOTHING
     return outcome, 0, 0 if complete else abi.IPC_SEND_MAP_FAILED

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import capspace, dispatch, ipc, messages
+from l4lab.kernel import capspace, causes, dispatch, ipc, messages
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.frame import CR3, UTCB_BASE
 from l4lab.kernel.memory import EVERY_PAGE
@@ -24,6 +24,7 @@ from l4lab.kernel.quota import (
 )
 from l4lab.kernel.state import End, Ipi, KernelWritten
 from l4lab.kernel.thread import DEAD, READY, SenderQueue, Thread
+from l4lab.kernel.units import PAGE_BYTES
 
 if TYPE_CHECKING:
     from l4lab.kernel.capability import KernelObject
@@ -109,6 +110,8 @@ def bind_thread(kernel: Kernel, thread: Thread, task: Task, utcb_address: int) -
     if word is None:
         return False
     # POINT OF NO RETURN
+    if kernel.events is not None:
+        causes.bound(kernel, kernel.events, thread, task)
     thread.task = task
     task.threads[thread] = None
     thread.utcb = word
@@ -222,7 +225,10 @@ def _end_task(kernel: Kernel, task: Task) -> None:
     task.reply_slots.clear()
     for cap in list(task.capability_table.slots.values()):
         if cap.table.slots.get(cap.index) is cap:
-            capspace.remove(kernel, cap)
+            capspace.displace(kernel, cap)
+    task.capability_table.free()
+    task.quota.refund(len(task.reply_pages) * PAGE_BYTES)
+    task.reply_pages.clear()
     for thread in task.threads:
         thread.frame[CR3] = kernel.blank_directory_pfn << 12
     for core in kernel.cores:

@@ -241,7 +241,9 @@ class Memory:
         return offset + 1
 
     def _can_be_superpage(self, target: Space, vpn: int) -> bool:
-        """False where kernel-user memory forces 4 KiB pages."""
+        """False where there is a page table already, even an empty one (as on the real kernel)."""
+        if not target.tables.needs_table(vpn):
+            return False
         return not any(
             area.vpn < vpn + PAGES_PER_SUPERPAGE and vpn < area.vpn + area.pages for area in target.ku_areas
         )
@@ -277,6 +279,9 @@ class Memory:
             target.quota.refund(MAPPING_BYTES)
             return None
         # POINT OF NO RETURN
+        inherited = 0
+        if parent.parent is not None:  # sigma0's own accesses say nothing about one page
+            inherited = parent.space.tables.access_bits(parent.vpn, parent.is_superpage)
         child = Mapping(target, vpn, pfn, pages, rights | READ, parent.parent if grant else parent)
         if grant:
             mapdb.replace(parent, child)
@@ -289,9 +294,8 @@ class Memory:
             target.tables.set_page(vpn, pfn, writable, cached)
         else:
             target.superpages[vpn >> 10] = child
-            displaced = target.tables.set_superpage(vpn, pfn, writable, cached)
-            if displaced is not None:
-                self._give_back_frame(displaced, target.quota)
+            target.tables.set_superpage(vpn, pfn, writable, cached)
+        target.tables.add_access_bits(vpn, child.is_superpage, inherited)
         return pages
 
     def _upgrade(self, mapping: Mapping, rights: int) -> int:
@@ -323,7 +327,8 @@ class Memory:
 
         Taking READ removes the mapping. A 4 MiB mapping that is hit by a smaller range loses the
         whole of it. Kernel-user memory is left alone. Returns REFERENCED | MODIFIED as far as any
-        page looked at was touched since the last time, and clears those marks.
+        page looked at was touched since the last time, and clears those marks; without `also_self` they
+        move to this space's own entries. A new mapping starts with the marks of the one it comes from.
         """
         touched = 0
         for mapping in self._mappings_in(space, vpn, min(pages, self.user_pages - vpn)):
@@ -336,9 +341,13 @@ class Memory:
                 if mapping.pages > count:
                     derived = mapdb.subtree_over(mapping, mapping.pfn, mapping.pages)
                 derived.insert(0, mapping)
+            collected = 0
             for node in reversed(derived):
-                touched |= self._take_rights(node, rights)
-        return touched
+                collected |= self._take_rights(node, rights)
+            if not also_self and collected and mapping.parent is not None:
+                space.tables.add_access_bits(mapping.vpn, mapping.is_superpage, collected)
+            touched |= collected
+        return (REFERENCED if touched & ACCESSED else 0) | (MODIFIED if touched & DIRTY else 0)
 
     def _mappings_in(self, space: Space, vpn: int, pages: int) -> list[Mapping]:
         """The mappings of `space` that overlap the range, by address. O(min(range, mappings))."""
@@ -357,7 +366,7 @@ class Memory:
         return found
 
     def _take_rights(self, mapping: Mapping, rights: int) -> int:
-        """Remove `rights` from one mapping; returns its access marks."""
+        """Remove `rights` from one mapping; returns the ACCESSED and DIRTY bits it had."""
         space = mapping.space
         if space is None:
             raise KernelBug(f"{mapping!r} is in a tree but removed")
@@ -369,7 +378,7 @@ class Memory:
             mapping.rights &= ~WRITE
             space.tables.make_read_only(mapping.vpn, mapping.is_superpage)
         self.stale.append((space.live_cores, mapping.vpn))
-        return (REFERENCED if bits & ACCESSED else 0) | (MODIFIED if bits & DIRTY else 0)
+        return bits
 
     # --- parts ------------------------------------------------------------------------------------
 

@@ -17,7 +17,7 @@ from l4lab.kernel.frame import EAX, ECX, ESI
 from l4lab.kernel.state import CopyFpu
 
 if TYPE_CHECKING:
-    from l4lab.kernel.objects import Gate
+    from l4lab.kernel.objects import Gate, Irq
     from l4lab.kernel.state import Kernel
     from l4lab.kernel.thread import Thread
 
@@ -85,7 +85,7 @@ def fail_send(kernel: Kernel, thread: Thread, code: int) -> None:
         thread.kernel_message.failed(kernel, thread, code)
         return
     if thread.began:
-        causes.end(kernel, thread)
+        causes.end(kernel, thread, code)
     kernel.words[thread.utcb + ERROR] = code
     thread.frame[EAX] = abi.TAG_ERROR
 
@@ -98,7 +98,7 @@ def fail_receive(kernel: Kernel, thread: Thread, code: int) -> None:
         thread.kernel_message.failed(kernel, thread, code)
         return
     if thread.began:
-        causes.end(kernel, thread)
+        causes.end(kernel, thread, code)
     kernel.words[thread.utcb + ERROR] = code
     thread.frame[EAX] = thread.send_tag | abi.TAG_ERROR
 
@@ -121,12 +121,12 @@ def finish_send(kernel: Kernel, thread: Thread) -> None:
     thread.frame[EAX] = thread.send_tag & ~abi.TAG_ERROR
 
 
-def deliver_irq(kernel: Kernel, receiver: Thread, label: int) -> None:
+def deliver_irq(kernel: Kernel, receiver: Thread, irq: Irq) -> None:
     """An IRQ message: no words, its label (ABI sheet section 6)."""
-    if receiver.began:
-        causes.end(kernel, receiver)
+    if kernel.events is not None:
+        causes.notified(kernel, kernel.events, irq, receiver, irq.label)
     receiver.frame[EAX] = 0
-    receiver.frame[ESI] = label
+    receiver.frame[ESI] = irq.label
 
 
 def address_to(sender: Thread, gate: Gate) -> None:
@@ -144,8 +144,8 @@ def transfer(kernel: Kernel, sender: Thread, receiver: Thread) -> bool:
     """
     tag = sender.send_tag
     sender.ipc_count += 1
-    if kernel.request_log is not None:
-        causes.pass_on(sender, receiver)
+    if kernel.events is not None:
+        causes.pass_on(kernel, kernel.events, sender, receiver, tag)
     if receiver.kernel_message is not None:
         return receiver.kernel_message.take_answer(kernel, sender, receiver)
     count = tag & abi.TAG_WORDS_MASK
@@ -171,8 +171,6 @@ def transfer(kernel: Kernel, sender: Thread, receiver: Thread) -> bool:
             return False
     if tag & abi.TAG_FPU and kernel.words[receiver.utcb + BDR] & abi.BDR_ACCEPT_FPU:
         transfer_fpu(kernel, sender, receiver)
-    if receiver.began:
-        causes.end(kernel, receiver)
     frame[EAX] = tag
     return True
 

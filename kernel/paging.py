@@ -70,15 +70,14 @@ class PageTables:
             entry |= NO_CACHE
         self._words[self.table_pfns[vpn >> 10] * _WORDS_PER_PAGE + (vpn & 1023)] = entry
 
-    def set_superpage(self, vpn: int, pfn: int, writable: bool, cached: bool) -> int | None:
-        """Write the 4 MiB entry of `vpn`. Returns the frame of an (empty) table that it displaced, if any."""
+    def set_superpage(self, vpn: int, pfn: int, writable: bool, cached: bool) -> None:
+        """Write the 4 MiB entry of `vpn`, over which there must be no page table."""
         entry = pfn << 12 | PRESENT | USER | SUPERPAGE
         if writable:
             entry |= WRITABLE
         if not cached:
             entry |= NO_CACHE
         self._words[self.directory_pfn * _WORDS_PER_PAGE + (vpn >> 10)] = entry
-        return self.table_pfns.pop(vpn >> 10, None)
 
     def entry_position(self, vpn: int, superpage: bool) -> int:
         """Index into RAM's words of the entry that maps `vpn`, which must be mapped at that size."""
@@ -104,6 +103,17 @@ class PageTables:
         entry = self._words[position]
         self._words[position] = entry & ~(ACCESSED | DIRTY) & 0xFFFFFFFF
         return entry & (ACCESSED | DIRTY)
+
+    def access_bits(self, vpn: int, superpage: bool) -> int:
+        """ACCESSED and DIRTY of the entry that maps `vpn` at that size; 0 if there is none."""
+        if not superpage and vpn >> 10 not in self.table_pfns:
+            return 0
+        return self._words[self.entry_position(vpn, superpage)] & (ACCESSED | DIRTY)
+
+    def add_access_bits(self, vpn: int, superpage: bool, bits: int) -> None:
+        """Set ACCESSED and DIRTY bits in the entry of `vpn`."""
+        if bits:
+            self._words[self.entry_position(vpn, superpage)] |= bits
 
     def lookup(self, vpn: int) -> tuple[int, bool] | None:
         """(entry, is superpage) that maps `vpn`, as the hardware would find it; None if not present."""

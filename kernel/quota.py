@@ -24,8 +24,6 @@ GATE_BYTES: Final = 64
 IRQ_BYTES: Final = 128
 SEMAPHORE_BYTES: Final = 128
 MAPPING_BYTES: Final = 32
-CAPABILITY_BYTES: Final = 16
-REPLY_SLOT_BYTES: Final = 16
 
 
 class Quota:

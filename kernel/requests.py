@@ -8,6 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from l4lab.kernel import contention
 from l4lab.kernel.costs import IPI
 from l4lab.kernel.state import Ipi
 
@@ -52,7 +53,10 @@ class PlaceRequest:
 
 @dataclass(frozen=True, slots=True)
 class Answer:
-    """A request of this core was done; the thread that made it waits on."""
+    """The send phase that `thread` had requested was done, or it waits in a queue now: it goes on at home."""
+
+    thread: Thread
+    operation: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,10 +67,10 @@ class FlushRequest:
 
 
 Request = SendRequest | WakeRequest | ReceiveRequest | PlaceRequest | FlushRequest | Answer
-ANSWER = Answer()
 
 
 def post(kernel: Kernel, target: int, request: Request) -> None:
-    """Send `request` to core `target` with an interrupt of its own."""
+    """Put `request` into the queue of core `target` and send it an interrupt."""
+    contention.use(kernel, kernel.cores[target], contention.REQUEST_LINES)
     kernel.bill[IPI] += kernel.costs.ipi_send
     kernel.effects.append(Ipi(target, request))

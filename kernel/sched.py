@@ -82,7 +82,8 @@ class Core:
 
     `current`: what runs; None: idle. `context`: whose priority and quantum it uses; the same thread
     unless the time was donated. `reschedule`: `current` must not simply go on. `space`: whose page
-    directory is loaded. `context_since_cycles`: since when `context` has been running.
+    directory is loaded, None while it idles. `context_since_cycles`: since when `context` has been
+    running. `last_core`, `locked_until_cycles`: of its queue of requests, see `contention`.
     `idle_cycles`, `switches`: for people.
     """
 
@@ -91,6 +92,8 @@ class Core:
         "context_since_cycles",
         "current",
         "idle_cycles",
+        "last_core",
+        "locked_until_cycles",
         "number",
         "ready",
         "reschedule",
@@ -108,6 +111,8 @@ class Core:
         self.wake_ups = WakeUpQueue()
         self.reschedule = False
         self.space: Space | None = None
+        self.last_core = number
+        self.locked_until_cycles = 0
         self.idle_cycles = 0
         self.switches = 0
 

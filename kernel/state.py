@@ -13,8 +13,8 @@ from l4lab.kernel.sched import Core
 
 if TYPE_CHECKING:
     from l4lab.kernel.capability import KernelObject
-    from l4lab.kernel.causes import RequestLog
     from l4lab.kernel.contention import Shared
+    from l4lab.kernel.events import EventLog
     from l4lab.kernel.frames import KernelFrames
     from l4lab.kernel.memory import Memory
     from l4lab.kernel.objects import Task
@@ -109,7 +109,8 @@ class Kernel:
     that is being served. `bill`: cycles spent in this kernel entry, by cause.
     `line_cycles[a][b]`: what a cache line costs that core a has and core b wants. `held`: locks of this
     entry. `effects`: what the machine must do before any user code runs. `dying`: objects whose last
-    capability went in this operation; `lifecycle.reap` ends them.
+    capability went in this operation; `lifecycle.reap` ends them. `events`, `trace`: where to log what
+    happens, None: nowhere (see `events`). `served`: the request that this entry is booked to, 0: none.
     """
 
     words: memoryview[int]
@@ -140,7 +141,9 @@ class Kernel:
     end: End | None = None
     exit_code: int = 0
     root_task: Task | None = None
-    request_log: RequestLog | None = None
+    events: EventLog | None = None
+    trace: EventLog | None = None
+    served: int = 0
     ended_tasks: list[Task] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

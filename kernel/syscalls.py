@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import causes, ipc, messages
+from l4lab.kernel import causes, events, ipc, messages
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import DECODE, OBJECT
 from l4lab.kernel.frame import EAX, ECX, EDX, ESI
@@ -28,7 +28,6 @@ from l4lab.kernel.objects import (
 )
 from l4lab.kernel.protocols import factory, gate, icu, irq, log, scheduler, task, thread
 from l4lab.kernel.protocols.common import BLOCKED, NO_REPLY, Call, error
-from l4lab.kernel.quota import REPLY_SLOT_BYTES
 from l4lab.kernel.thread import (
     DEAD,
     RECEIVE_CLOSED,
@@ -37,6 +36,7 @@ from l4lab.kernel.thread import (
     ReplySlot,
     Thread,
 )
+from l4lab.kernel.units import PAGE_BYTES
 
 if TYPE_CHECKING:
     from l4lab.kernel.capability import KernelObject
@@ -56,6 +56,7 @@ HANDLERS: dict[type, Handler] = {
     Log: log.handle_log,
     Debugger: log.handle_debugger,
 }
+_REPLY_SLOTS_PER_PAGE = 1024
 _OWN_RIGHTS = abi.OBJECT_RIGHT_W | abi.OBJECT_RIGHT_S
 _SPECIAL = abi.CAP_INVALID_BIT | abi.CAP_EXPLICIT_REPLY_BIT
 _THREAD_LABEL = abi.PROTO_THREAD & 0xFFFF
@@ -120,12 +121,17 @@ def _set_receive(me: Thread, selector: int, source: KernelObject) -> bool:
 
 
 def _explicit_slot(me: Thread, index: int) -> ReplySlot | None:
-    """The task's reply slot `index`, made on first use and paid by the task; None without quota."""
+    """The task's reply slot `index`, made on first use; None if the task cannot pay for its page."""
     task_ = me.task
     if task_ is None or not task_.alive:
         return None
     slot = task_.reply_slots.get(index)
-    if slot is None and task_.quota.charge(REPLY_SLOT_BYTES):
+    if slot is None:
+        page = index // _REPLY_SLOTS_PER_PAGE
+        if page not in task_.reply_pages:
+            if not task_.quota.charge(PAGE_BYTES):
+                return None
+            task_.reply_pages.add(page)
         slot = task_.reply_slots[index] = ReplySlot()
     return slot
 
@@ -136,8 +142,8 @@ def _run(kernel: Kernel, core: Core, me: Thread, partner: Thread, selector: int)
         kernel.words[me.utcb + messages.ERROR] = abi.IPC_NO_REPLY_SLOT
         me.frame[EAX] = abi.TAG_ERROR
     elif selector & abi.OP_SEND:
-        if kernel.request_log is not None and not selector & abi.OP_REPLY:
-            causes.begin(kernel, me, causes.IPC, me.send_tag)
+        if kernel.events is not None and not selector & abi.OP_REPLY:
+            causes.begin(kernel, kernel.events, me, events.IPC, partner.number, me.send_tag)
         donate = not me.send_tag & abi.TAG_SCHEDULE
         ipc.send_and_receive(kernel, core, me, partner, donate)
     elif selector & abi.OP_RECV:
@@ -172,6 +178,8 @@ def _to_gate(kernel: Kernel, core: Core, me: Thread, target: Gate, rights: int, 
     if bound is None:
         _set_receive(me, selector, target)
         me.sends = bool(selector & abi.OP_SEND)
+        if kernel.events is not None and me.sends:
+            causes.begin(kernel, kernel.events, me, events.IPC, target.number, me.send_tag)
         ipc.wait_for_gate(kernel, me, target)
         return
     messages.address_to(me, target)

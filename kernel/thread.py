@@ -10,7 +10,8 @@ transitions are `TRANSITIONS`; `invariants.check_threads` holds every thread aga
     RECEIVING  waits for a message: from `partner`, or from anyone if `partner` is None
     LATE       as RECEIVING, but its timeout is over: it takes what comes before it runs again
     WAITING    queued at `partner`, a semaphore
-    REMOTE     its send phase was requested of the core of `partner`, another one than its own
+    REMOTE     its send phase was requested of the core of `partner`, another one than its own; or done
+               there (`sent`), and its own core has yet to run the receive phase
     DEAD       killed; never changes again
 """
 
@@ -165,10 +166,12 @@ class Thread(KernelObject):
         "bound_gates",
         "delete_irq",
         # Scheduling. `core`: NO_CORE while off-line. `queued`: in its core's ready queue. `in_flight`:
-        # ready, but its core has yet to learn it. `operation`: counts what was requested of other cores.
+        # ready, but its core has yet to learn it. `operation`: counts what was requested of other cores;
+        # `sent`: whether that was done, while REMOTE.
         "core",
         "in_flight",
         "operation",
+        "sent",
         "priority",
         "quantum_cycles",
         "quantum_left_cycles",
@@ -238,6 +241,7 @@ class Thread(KernelObject):
         self.queued = False
         self.in_flight = False
         self.operation = 0
+        self.sent = False
         self.pager = NEVER_SET
         self.exception_handler = NEVER_SET
         self.alien = False

@@ -7,7 +7,7 @@ is `Trap`; `entry.handle_trap` matches it exhaustively.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
     from l4lab.kernel.requests import Request
@@ -17,6 +17,8 @@ if TYPE_CHECKING:
 class SystemCall:
     """`int 0x30` was executed. EIP stands behind the instruction."""
 
+    number: ClassVar[int] = 0
+
 
 @dataclass(frozen=True, slots=True)
 class PageFault:
@@ -25,6 +27,8 @@ class PageFault:
     `address`: linear byte address, 0 .. 2**32 - 1.
     `present`: the page was mapped but the access was not allowed (a protection fault).
     """
+
+    number: ClassVar[int] = 1
 
     address: int
     write: bool
@@ -46,6 +50,8 @@ class CpuException:
     `n << 3 | 2`, EIP on the instruction.
     """
 
+    number: ClassVar[int] = 2
+
     vector: int
     error_code: int
 
@@ -54,10 +60,14 @@ class CpuException:
 class DeadlineReached:
     """The core's clock reached the deadline at an instruction boundary; nothing happened."""
 
+    number: ClassVar[int] = 3
+
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
     """Another core wants this core's attention; `request` is what for, None: just look."""
+
+    number: ClassVar[int] = 4
 
     request: Request | None
 
@@ -66,6 +76,11 @@ class Interrupt:
 class HostStop:
     """The person at the keyboard asked to stop; state is at an instruction boundary."""
 
+    number: ClassVar[int] = 5
+
+
+TRAP_NAMES: Final = ("system call", "page fault", "exception", "timer", "interrupt", "host stop")
+"""By `number`."""
 
 Trap = SystemCall | PageFault | CpuException | DeadlineReached | Interrupt | HostStop
 

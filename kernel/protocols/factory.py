@@ -91,6 +91,9 @@ def _create_gate(call: Call, factory: Factory) -> KernelObject | int:
         label = call.word(2)
         if label & abi.LABEL_RIGHTS_MASK:
             return error(abi.EINVAL)
+        page = call.word(call.words + 1)
+        if page >> abi.FPAGE_TYPE_SHIFT & abi.FPAGE_TYPE_MASK != abi.FPAGE_TYPE_OBJECT:
+            return error(abi.EINVAL)
         thread = object_argument(call, Thread, abi.OBJECT_RIGHT_S)
         if isinstance(thread, int):
             return thread

@@ -48,8 +48,6 @@ def _bind(call: Call, irq: Irq) -> int:
         return dec_refcnt(call, irq) if operation == abi.KOBJECT_DEC_REFCNT else error(abi.ENOSYS)
     if not call.rights & abi.OBJECT_RIGHT_S:
         return error(abi.EPERM)
-    if call.words < 2:
-        return error(abi.EMSGTOOSHORT)
     label = call.word(1)
     thread = object_argument(call, Thread, abi.OBJECT_RIGHT_S)
     if isinstance(thread, int):

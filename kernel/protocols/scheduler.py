@@ -76,7 +76,8 @@ def _run_thread(call: Call) -> int:
     if priority < 0:
         if priority != abi.SCHEDULER_PARAM_CLASS_FIXED_PRIORITY:
             return error(abi.ERANGE)
-        if call.words < 7 or quantum_us < abi.SCHEDULER_PARAM_BYTES:
+        length_bytes = quantum_us
+        if not abi.SCHEDULER_PARAM_BYTES <= length_bytes <= (call.words - 1) * 4:
             return error(abi.EINVAL)
         quantum_us, priority = call.word(5), call.word(6)
     if priority <= 0:

@@ -8,7 +8,7 @@ from l4lab.kernel import capspace, flexpage, items, lifecycle
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import UNMAP
 from l4lab.kernel.messages import make_tag
-from l4lab.kernel.objects import Task
+from l4lab.kernel.objects import Gate, Task
 from l4lab.kernel.protocols.common import OK, Call, error, ipc_error
 
 if TYPE_CHECKING:
@@ -108,7 +108,9 @@ def _equal(task: Task, first: int, second: int) -> bool:
     if a is None or b is None:
         return a is b
     rights = abi.OBJECT_RIGHT_W | abi.OBJECT_RIGHT_S
-    return a.object is b.object and a.rights & rights == b.rights & rights and a.extra == b.extra
+    if a.object is not b.object or a.rights & rights != b.rights & rights:
+        return False
+    return not isinstance(a.object, Gate) or not (a.extra ^ b.extra) & abi.OBJECT_RIGHT_SERVER
 
 
 def _add_ku_mem(call: Call, task: Task) -> int:

@@ -1,0 +1,132 @@
+"""What happened in a run, event by event: the vocabulary, and the log that takes it.
+
+The names are those of the real kernel's debugger where it has one (trace buffer of Fiasco's JDB). Two
+kinds of events: the first ones are what it takes to tell *why* a page fault or an IPC took as long as it
+did, and are logged whenever a ledger is kept (`Kernel.events`); the others are for looking on, and are
+logged when a trace was asked for (`Kernel.trace`). Both are None otherwise, and testing for that is all
+it costs then.
+
+A record is eight columns: when (cycle at which the kernel was entered), where (core), what (kind), and five
+whose meaning the kind gives; `MEANINGS` has them in words. What little more a kind has to say, `extra`,
+stands in the kind's column from EXTRA_SHIFT on. Records are in the order of happening: kernel entries by
+time, events inside one as they came.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+COLUMNS: Final = ("cycle", "core", "kind", "thread", "partner", "request", "a", "b")
+EXTRA_SHIFT: Final = 8
+
+FAULT: Final = 0
+EXCEPTION: Final = 1
+IPC: Final = 2
+MESSAGE: Final = 3
+IRQ: Final = 4
+END: Final = 5
+QUEUED: Final = 6
+SENT: Final = 7
+SERVED: Final = 8
+TIMEOUT: Final = 9
+OBTAINED: Final = 10
+BOUND: Final = 11
+FIRST_OF_TRACE: Final = 12
+SWITCH: Final = 12
+RESOLVED: Final = 13
+MAP: Final = 14
+UNMAP: Final = 15
+CREATE: Final = 16
+DESTROY: Final = 17
+MIGRATE: Final = 18
+SCHEDULE: Final = 19
+NO_PAGER: Final = 20
+FLUSH: Final = 21
+
+KIND_NAMES: Final = (
+    "page fault",
+    "exception",
+    "ipc",
+    "message",
+    "irq",
+    "ipc end",
+    "queued",
+    "drq sent",
+    "drq",
+    "timeout",
+    "semaphore",
+    "bind",
+    "context switch",
+    "page fault result",
+    "map",
+    "unmap",
+    "create",
+    "destroy",
+    "migration",
+    "schedule",
+    "page fault invalid pager",
+    "tlb flush",
+)
+
+MEANINGS: Final = (
+    "thread touched address a at eip b; extra: error code of the processor",
+    "thread raised trap number a at eip b",
+    "thread starts to send tag a to thread partner, at eip b",
+    "thread partner got tag a, label b, of thread",
+    "thread partner got label b of IRQ object thread",
+    "the operation of thread ended without answer; a: error code, 0: sent, nothing to be received",
+    "thread waits to send to partner, an object of kind extra (OBJECT_KINDS)",
+    "core sent a request about thread to core partner; extra: its kind (REQUEST_KINDS), "
+    "a: cycles until the interconnect was free, b: cycles under way",
+    "core serves a request about thread; extra: its kind (REQUEST_KINDS)",
+    "the timeout of thread is over",
+    "thread obtained semaphore partner, for which it had waited",
+    "thread belongs to task partner",
+    "core goes from thread partner to thread; a: 1 if the address space changes",
+    "the page fault of thread at address a was answered by thread partner; b: 0 mapped or retry, 1 refused",
+    "task partner got extra pages at address b from address a of the task of thread",
+    "thread took rights extra from b pages at address a of task partner",
+    "thread made object partner of kind a (OBJECT_KINDS)",
+    "object partner of kind a (OBJECT_KINDS) ended",
+    "thread goes from core partner to core a; NO_CORE: off-line",
+    "core chooses thread, of priority a, after thread partner",
+    "the page fault of thread at address a found no pager",
+    "translations are flushed on the cores of bit mask b << 32 | a; extra: pages, 0: all",
+)
+"""For each kind, what its columns say. Threads, tasks, objects: by number, 0: none."""
+
+REQUEST_KINDS: Final = ("look", "send", "wake", "receive", "place", "flush", "answer")
+OBJECT_KINDS: Final = (
+    "thread",
+    "task",
+    "gate",
+    "irq",
+    "semaphore",
+    "factory",
+    "icu",
+    "log",
+    "scheduler",
+    "debugger",
+)
+_OBJECT_NUMBERS: Final = {name: number for number, name in enumerate(OBJECT_KINDS)}
+
+
+def object_kind(name: str) -> int:
+    """The number in OBJECT_KINDS of `KernelObject.kind`."""
+    return _OBJECT_NUMBERS[name]
+
+
+class EventLog:
+    """Takes events: `pending` is extended by the values of a record, in the order of COLUMNS.
+
+    Whoever keeps the log empties `pending` now and then. `requests`: how many there were so far.
+    """
+
+    __slots__ = ("pending", "requests")
+
+    def __init__(self) -> None:
+        self.pending: list[int] = []
+        self.requests = 0
+
+
+assert len(KIND_NAMES) == len(MEANINGS) == FLUSH + 1
