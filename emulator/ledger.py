@@ -1,12 +1,13 @@
-"""The ledger: every cycle of every core, booked to core, task, thread, cause and request.
+"""The ledger: every cycle of every core, booked to core, thread, cause and request; and what happened.
 
 One row is one stretch of a core's time: idling, then user code of one thread, then the kernel entry
-that ended it. A row has ROW_BYTES bytes; a run's rows go to one file as they come, so memory
-stays bounded, and are read back as a table (`tools/books.py`). The books balance: a core's rows
-follow one another without gap, and their cycles add up to its clock.
+that ended it. The books balance: a core's rows follow one another without gap, and their cycles
+add up to its clock. Next to the rows stand the events (`kernel/events.py`), which tell how the stretches
+of different threads and cores depend on each other.
 
-A *request* is what made the work necessary: one page fault, or one IPC of a thread that served nobody
-at the time. Its number goes along with every message sent on its behalf (`kernel/causes.py`).
+Rows and events are collected as flat lists of integers, which is the cheapest there is, and go to their files
+in batches: memory stays bounded, and a run that is killed leaves whole records. `tools/rundir.py`
+reads them back. All little endian, whatever the host.
 """
 
 from __future__ import annotations
@@ -15,95 +16,139 @@ import struct
 from pathlib import Path
 from typing import BinaryIO, Final
 
-from l4lab.kernel.costs import CAUSE_NAMES, CAUSES
+from l4lab.emulator.errors import OperatorError
+from l4lab.kernel import events
+from l4lab.kernel.costs import CAUSE_NAMES
+from l4lab.kernel.events import EventLog
 
-# Columns: two of 64 bits, then 32-bit ones. All little endian, whatever the host.
-WIDE_COLUMNS: Final = ("start", "idle")
+ROWS_FILE: Final = "ledger.bin"
+EVENTS_FILE: Final = "events.bin"
+
+WIDE_COLUMNS: Final = ("start", "entry")
+"""The first columns, of 64 bits; all others have 32."""
 NARROW_COLUMNS: Final = (
     "core",
-    "task",
     "thread",
     "request",
     "trap",
-    "user",
-    "tlb refill",
-    "fpu switch",
+    "tlb misses",
+    "fpu switches",
+    "served",
     *CAUSE_NAMES,
 )
-CYCLE_COLUMNS: Final = ("idle", "user", "tlb refill", "fpu switch", *CAUSE_NAMES)
-"""The columns that add up to a core's clock."""
+"""A row is what a core did from cycle `start` on. Until `entry`, when the kernel was entered for the reason
+`trap` (`kernel.traps`), it ran user code of `thread`, which worked for `request`; `thread` 0: it idled.
+`tlb misses`, `fpu switches`: how often the thread had had them by then, modulo 2**32. From `entry` on, the
+kernel did what stands under its causes, in cycles, for the request `served`. Request 0: nobody's.
+"""
 
-_ROW: Final = struct.Struct(f"<2Q{len(NARROW_COLUMNS)}I")
-ROW_BYTES: Final = _ROW.size
-_ROWS_IN_MEMORY: Final = 1 << 15
+ROW_COLUMNS: Final = len(WIDE_COLUMNS) + len(NARROW_COLUMNS)
+ROW_BYTES: Final = 8 * len(WIDE_COLUMNS) + 4 * len(NARROW_COLUMNS)
+EVENT_BYTES: Final = 8 + 4 * (len(events.COLUMNS) - 1)
+BATCH_RECORDS: Final = 64
+BATCH_VALUES: Final = BATCH_RECORDS * ROW_COLUMNS
+"""How long `Ledger.rows` may become before `flush` is due."""
+
+_ROW_FORMAT: Final = f"{len(WIDE_COLUMNS)}Q{len(NARROW_COLUMNS)}I"
+_EVENT_FORMAT: Final = f"Q{len(events.COLUMNS) - 1}I"
 
 
 class Ledger:
-    """Takes rows. With a `path` they go to that file in pieces; without, they are kept for `data`."""
+    """Takes rows and events, for files in `folder`; without one they are kept in memory.
 
-    __slots__ = ("_buffer", "_file", "_kept", "_used", "row_count")
+    `rows`: what the machine extends, one row after the other, in the order of the columns; it calls
+    `flush` when that has become BATCH_VALUES long. `log`: what the kernel extends. `trace`: whether
+    events for looking on are wanted too.
+    """
 
-    def __init__(self, path: Path | None = None) -> None:
-        self._buffer = bytearray(_ROWS_IN_MEMORY * ROW_BYTES)
-        self._used = 0
-        self._kept = bytearray()
-        self._file: BinaryIO | None = path.open("wb") if path is not None else None
-        self.row_count = 0
+    __slots__ = ("_event_sink", "_row_sink", "log", "rows", "trace")
 
-    def book(
-        self,
-        start_cycles: int,
-        idle_cycles: int,
-        core: int,
-        task: int,
-        thread: int,
-        request: int,
-        trap: int,
-        user: int,
-        refill: int,
-        fpu: int,
-        bill: list[int],
-    ) -> None:
-        """One stretch. `task`, `thread`, `request`: 0 for none. `bill`: kernel cycles by cause."""
-        _ROW.pack_into(
-            self._buffer,
-            self._used,
-            start_cycles,
-            idle_cycles,
-            core,
-            task,
-            thread,
-            request,
-            trap,
-            user,
-            refill,
-            fpu,
-            *bill,
-        )
-        self._used += ROW_BYTES
-        self.row_count += 1
-        if self._used == len(self._buffer):
-            self._flush()
+    def __init__(self, folder: Path | None = None, *, trace: bool = False) -> None:
+        self.rows: list[int] = []
+        self.log = EventLog()
+        self.trace = trace
+        self._row_sink = _Sink(folder / ROWS_FILE if folder else None, _ROW_FORMAT, ROW_COLUMNS)
+        self._event_sink = _Sink(folder / EVENTS_FILE if folder else None, _EVENT_FORMAT, len(events.COLUMNS))
 
-    def _flush(self) -> None:
-        rows = memoryview(self._buffer)[: self._used]
-        if self._file is not None:
-            self._file.write(rows)
-        else:
-            self._kept += rows
-        self._used = 0
+    def flush(self) -> None:
+        """Write down what has collected. Raises OperatorError if that cannot be done."""
+        self._row_sink.take(self.rows)
+        self._event_sink.take(self.log.pending)
 
     def close(self) -> None:
         """Write what is left; no more rows after this."""
-        self._flush()
+        self._finish()
+        self._row_sink.close()
+        self._event_sink.close()
+
+    def row_data(self) -> bytes:
+        """All rows so far of a ledger without folder, ROW_BYTES each."""
+        self._finish()
+        return bytes(self._row_sink.kept)
+
+    def event_data(self) -> bytes:
+        """All events so far of a ledger without folder, EVENT_BYTES each."""
+        self._finish()
+        return bytes(self._event_sink.kept)
+
+    def _finish(self) -> None:
+        self._row_sink.take_all(self.rows)
+        self._event_sink.take_all(self.log.pending)
+
+
+class _Sink:
+    """A file, or memory, that takes records of `columns` integers packed by `record_format`."""
+
+    __slots__ = ("_batch", "_batch_values", "_columns", "_file", "_path", "_record", "kept")
+
+    def __init__(self, path: Path | None, record_format: str, columns: int) -> None:
+        self.kept = bytearray()
+        self._path = path
+        self._columns = columns
+        self._record = struct.Struct("<" + record_format)
+        self._batch = struct.Struct("<" + record_format * BATCH_RECORDS)
+        self._batch_values = BATCH_RECORDS * columns
+        self._file: BinaryIO | None = None
+        if path is not None:
+            try:
+                self._file = path.open("wb")
+            except OSError as error:
+                raise _unwritable(path, error) from None
+
+    def take(self, values: list[int]) -> None:
+        """Write as many whole batches of records as there are, and take them out of `values`."""
+        size = self._batch_values
+        whole = len(values) - len(values) % size
+        for first in range(0, whole, size):
+            self._write(self._batch.pack(*(values[first : first + size] if len(values) > size else values)))
+        del values[:whole]
+
+    def take_all(self, values: list[int]) -> None:
+        """Write all whole records and empty `values`: the last may be half, if the kernel failed."""
+        self.take(values)
+        for first in range(0, len(values) - self._columns + 1, self._columns):
+            self._write(self._record.pack(*values[first : first + self._columns]))
+        values.clear()
+
+    def _write(self, data: bytes) -> None:
+        if self._file is None:
+            self.kept += data
+            return
+        try:
+            self._file.write(data)
+        except OSError as error:
+            assert self._path is not None
+            raise _unwritable(self._path, error) from None
+
+    def close(self) -> None:
         if self._file is not None:
-            self._file.close()
+            assert self._path is not None
+            try:
+                self._file.close()
+            except OSError as error:
+                raise _unwritable(self._path, error) from None
             self._file = None
 
-    def data(self) -> bytes:
-        """All rows so far of a ledger without file."""
-        self._flush()
-        return bytes(self._kept)
 
-
-assert len(NARROW_COLUMNS) == 8 + CAUSES
+def _unwritable(path: Path, error: OSError) -> OperatorError:
+    return OperatorError(f"cannot write {path}: {error.strerror}")

@@ -16,15 +16,14 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator import boot
-from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE
-from l4lab.emulator.ledger import Ledger
+from l4lab.emulator.ledger import BATCH_VALUES, Ledger
 from l4lab.emulator.profile import Profile, load_profile
 from l4lab.emulator.ram import Ram
 from l4lab.emulator.results import RunResult, StopReason, collect
 from l4lab.emulator.vcpu import Engine, Vcpu
 from l4lab.kernel import boot as kernel_boot
+from l4lab.kernel import causes
 from l4lab.kernel.abi.fiasco import TICK_US
-from l4lab.kernel.causes import RequestLog
 from l4lab.kernel.costs import SHOOTDOWN
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.errors import KernelBug
@@ -35,12 +34,7 @@ from l4lab.kernel.traps import (
     DEADLINE_REACHED,
     HOST_STOP,
     INTERRUPT,
-    CpuException,
-    DeadlineReached,
-    HostStop,
     Interrupt,
-    PageFault,
-    SystemCall,
     Trap,
 )
 
@@ -50,9 +44,6 @@ if TYPE_CHECKING:
     from l4lab.kernel.thread import Thread
 
 NEVER: Final = 1 << 62
-TRAPS: Final = (SystemCall, PageFault, CpuException, DeadlineReached, Interrupt, HostStop)
-TRAP_NUMBERS: Final = {kind: number for number, kind in enumerate(TRAPS)}
-"""How the ledger writes down what ended a stretch of user code."""
 
 
 @dataclass(slots=True, eq=False)
@@ -105,11 +96,8 @@ class Machine:
         self._console = console
         self.ledger = ledger
         if ledger is not None:
-            self.kernel.request_log = RequestLog()
-        costs = self.profile.instruction_costs()
-        self._refill_millicycles, self._fpu_millicycles = costs.tlb_miss, costs.fpu_switch
-        # Thread number -> misses and switches booked, thousandths of cycles of each that are not.
-        self._extras_booked: dict[int, list[int]] = {}
+            self.kernel.events = ledger.log
+            self.kernel.trace = ledger.log if ledger.trace else None
         self._tick_cycles = TICK_US * self.profile.mhz
         self._lookahead_cycles = min(cost.cycles for cost in self.profile.ipi_latency.values())
         topology = self.profile.topology
@@ -248,6 +236,23 @@ class Machine:
             core.vcpu.advance(idle)
         decision = core.decision
         thread = decision.thread
+        ledger = self.ledger
+        if ledger is not None:
+            rows = ledger.rows
+            if thread is None:
+                rows += (core.booked_until, now, core.number, 0, 0, trap.number, 0, 0)
+            else:
+                frame = thread.frame
+                rows += (
+                    core.booked_until,
+                    now,
+                    core.number,
+                    thread.number,
+                    thread.request,
+                    trap.number,
+                    frame[TLB_MISSES],
+                    frame[FPU_SWITCHES],
+                )
         handle_trap(self.kernel, core.number, trap, now, decision)
         if decision.effects:
             self._apply(core, decision.effects, now + decision.kernel_cycles)
@@ -259,62 +264,12 @@ class Machine:
         decision.run_until_cycles += cost
         if decision.thread is None:
             core.idle_since_cycles = now + cost
-        if self.ledger is not None:
-            self._book(self.ledger, core, thread, trap, idle, now, cost)
-
-    def _book(
-        self,
-        ledger: Ledger,
-        core: CoreState,
-        thread: Thread | None,
-        trap: Trap,
-        idle: int,
-        now: int,
-        cost: int,
-    ) -> None:
-        """Enter the stretch of `core` that ends with this kernel entry: idle, user, kernel."""
-        user = now - core.booked_until - idle
-        refills = fpu = task = number = 0
-        if thread is not None:
-            number = thread.number
-            task = thread.task.number if thread.task is not None else 0
-            if user:
-                refills, fpu = self._take_extras(thread, user)
-        ledger.book(
-            core.booked_until,
-            idle,
-            core.number,
-            task,
-            number,
-            core.decision.request,
-            TRAP_NUMBERS[type(trap)],
-            user - refills - fpu,
-            refills,
-            fpu,
-            core.decision.bill,
-        )
-        core.booked_until = now + cost
-
-    def _take_extras(self, thread: Thread, user_cycles: int) -> tuple[int, int]:
-        """Cycles of the thread's TLB refills and FPU switches that are not booked yet.
-
-        Together at most `user_cycles`: the clock drops fractions of a cycle, so a last one may have
-        to wait for the thread's next stretch.
-        """
-        frame = thread.frame
-        misses, switches = frame[TLB_MISSES], frame[FPU_SWITCHES]
-        booked = self._extras_booked.get(thread.number)
-        if booked is None:
-            booked = self._extras_booked[thread.number] = [0, 0, 0, 0]
-        refill_millicycles = booked[2] + (misses - booked[0] & 0xFFFFFFFF) * self._refill_millicycles
-        refill_cycles = min(refill_millicycles // MILLICYCLES_PER_CYCLE, user_cycles)
-        booked[0] = misses
-        booked[2] = refill_millicycles - refill_cycles * MILLICYCLES_PER_CYCLE
-        fpu_millicycles = booked[3] + (switches - booked[1] & 0xFFFFFFFF) * self._fpu_millicycles
-        fpu_cycles = min(fpu_millicycles // MILLICYCLES_PER_CYCLE, user_cycles - refill_cycles)
-        booked[1] = switches
-        booked[3] = fpu_millicycles - fpu_cycles * MILLICYCLES_PER_CYCLE
-        return refill_cycles, fpu_cycles
+        if ledger is not None:
+            core.booked_until = now + cost
+            rows.append(self.kernel.served)
+            rows += decision.bill
+            if len(rows) >= BATCH_VALUES:
+                ledger.flush()
 
     def _apply(self, core: CoreState, effects: list[Effect], now: int) -> None:
         """Do what the kernel decided must happen before any user code runs."""
@@ -383,7 +338,10 @@ class Machine:
         """
         start = max(now, self._interconnect_free)
         self._interconnect_free = start + self._occupancy_cycles
-        arrival = start + self.latency_cycles(source, ipi.core)
+        travel = self.latency_cycles(source, ipi.core)
+        arrival = start + travel
+        if self.kernel.events is not None:
+            causes.sent(self.kernel.events, now, source, ipi.core, ipi.request, start - now, travel)
         self._sent += 1
         target = self.cores[ipi.core]
         what = INTERRUPT if ipi.request is None else Interrupt(ipi.request)
