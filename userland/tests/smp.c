@@ -96,6 +96,7 @@ TEST(SMP0005, "run thread moves a running thread to another processor", "schedul
 	conf_spin_us(5000);
 	CHECK(counter != before);
 	CHECK_EQ(l4_scheduler_run_on(l4_own_scheduler(), thread, 0, CONF_LOWER), 0);
+	conf_settle(); /* the other processor may need a moment to let it go */
 	before = counter;
 	conf_spin_us(3000);
 	CHECK_EQ(counter, before);
