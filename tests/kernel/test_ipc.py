@@ -4,7 +4,6 @@ from __future__ import annotations
 
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.thread import READY, RECEIVING, SENDING
-
 from support.kernel_world import NOW, World, item, memory_page, object_page, tag
 
 
@@ -92,7 +91,14 @@ def test_gate_delivers_label_and_rights() -> None:
     world.call(server, abi.CAP_INVALID, abi.OP_WAIT)
     world.receive_buffers(world.root, 21 << 12 | abi.BUFFER_ITEM | abi.BUFFER_SMALL)
     made = world.call(
-        world.root, cap(abi.BOOT_CAP_FACTORY), abi.OP_CALL, tag(abi.PROTO_FACTORY, 3, 1), 0, 0, 0x1230, *item(20)
+        world.root,
+        cap(abi.BOOT_CAP_FACTORY),
+        abi.OP_CALL,
+        tag(abi.PROTO_FACTORY, 3, 1),
+        0,
+        0,
+        0x1230,
+        *item(20),
     )
     assert made is not None and made.value == 0
     world.call(world.root, cap(21), abi.OP_CALL, tag(3, 1), 5)
