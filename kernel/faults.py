@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel import capspace, causes, events, ipc, items, lifecycle, messages
+from l4lab.kernel import capspace, causes, events, ipc, items, lifecycle, messages, ports
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import FAULT
 from l4lab.kernel.frame import (
@@ -240,6 +240,8 @@ def get_stuck(kernel: Kernel, me: Thread, fault: tuple[int, int, int]) -> None:
 
 def cpu_exception(kernel: Kernel, core: Core, me: Thread, trap: CpuException) -> None:
     """Any other exception of the running thread."""
+    if trap.vector == VECTOR_GENERAL_PROTECTION and trap.error_code == 0 and ports.access(kernel, me):
+        return
     exception(kernel, core, me, (trap.vector, trap.error_code, 0))
 
 

@@ -58,7 +58,7 @@ UTCB_SELECTOR: Final = 0x43
 FIRST_THREAD_SELECTOR: Final = 0x4B
 
 EFLAGS_START: Final = 0x202  # IF and the bit that is always one
-EFLAGS_USER_MASK: Final = 0x254DD5  # CF PF AF ZF SF TF DF OF RF AC ID: what user code may set
+EFLAGS_USER_MASK: Final = 0x250DD5  # CF PF AF ZF SF TF DF OF RF AC ID: what user code may set
 
 _BLANK: Final = bytes(FRAME_WORDS * 4)
 

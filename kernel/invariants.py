@@ -470,6 +470,7 @@ def check_quotas(kernel: Kernel) -> None:
     for obj in objects(kernel):
         charge(obj.quota, obj.charged_bytes)
     for task in kernel.tasks.values():
+        charge(task.quota, len(task.ports) * MAPPING_BYTES)
         charge(task.quota, (len(task.capability_table.pages) + len(task.reply_pages)) * PAGE_BYTES)
         charge(task.quota, (1 + len(task.space.tables.table_pfns)) * PAGE_BYTES)
         charge(task.quota, (len(task.space.pages) + len(task.space.superpages)) * MAPPING_BYTES)

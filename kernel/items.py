@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel import capspace, contention, flexpage, mapdb
+from l4lab.kernel import capspace, contention, flexpage, mapdb, ports
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import MAP
 from l4lab.kernel.objects import Gate, Task
@@ -188,7 +188,9 @@ def map_flexpage(
         return _map_memory(kernel, source, page, target, window, hot_spot, control)
     if page.kind == abi.FPAGE_TYPE_OBJECT:
         return _map_objects(kernel, source, page, target, window, hot_spot >> abi.CAP_SHIFT, control)
-    return 0, True  # no I/O ports are owned by anybody in this machine
+    if page.kind == abi.FPAGE_TYPE_IO:
+        return _map_ports(kernel, source, page, target, window)
+    return 0, True
 
 
 def _map_memory(
@@ -214,6 +216,17 @@ def _map_memory(
         lock_trees(kernel, source, start >> 12, mapped)
     kernel.bill[MAP] += mapped_steps(mapped) * kernel.costs.map_page
     return mapped, complete
+
+
+def _map_ports(
+    kernel: Kernel, source: Task, page: Flexpage, target: Task, window: Flexpage
+) -> tuple[int, bool]:
+    """Ports go one to one; only what send flexpage and window have in common counts."""
+    first, end = page.address, page.address + (1 << min(page.order, 16))
+    if not window.is_everything:
+        first = max(first, window.address)
+        end = min(end, window.address + (1 << min(window.order, 16)))
+    return ports.map_range(kernel, source, target, first, end - first) if first < end else (0, True)
 
 
 def lock_trees(kernel: Kernel, source: Task, vpn: int, pages: int) -> None:

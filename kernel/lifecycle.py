@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import capspace, causes, dispatch, ipc, messages
+from l4lab.kernel import capspace, causes, dispatch, ipc, messages, ports
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.frame import CR3, UTCB_BASE
 from l4lab.kernel.memory import EVERY_PAGE
@@ -227,6 +227,7 @@ def _end_task(kernel: Kernel, task: Task) -> None:
         if cap.table.slots.get(cap.index) is cap:
             capspace.displace(kernel, cap)
     task.capability_table.free()
+    ports.unmap_range(kernel, task, 0, ports.PORTS, also_self=True)
     task.quota.refund(len(task.reply_pages) * PAGE_BYTES)
     task.reply_pages.clear()
     for thread in task.threads:

@@ -11,6 +11,7 @@ from l4lab.kernel.thread import ReplySlot
 
 if TYPE_CHECKING:
     from l4lab.kernel.memory import Space
+    from l4lab.kernel.ports import PortMapping
     from l4lab.kernel.thread import SenderQueue, Thread
 
 
@@ -46,11 +47,11 @@ class Task(KernelObject):
     """An address space and a capability table.
 
     `threads`: those bound here, in the order of binding. `reply_slots`: index -> explicit reply slot.
-    `reply_pages`: which pages of those the task has paid for.
+    `ports`: I/O port -> its mapping here. `reply_pages`: which pages of those the task has paid for.
     `totals`: of the threads that are gone.
     """
 
-    __slots__ = ("capability_table", "reply_pages", "reply_slots", "space", "threads", "totals")
+    __slots__ = ("capability_table", "ports", "reply_pages", "reply_slots", "space", "threads", "totals")
 
     kind = "task"
 
@@ -60,6 +61,7 @@ class Task(KernelObject):
         self.capability_table = CapabilityTable(quota)
         self.threads: dict[Thread, None] = {}
         self.totals = Totals()
+        self.ports: dict[int, PortMapping] = {}
         self.reply_slots: dict[int, ReplySlot] = {}
         self.reply_pages: set[int] = set()  # membership only
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from l4lab.kernel.frames import KernelFrames
     from l4lab.kernel.memory import Memory
     from l4lab.kernel.objects import Task
+    from l4lab.kernel.ports import PortMapping
     from l4lab.kernel.quota import Quota
     from l4lab.kernel.requests import Request
     from l4lab.kernel.thread import Thread
@@ -144,6 +145,7 @@ class Kernel:
     events: EventLog | None = None
     trace: EventLog | None = None
     served: int = 0
+    port_roots: dict[int, dict[PortMapping, None]] = field(default_factory=dict)
     ended_tasks: list[Task] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
 

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import capspace, flexpage, items, lifecycle
+from l4lab.kernel import capspace, flexpage, items, lifecycle, ports
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import UNMAP
 from l4lab.kernel.messages import make_tag
@@ -75,6 +75,10 @@ def _unmap_page(call: Call, task: Task, page: flexpage.Flexpage, mask: int) -> i
                 task.space, page.address >> 12, 1 << (order - 12), page.rights, also_self=also_self
             )
             call.kernel.bill[UNMAP] += (memory.removals - before) * call.kernel.costs.unmap_page
+    if page.kind == abi.FPAGE_TYPE_IO or page.is_everything:
+        first = 0 if page.is_everything else page.address
+        order = 16 if page.is_everything else min(page.order, 16)
+        ports.unmap_range(call.kernel, task, first, 1 << order, also_self=also_self)
     if (page.kind == abi.FPAGE_TYPE_OBJECT or page.is_everything) and also_self:
         start = 0 if page.is_everything else page.address
         order = 20 if page.is_everything else min(page.order, 20)
