@@ -54,6 +54,7 @@ STUCK: Final = 2
 
 VECTOR_PAGE_FAULT: Final = 14
 VECTOR_GENERAL_PROTECTION: Final = 13
+VECTOR_OVERFLOW: Final = 4
 
 _STATE_ORDER: Final = (
     ES,
@@ -240,6 +241,11 @@ def get_stuck(kernel: Kernel, me: Thread, fault: tuple[int, int, int]) -> None:
 
 def cpu_exception(kernel: Kernel, core: Core, me: Thread, trap: CpuException) -> None:
     """Any other exception of the running thread."""
+    if trap.vector == VECTOR_OVERFLOW:
+        # `into` goes through a gate that user code may not use, as `int 4` would.
+        me.frame[EIP] = me.frame[EIP] - 1 & 0xFFFFFFFF
+        exception(kernel, core, me, (VECTOR_GENERAL_PROTECTION, VECTOR_OVERFLOW << 3 | 2, 0))
+        return
     if trap.vector == VECTOR_GENERAL_PROTECTION and trap.error_code == 0 and ports.access(kernel, me):
         return
     exception(kernel, core, me, (trap.vector, trap.error_code, 0))
