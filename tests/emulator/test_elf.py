@@ -10,6 +10,12 @@ from pathlib import Path
 from typing import BinaryIO, NoReturn
 
 import pytest
+
+from l4lab.emulator import elf, elf_file
+from l4lab.emulator.elf import ElfImage, load_elf, load_symbols
+from l4lab.emulator.errors import ImageError, OperatorError
+from l4lab.emulator.inputs import BUNDLED_PROGRAMS, bundled_names, open_regular
+from l4lab.kernel.abi.fiasco import RIGHT_R, RIGHT_W, RIGHT_X
 from support.elf_builder import (
     CODE,
     HEADER_BYTES,
@@ -34,12 +40,6 @@ from support.elf_builder import (
     ElfBuilder,
     sane,
 )
-
-from l4lab.emulator import elf, elf_file
-from l4lab.emulator.elf import ElfImage, load_elf, load_symbols
-from l4lab.emulator.errors import ImageError, OperatorError
-from l4lab.emulator.inputs import BUNDLED_PROGRAMS, bundled_names, open_regular
-from l4lab.kernel.abi.fiasco import RIGHT_R, RIGHT_W, RIGHT_X
 
 TEXT, DATA = 0x08048000, 0x0804A000
 
