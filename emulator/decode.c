@@ -1,6 +1,10 @@
 /* See decode.h. The opcode maps are data; what does not fit into them is code in refine(). */
 #include "decode.h"
 
+#include <string.h>
+
+enum { PAGE_SIZE = 4096 };
+
 /* How an opcode goes on after its last opcode byte, and what it does. One word per opcode. */
 enum {
     M = 1 << 0,        /* has a ModRM byte */
@@ -71,12 +75,12 @@ static const uint32_t two_bytes[256] = {
     /* 18 */ X8(A | M),
     /* 20 */ C(SERIAL) | M | REG, C(SERIAL) | M | REG, C(SERIAL) | M | REG, C(SERIAL) | M | REG, A, A, A, A,
     /* 28 */ V, C(SSE) | M | W, V, C(SSE) | M | W, V, V, V, V,
-    /* 30 */ C(SERIAL), C(SERIAL), C(SERIAL), C(SERIAL), C(SERIAL) | NO | END, C(SERIAL) | NO | END, A, A,
+    /* 30 */ C(SERIAL), C(SERIAL), C(SERIAL), C(SERIAL) | NO, C(SERIAL) | NO | END, C(SERIAL) | NO | END, A, A,
     /* 38 */ A, A, A, A, A, A, A, A,
     /* 40 */ X16(A | M | R),
-    /* 50 */ V, C(SSE_SLOW) | M | R, V, V, V, V, V, V, V, V, V, V, V, V, C(SSE_SLOW) | M | R, V,
+    /* 50 */ C(SSE) | M | REG, C(SSE_SLOW) | M | R, V, V, V, V, V, V, V, V, V, V, V, V, C(SSE_SLOW) | M | R, V,
     /* 60 */ X16(V),
-    /* 70 */ V | I8, V | I8, V | I8, V | I8, V, V, V, C(SSE),
+    /* 70 */ V | I8, C(SSE) | M | REG | I8, C(SSE) | M | REG | I8, C(SSE) | M | REG | I8, V, V, V, C(SSE),
     /* 78 */ V, V, V, V, V, V, C(SSE) | M | W, C(SSE) | M | W,
     /* 80 */ X16(B | IZ | END),
     /* 90 */ X16(A | M | W),
@@ -98,7 +102,7 @@ struct state {
     uint8_t opcode;
     uint8_t modrm;
     uint8_t second;   /* the byte after the opcode, or 0 */
-    int operand16, address16, lock, repeat;  /* repeat: 0, 0xf2 or 0xf3, the last one wins */
+    int operand16, address16, lock, f2, f3;
     int segment;      /* override, or -1 */
     int register_form;
 };
@@ -129,11 +133,21 @@ static uint32_t x87_word(uint8_t opcode, uint8_t modrm)
     }
 }
 
+/* The prefix that is part of an SSE opcode, in the engine's order of preference; or 0. */
+static int mandatory_prefix(const struct state *s)
+{
+    return s->operand16 ? 0x66 : s->f3 ? 0xf3 : s->f2 ? 0xf2 : 0;
+}
+
 /* The opcodes that mean different things by their ModRM byte or prefix. */
 static void refine_one_byte(struct state *s)
 {
     uint8_t reg = s->modrm >> 3 & 7;
     switch (s->opcode) {
+    case 0x8f:
+        if (reg != 0)
+            s->word = A | M | NO | END;  /* XOP: not there */
+        break;
     case 0x80: case 0x81: case 0x82: case 0x83:
         if (reg == 7)
             s->word &= ~(uint32_t)W;  /* cmp */
@@ -182,11 +196,11 @@ static void refine_two_bytes(struct state *s)
     case 0x12: case 0x16: case 0x2a: case 0x2c: case 0x2d: case 0x2e: case 0x2f:
         break;
     case 0x78:
-        if (s->operand16 || s->repeat == 0xf2)
+        if (mandatory_prefix(s) == 0x66 || mandatory_prefix(s) == 0xf2)
             s->word = C(SSE) | M | REG | I16;  /* extrq, insertq: two byte immediates */
         break;
     case 0x7e:
-        if (s->repeat == 0xf3)
+        if (mandatory_prefix(s) == 0xf3)
             s->word = V;  /* movq xmm, m64 */
         break;
     case 0xae:
@@ -199,6 +213,16 @@ static void refine_two_bytes(struct state *s)
     case 0xba:
         if (reg == 4)
             s->word = A | M | R | I8;  /* bt */
+        if (s->lock && s->register_form)
+            s->word |= NO;
+        break;
+    case 0xa3: case 0xab: case 0xb3: case 0xbb:
+        if (s->lock && s->register_form)  /* see decode_is_hazardous() */
+            s->word |= NO;
+        break;
+    case 0xd6:
+        if (mandatory_prefix(s) > 0x66)
+            s->word = C(SSE) | M | REG;  /* movdq2q, movq2dq */
         break;
     case 0xc7:
         if (reg != 1)
@@ -254,7 +278,8 @@ static size_t prefixes(const uint8_t *code, size_t available, struct state *s)
         case 0x66: s->operand16 = 1; break;
         case 0x67: s->address16 = 1; break;
         case 0xf0: s->lock = 1; break;
-        case 0xf2: case 0xf3: s->repeat = code[at]; break;
+        case 0xf2: s->f2 = 1; break;
+        case 0xf3: s->f3 = 1; break;
         default: return at;
         }
     }
@@ -276,7 +301,7 @@ static size_t opcode(const uint8_t *p, size_t left, struct state *s)
     s->word = one_byte[p[0]];
     if (p[0] != 0x0f) {
         if ((p[0] == 0xc4 || p[0] == 0xc5) && left > 1 && p[1] >= 0xc0) {  /* VEX: no AVX here, so #UD */
-            s->word = A | END;
+            s->word = A | NO | END;
             return p[0] == 0xc4 ? 4 : 3;
         }
         return 1;
@@ -294,7 +319,7 @@ static size_t opcode(const uint8_t *p, size_t left, struct state *s)
     s->opcode = p[2];
     s->word = s->map == 3 ? V | I8 : V;
     if (s->map == 2 && (p[2] == 0xf0 || p[2] == 0xf1))  /* movbe, crc32 */
-        s->word = A | M | (s->repeat == 0xf2 || p[2] == 0xf0 ? R : W);
+        s->word = A | M | (s->f2 || p[2] == 0xf0 ? R : W);
     if (s->map == 3 && p[2] >= 0x14 && p[2] <= 0x17)  /* pextr: to memory */
         s->word = C(SSE) | M | W | I8;
     return 3;
@@ -337,8 +362,9 @@ static void set_flags(const struct state *s, struct insn *insn)
         insn->flags |= INSN_ADDRESS16;
     if (s->word & NO) {
         insn->flags |= INSN_REFUSED;
-        /* syscall with EFER.SCE clear and sysret are #UD; so is what the model of CPU does not have. */
-        int undefined = s->map == 1 && (s->opcode == 0x05 || s->opcode == 0x07 || s->opcode == 0xc7);
+        /* syscall with EFER.SCE clear and sysret are #UD; so is what a K10 does not have. */
+        int undefined = s->map == 1 ? s->opcode == 0x05 || s->opcode == 0x07 || s->opcode >= 0xa0
+                                    : s->opcode == 0x8f || s->opcode == 0xc4 || s->opcode == 0xc5;
         insn->refusal = undefined ? REFUSE_UD : REFUSE_GP;
     }
     if (s->map == 1 && s->opcode == 0x01 && s->register_form && (s->modrm == 0xc8 || s->modrm == 0xc9)) {
@@ -348,9 +374,16 @@ static void set_flags(const struct state *s, struct insn *insn)
     if (s->map != 0)
         return;
     switch (s->opcode) {
+    case 0x17:
+        insn->flags |= INSN_LOADS_SS;
+        break;
     case 0x8e:
-        if ((s->modrm >> 3 & 7) == 1)  /* mov to CS does not exist */
-            insn->flags &= ~(uint32_t)INSN_LOADS_SEGMENT;
+        if ((s->modrm >> 3 & 7) == X86_SS)
+            insn->flags |= INSN_LOADS_SS;
+        break;
+    case 0x90:
+        if (s->f3)
+            insn->flags |= INSN_PAUSE | INSN_ENDS_BLOCK;
         break;
     case 0x9c: insn->flags |= INSN_PUSHES_FLAGS; break;
     case 0x9d: case 0xcf: insn->flags |= INSN_POPS_FLAGS; break;
@@ -360,6 +393,17 @@ static void set_flags(const struct state *s, struct insn *insn)
     case 0xf1: insn->flags |= INSN_REFUSED; insn->refusal = REFUSE_DB; break;  /* icebp */
     default: break;
     }
+}
+
+static uint8_t temporaries(const struct state *s)
+{
+    if (s->map == 0 && s->opcode >= 0xd8 && s->opcode <= 0xdf)
+        return 2;
+    if (s->map != 0 && (s->word & I16))
+        return 2;
+    if (s->map != 0 && (s->word & I8))
+        return 1;
+    return s->word & SEG || (s->map == 0 && (s->opcode == 0xd4 || s->opcode == 0xd5));
 }
 
 void decode_insn(const uint8_t *code, size_t available, struct insn *insn)
@@ -401,6 +445,8 @@ void decode_insn(const uint8_t *code, size_t available, struct insn *insn)
         return;
     }
     insn->length = (uint8_t)at;
+    insn->operand_bytes = s.operand16 ? 2 : 4;
+    insn->temporaries = temporaries(&s);
     insn->cost_class = (uint8_t)(s.word >> CLASS_SHIFT);
     if (s.word & STR) {
         /* cmps, scas, movs and stos use ES:(E)DI; movs, cmps and lods use the overridable source. */
@@ -409,7 +455,7 @@ void decode_insn(const uint8_t *code, size_t available, struct insn *insn)
         insn->flags |= (uint32_t)uses_di << X86_ES;
         if (uses_si)
             insn->flags |= 1u << (s.segment >= 0 ? s.segment : X86_DS);
-        if (s.repeat)
+        if (s.f2 || s.f3)
             insn->flags |= INSN_REPEAT | INSN_ENDS_BLOCK;
     } else if ((s.word & IA) || (s.map == 0 && s.opcode == 0xd7)) {  /* moffs, xlat */
         insn->flags |= 1u << (s.segment >= 0 ? s.segment : X86_DS);
@@ -440,4 +486,72 @@ void decode_block(const uint8_t *code, size_t size, const int64_t costs[COST_CLA
               + insn.locked * costs[COST_LOCKED];
     }
     sum->cost = cost;
+}
+
+static int is_prefix(uint8_t byte)
+{
+    struct state ignored = {.segment = -1};
+    return prefixes(&byte, 1, &ignored) == 1;
+}
+
+/* Whether what follows a lock prefix at `code` could be a bit test of a register. */
+static int locks_bit_test(const uint8_t *code, size_t left)
+{
+    size_t at = 1;
+    while (at < left && at < INSN_MAX_BYTES && is_prefix(code[at]))
+        at++;
+    if (at >= INSN_MAX_BYTES)
+        return 0;
+    if (left - at < 3)
+        return at == left || (code[at] == 0x0f && (left - at < 2 || (code[at + 1] & 0xe2) == 0xa2));
+    uint8_t second = code[at + 1], modrm = code[at + 2];
+    int bit_test = second == 0xa3 || second == 0xab || second == 0xb3 || second == 0xbb
+                || (second == 0xba && (modrm & 0x20));
+    return code[at] == 0x0f && bit_test && modrm >= 0xc0;
+}
+
+static int has_locked_bit_test(const uint8_t *page)
+{
+    const uint8_t *end = page + PAGE_SIZE;
+    for (const uint8_t *p = page; (p = memchr(p, 0xf0, (size_t)(end - p))) != NULL; p++)
+        if (locks_bit_test(p, (size_t)(end - p)))
+            return 1;
+    return 0;
+}
+
+/* An upper bound for what the instructions in the page need together. */
+static unsigned all_temporaries(const uint8_t *page)
+{
+    unsigned sum = 0;
+    for (size_t i = 0; i < PAGE_SIZE; i++) {
+        uint8_t byte = page[i];
+        sum += (byte & 0xf8) == 0xd8 ? 2 : byte == 0x0f || byte == 0xd4 || byte == 0xd5 || byte == 0x8e || (byte & 0xc7) == 7;
+    }
+    return sum;
+}
+
+/* Of 512, a block of 460 instructions with one temporary each still fits; a block lies on two pages at most. */
+enum { MOST_TEMPORARIES = 440, MOST_TEMPORARIES_ACROSS = MOST_TEMPORARIES / 2 };
+
+static int overruns_temporaries(const uint8_t *page)
+{
+    uint16_t needed[PAGE_SIZE + 1] = {0};  /* by straight code from an offset on */
+    uint8_t leaves_page[PAGE_SIZE + 1] = {[PAGE_SIZE] = 1};
+    for (size_t at = PAGE_SIZE; at-- > 0;) {
+        struct insn insn;
+        decode_insn(page + at, PAGE_SIZE - at, &insn);
+        size_t next = insn.flags & INSN_TRUNCATED ? PAGE_SIZE : at + insn.length;
+        int ends = insn.flags & INSN_ENDS_BLOCK;
+        needed[at] = (uint16_t)(insn.temporaries + (ends ? 0 : needed[next]));
+        leaves_page[at] = !ends && leaves_page[next];
+        int across = leaves_page[at] || at < INSN_MAX_BYTES;
+        if (needed[at] > (across ? MOST_TEMPORARIES_ACROSS : MOST_TEMPORARIES))
+            return 1;
+    }
+    return 0;
+}
+
+int decode_is_hazardous(const uint8_t page[PAGE_SIZE])
+{
+    return has_locked_bit_test(page) || (all_temporaries(page) > MOST_TEMPORARIES_ACROSS && overruns_temporaries(page));
 }

@@ -59,9 +59,11 @@ enum {
     INSN_ENDS_BLOCK = 1 << 11,  /* control does not (only) go to the next instruction */
     INSN_SOFTWARE_INT = 1 << 12,/* int n, int3, into */
     INSN_PUSHES_FLAGS = 1 << 13,
-    INSN_POPS_FLAGS = 1 << 14,  /* popf, iret */
-    INSN_TRUNCATED = 1 << 15,   /* the bytes given end within it, or it is longer than 15 bytes */
-    INSN_CROSSES_PAGE = 1 << 16,/* only in the flags of a block: it lies on two pages */
+    INSN_POPS_FLAGS = 1 << 14,  /* popf; and iret, which also has INSN_LOADS_SEGMENT */
+    INSN_LOADS_SS = 1 << 15,    /* mov ss, pop ss: no trap (TF) between it and the next instruction */
+    INSN_PAUSE = 1 << 16,       /* the engine takes no trap behind it, even if TF is set */
+    INSN_TRUNCATED = 1 << 17,   /* the bytes given end within it, or it is longer than 15 bytes */
+    INSN_CROSSES_PAGE = 1 << 18,/* only in the flags of a block: it lies on two pages */
 };
 
 /* What x86 does in user mode with the instructions that the engine must not see. */
@@ -77,6 +79,8 @@ struct insn {
     uint8_t locked;
     uint8_t refusal;  /* enum refusal, if INSN_REFUSED */
     uint8_t int_vector;  /* of int n */
+    uint8_t operand_bytes;  /* 2 or 4: the general operand size */
+    uint8_t temporaries;  /* that the engine's translator holds until the end of the block */
     uint32_t flags;
 };
 
@@ -92,5 +96,17 @@ struct block_sum {
 };
 
 void decode_block(const uint8_t *code, size_t size, const int64_t costs[COST_CLASS_COUNT], struct block_sum *sum);
+
+/*
+ * Whether the engine must not be let loose on this page of code: translating some block in it could
+ * kill the process. Two things do:
+ *
+ *   - a locked bt, bts, btr or btc of a register (which is #UD) makes the translator abort;
+ *   - the translator has room for 512 temporaries per block and does not check. Some instructions
+ *     never give theirs back, above all x87: more than 230 of them in a row overrun the array.
+ *
+ * Decoding starts at every offset, so it does not matter where blocks begin. Errs on the side of yes.
+ */
+int decode_is_hazardous(const uint8_t page[4096]);
 
 #endif

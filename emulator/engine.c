@@ -68,6 +68,14 @@ void engine_flush_tlb(struct vcpu *v)
         engine.uc_ctl(v->uc, UC_CTL_WRITE(UC_CTL_TLB_FLUSH, 0));
 }
 
+/* Drops the translations of a page of physical memory. Not from within a run of this engine. */
+void engine_forget_page(struct vcpu *v, uint64_t physical)
+{
+    v->forgetting = true;
+    engine.uc_ctl(v->uc, UC_CTL_WRITE(UC_CTL_TB_REMOVE_CACHE, 2), WINDOW + physical, WINDOW + physical + PAGE_BYTES);
+    v->forgetting = false;
+}
+
 /* After an exception was reported: makes the engine forget that it is handling it. */
 void engine_scrub(struct vcpu *v, uint32_t *error_code)
 {
@@ -162,8 +170,7 @@ static bool enter_ring3(struct vcpu *v)
 static int probe(struct vcpu *v, const char *code, size_t size, uint32_t eax)
 {
     memcpy(v->private_page + PROBE_OFFSET, code, size);
-    engine.uc_ctl(v->uc, UC_CTL_WRITE(UC_CTL_TB_REMOVE_CACHE, 2), WINDOW + PRIVATE_PHYSICAL,
-                  WINDOW + PRIVATE_PHYSICAL + PAGE_BYTES);
+    engine_forget_page(v, PRIVATE_PHYSICAL);
     engine_write(v, UC_X86_REG_EAX, &eax);
     v->event = EVENT_NONE;
     engine.uc_emu_start(v->uc, PRIVATE_LINEAR + PROBE_OFFSET, 0, 0, 0);
@@ -300,8 +307,7 @@ bool engine_start(struct vcpu *v)
     v->setup = false;
     v->ts = false;
     v->event = EVENT_NONE;
-    engine.uc_ctl(v->uc, UC_CTL_WRITE(UC_CTL_TB_REMOVE_CACHE, 2), WINDOW + PRIVATE_PHYSICAL,
-                  WINDOW + PRIVATE_PHYSICAL + PAGE_BYTES);
+    engine_forget_page(v, PRIVATE_PHYSICAL);
     engine_flush_tlb(v);
     v->segments[X86_CS] = USER_CODE_SELECTOR;
     v->segments[X86_SS] = v->segments[X86_DS] = v->segments[X86_ES] = USER_DATA_SELECTOR;

@@ -150,7 +150,8 @@ static void make_executable(struct vcpu *v, uint32_t frame)
 {
     struct machine *m = v->machine;
     if (!(m->frame_flags[frame] & FRAME_EXECUTED)) {
-        m->frame_flags[frame] |= FRAME_EXECUTED;
+        bool hazardous = decode_is_hazardous(m->ram + (size_t)frame * PAGE_BYTES);
+        m->frame_flags[frame] |= FRAME_EXECUTED | (hazardous ? FRAME_HAZARDOUS : 0);
         m->frame_token[frame] = new_token(m);
         flush_writers(m, frame);
     }
@@ -167,15 +168,14 @@ void forget_frame(struct machine *m, uint32_t frame)
 {
     if (!(m->frame_flags[frame] & FRAME_EXECUTED))
         return;
-    m->frame_flags[frame] &= (uint8_t)~FRAME_EXECUTED;
+    m->frame_flags[frame] &= (uint8_t)~(FRAME_EXECUTED | FRAME_HAZARDOUS);
     uint8_t bit = (uint8_t)(1 << (frame & 7));
-    uint64_t address = WINDOW + (uint64_t)frame * PAGE_BYTES;
     for (uint32_t i = 0; i < m->vcpu_count; i++) {
         struct vcpu *v = m->vcpus[i];
         if (!(v->executed[frame >> 3] & bit))
             continue;
         v->executed[frame >> 3] &= (uint8_t)~bit;
-        engine.uc_ctl(v->uc, UC_CTL_WRITE(UC_CTL_TB_REMOVE_CACHE, 2), address, address + PAGE_BYTES);
+        engine_forget_page(v, (uint64_t)frame * PAGE_BYTES);
         v->engine_flush = true;  /* it still may fetch from there without asking */
     }
 }
@@ -194,14 +194,30 @@ static enum access access_of(uc_mem_type type)
     return type == UC_MEM_FETCH ? ACCESS_FETCH : type == UC_MEM_WRITE ? ACCESS_WRITE : ACCESS_READ;
 }
 
-static bool refuse(struct vcpu *v, uint32_t page, enum access access, enum walk_result why)
+static bool refuse(struct vcpu *v, uint32_t address, enum access access, enum walk_result why)
 {
     v->event = EVENT_PAGE_FAULT;
-    v->fault.page = page;
+    v->fault.address = address;
     v->fault.write = access == ACCESS_WRITE;
     v->fault.fetch = access == ACCESS_FETCH;
     v->fault.present = why == WALK_DENIED;
     return false;
+}
+
+/* A data read of up to 4 bytes on behalf of an instruction; false, with v->fault set, if it faults. */
+bool load_bytes(struct vcpu *v, uint32_t address, uint32_t size, uint32_t *value)
+{
+    *value = 0;
+    for (uint32_t i = 0; i < size; i++) {
+        struct mapping m;
+        uint32_t at = address + i;
+        enum walk_result result = walk(v, at, ACCESS_READ, true, &m);
+        if (result != WALK_OK)
+            return refuse(v, at, ACCESS_READ, result);
+        tlb_access(v, at, false, &m);
+        *value |= (uint32_t)v->machine->ram[(size_t)m.frame * PAGE_BYTES + (at & ~PAGE_MASK)] << 8 * i;
+    }
+    return true;
 }
 
 bool tlb_fill(uc_engine *uc, uint64_t address, uc_mem_type type, uc_tlb_entry *entry, void *opaque)
@@ -210,8 +226,9 @@ bool tlb_fill(uc_engine *uc, uint64_t address, uc_mem_type type, uc_tlb_entry *e
     struct vcpu *v = opaque;
     enum access access = access_of(type);
     uint32_t linear = (uint32_t)address;  /* an access that runs over 4 GiB goes on at 0 */
-    if (address >= WINDOW || (v->setup && (linear & PAGE_MASK) == PRIVATE_PHYSICAL)) {
-        entry->paddr = address >= WINDOW ? address - WINDOW : linear;
+    bool window = address - WINDOW <= UINT32_MAX && (access != ACCESS_FETCH || v->forgetting);
+    if (window || (v->setup && (linear & PAGE_MASK) == PRIVATE_PHYSICAL)) {
+        entry->paddr = linear & PAGE_MASK;
         entry->perms = UC_PROT_ALL;
         return true;
     }
@@ -234,6 +251,11 @@ bool tlb_fill(uc_engine *uc, uint64_t address, uc_mem_type type, uc_tlb_entry *e
         make_executable(v, m.frame);
         v->code[linear >> 12] = (struct code_page){machine->frame_token[m.frame], m.frame};
     }
+    bool careful = machine->frame_flags[m.frame] & FRAME_HAZARDOUS && !v->stepping;
+    if (fetch && careful) {
+        v->event = EVENT_STEP;
+        return false;
+    }
     tlb_access(v, linear, fetch, &m);
 
     entry->paddr = (uint64_t)m.frame * PAGE_BYTES;
@@ -247,7 +269,7 @@ bool tlb_fill(uc_engine *uc, uint64_t address, uc_mem_type type, uc_tlb_entry *e
         }
     }
     /* Rights to fetch only where this engine is known to hold translations. */
-    if (fetch || (executed && (v->executed[m.frame >> 3] >> (m.frame & 7) & 1)
+    if (fetch || (executed && !careful && (v->executed[m.frame >> 3] >> (m.frame & 7) & 1)
                   && tlb_holds(v, linear, true, m.super)
                   && v->code[linear >> 12].token == machine->frame_token[m.frame]))
         entry->perms |= UC_PROT_EXEC;

@@ -23,8 +23,9 @@
  *
  * The slow way, one instruction at a time (step()), is taken where the engine cannot be trusted with a
  * whole block: instructions it would execute although user mode may not, loads of segment registers,
- * memory operands in a null segment, a store into the page that the instruction lies on, and blocks
- * whose second page is not mapped (the engine would report that before executing the first page's part).
+ * memory operands in a null segment, a store into the page that the instruction lies on, blocks whose
+ * second page is not mapped (the engine would report that before executing the first page's part), and
+ * pages with bytes that would abort it (decode_is_hazardous()).
  *
  * Ref: Intel SDM vol. 3, 6.5 to 6.15 (exceptions); Fiasco.OC ia32 for the selectors (kernel/frame.py).
  */
@@ -33,6 +34,7 @@
 #include "vcpu.h"
 
 #include <signal.h>
+#include <stdio.h>
 #include <stdlib.h>
 #include <string.h>
 #include <sys/mman.h>
@@ -42,7 +44,7 @@ _Static_assert(sizeof(struct block) == 32, "two blocks per cache line");
 _Static_assert(offsetof(struct thread_frame, instructions) == 32 * 4, "kernel/frame.py");
 _Static_assert(offsetof(struct thread_frame, fpu) == 64 * 4, "kernel/frame.py");
 
-enum { VECTOR_DE = 0, VECTOR_DB = 1, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_UD = 6, VECTOR_NM = 7, VECTOR_SS = 12,
+enum { VECTOR_DE = 0, VECTOR_DB = 1, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_UD = 6, VECTOR_NM = 7, VECTOR_TS = 10, VECTOR_SS = 12,
        VECTOR_GP = 13, VECTOR_SYSTEM_CALL = 0x30 };
 
 /* --- asked to stop from outside ---------------------------------------------------------------- */
@@ -85,6 +87,15 @@ void vcpu_stop(struct vcpu *v)
 {
     v->stop_requested = true;
     v->limit = INT64_MIN;
+}
+
+/* The engine did what it should not. Guests go on; tests expect this never to happen. */
+static void note_anomaly(struct vcpu *v, const char *what)
+{
+    v->anomalies++;
+    const struct block *block = v->block;
+    snprintf(v->error, sizeof v->error, "%s at EIP %#x (event %d, vector %u, block %#x + %#x)", what, v->eip, v->event,
+             v->vector, block ? block->eip : 0, block ? block->size : 0);
 }
 
 /* --- the books --------------------------------------------------------------------------------- */
@@ -147,12 +158,12 @@ static void sum_before(struct vcpu *v, uint32_t eip, struct block_sum *sum)
         *sum = (struct block_sum){0};
     } else if (size >= whole) {
         if (size > whole)
-            v->anomalies++;
+            note_anomaly(v, "EIP is beyond the block");
         *sum = (struct block_sum){.instructions = block->instructions, .cost = block->cost};
     } else {
         sum_block(v, block->eip, size, sum);
         if (sum->flags & INSN_TRUNCATED)
-            v->anomalies++;  /* `eip` is not where one of our instructions starts */
+            note_anomaly(v, "EIP is not where an instruction starts");
     }
 }
 
@@ -178,7 +189,7 @@ void leave(struct vcpu *v, enum event event)
 
 static void set_limit(struct vcpu *v)
 {
-    v->limit = v->resuming || v->null_segments ? INT64_MIN : v->deadline;
+    v->limit = v->resuming || v->stepping || v->null_segments ? INT64_MIN : v->deadline;
     if (UNLIKELY(interrupted || v->stop_requested))  /* it may have been asked for just before */
         v->limit = INT64_MIN;
 }
@@ -211,8 +222,13 @@ static inline void charge(struct vcpu *v, const struct block *block)
 
 static void block_entered_slowly(struct vcpu *v, uint32_t eip, uint32_t size)
 {
-    if (v->setup || v->stepping)
+    if (v->setup)
         return;
+    if (v->stepping) {
+        if (v->step_blocks > 0 && --v->step_blocks == 0)
+            leave(v, EVENT_STEP);
+        return;
+    }
     uint32_t repeating = repeating_at(v->block);  /* before find_block(), which may overwrite it */
     const struct block *block = find_block(v, eip, size);
     v->block = NULL;
@@ -354,6 +370,8 @@ static void load_segment(struct vcpu *v, int segment)
 static void put_descriptor(struct vcpu *v, uint32_t index, uint32_t low, uint32_t high, uint32_t *changed)
 {
     uint32_t *entry = (uint32_t *)(v->private_page + index * 8);
+    if (!(high & 0x1000))
+        low = high = 0;  /* gates and other system descriptors: never for user code */
     if ((high & 0x9000) == 0x9000)
         high |= 0x100;  /* present code or data: accessed, as the load would set */
     if (entry[0] == low && entry[1] == high)
@@ -492,9 +510,9 @@ static uint64_t refuse_insn(struct vcpu *v, const struct insn *insn)
 
 static uc_err run_engine(struct vcpu *v)
 {
-    if (v->engine_flush) {
+    if (v->engine_flush || (v->free_flush && !v->stepping)) {
         engine_flush_tlb(v);
-        v->engine_flush = false;
+        v->engine_flush = v->free_flush = false;
     }
     v->event = EVENT_NONE;
     v->block = NULL;
@@ -532,10 +550,42 @@ static uint64_t undo_far_transfer(struct vcpu *v, uint32_t eip, uint32_t registe
     return exception(VECTOR_GP, selector & 0xfffc);
 }
 
+/*
+ * iret, done here: the engine would enter virtual-8086 mode if the flags on the stack say so, which
+ * user mode may not. Only to the flat code segment. Ref: Intel SDM vol. 2, IRET.
+ */
+static uint64_t interrupt_return(struct vcpu *v, const struct insn *insn, uint32_t old_flags)
+{
+    const uint32_t changeable = EFLAGS_USER & (insn->operand_bytes == 2 ? 0xffff : UINT32_MAX);
+    uint32_t popped[3], esp = engine_word(v, UC_X86_REG_ESP);
+    if (old_flags & EFLAGS_NT)
+        return exception(VECTOR_TS, 0);  /* a task return, and there is no task to return to */
+    for (int i = 0; i < 3; i++)
+        if (!load_bytes(v, esp + (uint32_t)i * insn->operand_bytes, insn->operand_bytes, &popped[i]))
+            return page_fault(v->fault.address, false, false, v->fault.present);
+    if ((popped[1] & 0xffff) != 0x1b)
+        return exception(VECTOR_GP, popped[1] & 0xfffc);
+    uint32_t flags = (old_flags & ~changeable) | (popped[2] & changeable);
+    esp += 3u * insn->operand_bytes;
+    engine_write(v, UC_X86_REG_ESP, &esp);
+    engine_write(v, UC_X86_REG_EFLAGS, &flags);
+    v->eip = popped[0];
+    return GO_ON;
+}
+
 static uint64_t report(struct vcpu *v, uc_err err, const struct insn *stepped);
 
+static uint64_t complete_step(struct vcpu *v, const struct insn *insn, bool own_tf)
+{
+    v->instructions++;
+    v->clock += insn_cost(v, insn);
+    v->resuming = !(insn->flags & INSN_ENDS_BLOCK);
+    set_limit(v);
+    return own_tf && !(insn->flags & INSN_LOADS_SS) ? exception(VECTOR_DB, 0) : GO_ON;
+}
+
 /*
- * Executes the instruction at v->eip alone, under TF. `shared`: it may write to the page it lies on.
+ * Executes the instruction at v->eip alone: under TF, which traps behind it. `shared`: it may write to the page it lies on.
  * GO_ON, or what the kernel must see.
  */
 static uint64_t step(struct vcpu *v, bool shared)
@@ -554,23 +604,35 @@ static uint64_t step(struct vcpu *v, bool shared)
 
     uint32_t eip = v->eip;
     engine.uc_reg_read_batch(v->uc, general_registers, (void **)register_values(registers, pointers), 9);
-    bool own_tf = registers[8] & EFLAGS_TF;
-    uint32_t flags = registers[8] | EFLAGS_TF;
+    /* Where no trap follows, the engine ends a block: leave at the next one instead. */
+    bool own_tf = registers[8] & EFLAGS_TF, by_block = insn.flags & (INSN_LOADS_SS | INSN_PAUSE);
+    if (insn.flags & INSN_POPS_FLAGS && insn.flags & INSN_LOADS_SEGMENT) {
+        outcome = interrupt_return(v, &insn, registers[8]);
+        return outcome == GO_ON ? complete_step(v, &insn, own_tf) : outcome;
+    }
+    uint32_t flags = by_block ? registers[8] & ~EFLAGS_TF : registers[8] | EFLAGS_TF;
     engine_write(v, UC_X86_REG_EFLAGS, &flags);
     v->stepping = true;
+    set_limit(v);
+    v->step_blocks = by_block ? 2 : 0;
     if (shared)
         memcpy(v->shared_frames, frames, sizeof frames);
     uc_err err = run_engine(v);
     v->shared_frames[0] = v->shared_frames[1] = NO_FRAME;
     v->stepping = false;
+    set_limit(v);
     if (shared) {
         forget_frame(v->machine, frames[0]);
         forget_frame(v->machine, frames[1]);
     }
+    if ((v->machine->frame_flags[frames[0]] | v->machine->frame_flags[frames[1]]) & FRAME_HAZARDOUS) {
+        v->free_flush = true;  /* it may now fetch there without asking */
+        v->careful_page = (eip & PAGE_MASK) + 1;
+    }
 
-    bool completed = v->event == EVENT_INTERRUPT && v->vector == VECTOR_DB;
-    if (!own_tf && !(completed && insn.flags & INSN_POPS_FLAGS)) {
-        flags = engine_word(v, UC_X86_REG_EFLAGS) & ~EFLAGS_TF;
+    bool completed = by_block ? v->event == EVENT_STEP : v->event == EVENT_INTERRUPT && v->vector == VECTOR_DB;
+    if (!(completed && insn.flags & INSN_POPS_FLAGS)) {
+        flags = (engine_word(v, UC_X86_REG_EFLAGS) & ~EFLAGS_TF) | (registers[8] & EFLAGS_TF);
         engine_write(v, UC_X86_REG_EFLAGS, &flags);
     }
     if (!completed)
@@ -582,11 +644,7 @@ static uint64_t step(struct vcpu *v, bool shared)
         if (v->segments[X86_CS] != 0x1b)
             return undo_far_transfer(v, eip, registers);
     }
-    v->instructions++;
-    v->clock += insn_cost(v, &insn);
-    v->resuming = !(insn.flags & INSN_ENDS_BLOCK);
-    set_limit(v);
-    return own_tf ? exception(VECTOR_DB, 0) : GO_ON;
+    return complete_step(v, &insn, own_tf);
 }
 
 /* --- why the engine stopped -------------------------------------------------------------------- */
@@ -612,11 +670,13 @@ static uint64_t report_interrupt(struct vcpu *v, const struct insn *stepped)
     struct insn insn;
     uint32_t error_code = 0;
     if (!software_interrupt(v, stepped, &insn)) {
+        if (v->vector == VECTOR_DB)
+            v->block = NULL;  /* TF: the instruction, a block of its own, is done; EIP may be anywhere */
         settle(v, v->eip);
         engine_scrub(v, &error_code);
         bool has_code = (v->vector >= 10 && v->vector <= 14) || v->vector == 8 || v->vector == 17;
         if (v->vector == 8)
-            v->anomalies++;
+            note_anomaly(v, "double fault");
         return exception(v->vector, has_code ? error_code : 0);
     }
     bool allowed = v->vector == VECTOR_SYSTEM_CALL || v->vector == VECTOR_BP || v->vector == VECTOR_OF;
@@ -636,7 +696,7 @@ static uint64_t report_fault(struct vcpu *v, const struct insn *stepped)
 {
     if (v->fault.fetch) {
         v->block = NULL;  /* it ended; the next one was not found */
-        if (((v->fault.page ^ v->eip) & PAGE_MASK) && stepped == NULL)
+        if (((v->fault.address ^ v->eip) & PAGE_MASK) && stepped == NULL)
             return step(v, false);
         return page_fault(v->eip, false, true, v->fault.present);
     }
@@ -652,16 +712,20 @@ static uint64_t report_fault(struct vcpu *v, const struct insn *stepped)
     return page_fault(address, write, false, v->fault.present);
 }
 
+/*
+ * A store to an executed frame. The instruction is executed alone, whether or not it lies on that
+ * frame: the block it is in may reach there, and would make the frame executed again every time.
+ */
 static uint64_t report_code_write(struct vcpu *v)
 {
     struct insn insn;
     uint32_t frames[2];
     settle(v, v->eip);
     forget_frame(v->machine, v->code_write_frame);
-    expect_resume(v);
-    if (peek(v, &insn, frames) == GO_ON && (frames[0] == v->code_write_frame || frames[1] == v->code_write_frame))
-        return step(v, true);
-    return GO_ON;
+    uint64_t outcome = peek(v, &insn, frames);
+    if (outcome != GO_ON)
+        return outcome;
+    return step(v, frames[0] == v->code_write_frame || frames[1] == v->code_write_frame);
 }
 
 static uint64_t report(struct vcpu *v, uc_err err, const struct insn *stepped)
@@ -672,6 +736,7 @@ static uint64_t report(struct vcpu *v, uc_err err, const struct insn *stepped)
     case EVENT_STOP:
         return OUTCOME_HOST_STOP;
     case EVENT_STEP:
+        v->block = NULL;  /* between two blocks */
         return step(v, false);
     case EVENT_INTERRUPT:
         return report_interrupt(v, stepped);
@@ -689,7 +754,8 @@ static uint64_t report(struct vcpu *v, uc_err err, const struct insn *stepped)
     settle(v, v->eip);
     if (err == UC_ERR_INSN_INVALID)
         return exception(VECTOR_UD, 0);
-    v->anomalies++;  /* whatever the engine choked on, the thread gets it as a general protection fault */
+    /* Whatever the engine choked on, the thread gets it as a general protection fault. */
+    note_anomaly(v, engine.uc_strerror(err));
     uint32_t unused;
     engine_scrub(v, &unused);
     return exception(VECTOR_GP, 0);
@@ -697,11 +763,20 @@ static uint64_t report(struct vcpu *v, uc_err err, const struct insn *stepped)
 
 static uint64_t execute(struct vcpu *v)
 {
-    for (;;) {
-        uint64_t outcome = report(v, run_engine(v), NULL);
-        if (outcome != GO_ON)
-            return outcome;
+    uint64_t outcome = v->frame->eflags & EFLAGS_TF ? step(v, false) : GO_ON;
+    while (outcome == GO_ON) {
+        if (interrupted || v->stop_requested)
+            return OUTCOME_HOST_STOP;
+        if (!v->resuming && v->clock >= v->deadline)
+            return OUTCOME_DEADLINE;
+        if (v->careful_page == (v->eip & PAGE_MASK) + 1) {
+            outcome = step(v, false);
+        } else {
+            v->careful_page = 0;
+            outcome = report(v, run_engine(v), NULL);
+        }
     }
+    return outcome;
 }
 
 static void drop_kernel_written(struct vcpu *v)
@@ -723,6 +798,7 @@ uint64_t vcpu_run(struct vcpu *v)
     int64_t start = v->clock;
     v->instructions = v->tlb_misses = v->fpu_switches = 0;
     v->resuming = false;
+    v->careful_page = 0;
     running = v;
     set_limit(v);
     load(v);

@@ -72,7 +72,7 @@ struct block {
 #define SLOW_FLAGS (INSN_REPEAT | INSN_CROSSES_PAGE | INSN_REFUSED | INSN_LOADS_SEGMENT)
 #define BLOCK_CACHE_SIZE (1u << 14)
 
-enum { FRAME_EXECUTED = 1, FRAME_KERNEL_WRITTEN = 2 };
+enum { FRAME_EXECUTED = 1, FRAME_KERNEL_WRITTEN = 2, FRAME_HAZARDOUS = 4 /* see decode_is_hazardous() */ };
 enum { WRITER_NONE = 0, WRITER_MANY = 0xffff };
 #define MAX_VCPUS 1024
 
@@ -144,9 +144,13 @@ struct vcpu {
     uint32_t null_segments;   /* 1 << X86_ES, ...: accesses there are refused */
 
     bool setup;       /* bringing up the engine: no guest yet */
+    bool forgetting;  /* inside engine_forget_page(): the engine looks up what a page holds */
     bool stepping;    /* one instruction, charged by step() itself */
+    uint8_t step_blocks; /* if not 0: that instruction is a block; what is left until the next */
     bool resuming;    /* the next block continues one that was left: no deadline there */
     bool engine_flush;/* the engine's TLB must be flushed before it runs again */
+    bool free_flush;  /* the same, but not before it runs for one step */
+    uint32_t careful_page; /* 1 + linear address of the hazardous page being stepped through; or 0 */
     bool ts;          /* CR0.TS as the engine has it */
     volatile bool stop_requested;
 
@@ -160,7 +164,7 @@ struct vcpu {
     enum event event;
     uint32_t vector;
     struct {
-        uint32_t page;
+        uint32_t address;  /* in tlb_fill(): of the page only */
         bool write, fetch, present;
     } fault;
     uint32_t code_write_frame;
@@ -190,8 +194,11 @@ struct vcpu {
 };
 #define NO_FRAME 0xffffffffu
 
-/* Linear addresses from here on show physical memory; only the engine's own helpers reach them,
-   because addresses that guest instructions form are cut to 32 bits. */
+/*
+ * The 4 GiB of linear addresses from here on show physical memory, to the engine's own helpers only:
+ * data addresses that guest instructions form are cut to 32 bits. (Instruction addresses are not
+ * always: a near jcc adds its offset with sign. So fetches from here are the shim's own or truncated.)
+ */
 #define WINDOW (UINT64_C(1) << 36)
 #define PRIVATE_PHYSICAL UINT64_C(0xfffff000)
 #define GDT_ENTRIES_COUNT 13
@@ -202,6 +209,7 @@ struct vcpu {
 #define CR0_TS 8u
 #define CR4_USER 0x690u  /* PSE PGE OSFXSR OSXMMEXCPT */
 #define EFLAGS_TF 0x100u
+#define EFLAGS_NT 0x4000u
 #define EFLAGS_USER 0x254dd5u
 #define EFLAGS_FIXED 0x202u
 
@@ -225,6 +233,7 @@ bool engine_start(struct vcpu *v);
 void engine_scrub(struct vcpu *v, uint32_t *error_code);
 uint32_t engine_fault_address(struct vcpu *v);
 void engine_flush_tlb(struct vcpu *v);
+void engine_forget_page(struct vcpu *v, uint64_t physical);
 
 /* vcpu.c: hooks */
 void block_entered(uc_engine *uc, uint64_t eip, uint32_t size, void *opaque);
@@ -242,6 +251,7 @@ enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
 enum walk_result { WALK_OK, WALK_NOT_PRESENT, WALK_DENIED };
 enum walk_result walk(const struct vcpu *v, uint32_t address, enum access access, bool mark, struct mapping *m);
 bool tlb_fill(uc_engine *uc, uint64_t address, uc_mem_type type, uc_tlb_entry *entry, void *opaque);
+bool load_bytes(struct vcpu *v, uint32_t address, uint32_t size, uint32_t *value);
 void forget_frame(struct machine *m, uint32_t frame);
 void tlb_flush(struct vcpu *v, bool global);
 void tlb_invalidate(struct vcpu *v, uint32_t address);
