@@ -70,6 +70,10 @@ class Ledger:
         self._row_sink = _Sink(folder / ROWS_FILE if folder else None, _ROW_FORMAT, ROW_COLUMNS)
         self._event_sink = _Sink(folder / EVENTS_FILE if folder else None, _EVENT_FORMAT, len(events.COLUMNS))
 
+    def drop_half_row(self) -> None:
+        """Forget a row that was begun when the kernel failed."""
+        del self.rows[len(self.rows) - len(self.rows) % ROW_COLUMNS :]
+
     def flush(self) -> None:
         """Write down what has collected. Raises OperatorError if that cannot be done."""
         self._row_sink.take(self.rows)
@@ -124,9 +128,9 @@ class _Sink:
         del values[:whole]
 
     def take_all(self, values: list[int]) -> None:
-        """Write all whole records and empty `values`: the last may be half, if the kernel failed."""
+        """Write all records and empty `values`."""
         self.take(values)
-        for first in range(0, len(values) - self._columns + 1, self._columns):
+        for first in range(0, len(values), self._columns):
             self._write(self._record.pack(*values[first : first + self._columns]))
         values.clear()
 

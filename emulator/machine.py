@@ -24,7 +24,7 @@ from l4lab.emulator.vcpu import Engine, Vcpu
 from l4lab.kernel import boot as kernel_boot
 from l4lab.kernel import causes
 from l4lab.kernel.abi.fiasco import TICK_US
-from l4lab.kernel.costs import SHOOTDOWN
+from l4lab.kernel.costs import CAUSES, SHOOTDOWN
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.frame import FPU_AREA, FPU_AREA_WORDS, FPU_SWITCHES, FPU_VALID, TLB_MISSES
@@ -96,7 +96,7 @@ class Machine:
         self._console = console
         self.ledger = ledger
         if ledger is not None:
-            self.kernel.events = ledger.log
+            causes.start(self.kernel, ledger.log)
             self.kernel.trace = ledger.log if ledger.trace else None
         self._tick_cycles = TICK_US * self.profile.mhz
         self._lookahead_cycles = min(cost.cycles for cost in self.profile.ipi_latency.values())
@@ -134,6 +134,9 @@ class Machine:
             reason = self._run(limit)
         except KernelBug as bug:
             raise KernelBug(f"{bug.detail}\n{self.describe()}") from bug
+        finally:
+            if self.ledger is not None:
+                self._book_rest(self.ledger)
         return collect(self, reason)
 
     def _run(self, limit: int) -> StopReason:
@@ -270,6 +273,19 @@ class Machine:
             rows += decision.bill
             if len(rows) >= BATCH_VALUES:
                 ledger.flush()
+
+    def _book_rest(self, ledger: Ledger) -> None:
+        """The machine stands still: what cores did since their last kernel entry, in rows without one."""
+        ledger.drop_half_row()
+        for core in self.cores:
+            thread = core.decision.thread
+            start, end = core.booked_until, core.clock_cycles
+            if thread is not None and end > start:
+                misses, switches = thread.frame[TLB_MISSES], thread.frame[FPU_SWITCHES]
+                ledger.rows += (start, end, core.number, thread.number, thread.request)
+                ledger.rows += (HOST_STOP.number, misses, switches, 0, *(0,) * CAUSES)
+                core.booked_until = end
+        ledger.flush()
 
     def _apply(self, core: CoreState, effects: list[Effect], now: int) -> None:
         """Do what the kernel decided must happen before any user code runs."""

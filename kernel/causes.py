@@ -19,8 +19,10 @@ from l4lab.kernel.requests import (
     FlushRequest,
     PlaceRequest,
     ReceiveRequest,
+    ReleaseRequest,
     Request,
     SendRequest,
+    TransferRequest,
     WakeRequest,
 )
 
@@ -40,6 +42,8 @@ _REQUEST_NUMBERS = {
     PlaceRequest: 4,
     FlushRequest: 5,
     Answer: 6,
+    TransferRequest: 7,
+    ReleaseRequest: 8,
 }
 
 
@@ -145,7 +149,19 @@ def woken(kernel: Kernel, log: EventLog, kind: int, thread: Thread, partner: int
 
 def bound(kernel: Kernel, log: EventLog, thread: Thread, task: KernelObject) -> None:
     """`thread` belongs to `task` for good."""
+    log.homes[thread.number] = task.number
     log.pending += (kernel.now_cycles, kernel.here, BOUND, thread.number, task.number, 0, 0, 0)
+
+
+def start(kernel: Kernel, log: EventLog) -> None:
+    """From now on events go to `log`, which learns what there is already."""
+    kernel.events = log
+    log.names.update((task.number, task.name) for task in kernel.tasks.values() if task.name)
+    for thread in kernel.threads.values():
+        if thread.name:
+            log.names[thread.number] = thread.name
+        if thread.task is not None:
+            bound(kernel, log, thread, thread.task)
 
 
 def request_of(request: Request | None) -> int:
@@ -156,9 +172,9 @@ def request_of(request: Request | None) -> int:
 
 def thread_of(request: Request | None) -> Thread | None:
     """The thread that the request is about; None: none in particular."""
-    if isinstance(request, SendRequest):
+    if isinstance(request, SendRequest | TransferRequest):
         return request.sender
-    if isinstance(request, WakeRequest | ReceiveRequest | PlaceRequest | Answer):
+    if isinstance(request, WakeRequest | ReceiveRequest | PlaceRequest | Answer | ReleaseRequest):
         return request.thread
     return None
 

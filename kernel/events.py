@@ -95,7 +95,7 @@ MEANINGS: Final = (
 )
 """For each kind, what its columns say. Threads, tasks, objects: by number, 0: none."""
 
-REQUEST_KINDS: Final = ("look", "send", "wake", "receive", "place", "flush", "answer")
+REQUEST_KINDS: Final = ("look", "send", "wake", "receive", "place", "flush", "answer", "transfer", "release")
 OBJECT_KINDS: Final = (
     "thread",
     "task",
@@ -120,13 +120,16 @@ class EventLog:
     """Takes events: `pending` is extended by the values of a record, in the order of COLUMNS.
 
     Whoever keeps the log empties `pending` now and then. `requests`: how many there were so far.
+    `names`: number -> name of every object that has or had one. `homes`: thread -> its task, by number.
     """
 
-    __slots__ = ("pending", "requests")
+    __slots__ = ("homes", "names", "pending", "requests")
 
     def __init__(self) -> None:
         self.pending: list[int] = []
         self.requests = 0
+        self.names: dict[int, str] = {}
+        self.homes: dict[int, int] = {}
 
 
 assert len(KIND_NAMES) == len(MEANINGS) == FLUSH + 1

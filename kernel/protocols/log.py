@@ -114,6 +114,8 @@ def _on_object(call: Call, operation: int) -> int:
     if operation == abi.DEBUGGER_SET_NAME:
         raw = _bytes_at(call, 1, min(4 * max(call.words - 1, 0), _NAME_MAX_BYTES))
         obj.name = raw.split(b"\0")[0].decode("ascii", "backslashreplace")
+        if call.kernel.events is not None:
+            call.kernel.events.names[obj.number] = obj.name
         if isinstance(obj, Task):
             obj.space.name = obj.name
         return OK
