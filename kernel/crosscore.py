@@ -8,6 +8,8 @@ goes back. Waking a thread of another core, and moving one away from it, work th
     send ── SendRequest ──► partner's core: rendezvous, wake the partner
     sender's core ◄── WakeRequest (it has its result) or Answer (its receive phase follows) ──┘
 
+    a message with items: SendRequest ──►, ◄── TransferRequest, the sender's core moves it, WakeRequest ──►
+
 A sender whose partner is not ready gets two: one that says so, and another when its message was taken.
 Either way its core goes on in the sender's name and then switches back to what it did before.
 
@@ -25,12 +27,14 @@ from l4lab.kernel.requests import (
     FlushRequest,
     PlaceRequest,
     ReceiveRequest,
+    ReleaseRequest,
     Request,
     SendRequest,
+    TransferRequest,
     WakeRequest,
     post,
 )
-from l4lab.kernel.thread import LATE, NO_CORE, READY, REMOTE, SENDING
+from l4lab.kernel.thread import LATE, NO_CORE, READY, REMOTE, SENDING, TAKING
 
 if TYPE_CHECKING:
     from l4lab.kernel.sched import Core
@@ -53,6 +57,10 @@ def serve(kernel: Kernel, core: Core, request: Request) -> None:
         _serve_place(kernel, core, request)
     elif isinstance(request, Answer):
         _serve_answer(kernel, core, request)
+    elif isinstance(request, TransferRequest):
+        _serve_transfer(kernel, core, request)
+    elif isinstance(request, ReleaseRequest):
+        _serve_release(kernel, core, request)
     elif isinstance(request, FlushRequest):
         shootdown.serve(kernel, request)
 
@@ -73,6 +81,20 @@ def _serve_send(kernel: Kernel, core: Core, request: SendRequest) -> None:
         post(kernel, sender.core, Answer(sender, sender.operation))
 
 
+def _serve_transfer(kernel: Kernel, core: Core, request: TransferRequest) -> None:
+    sender, partner = request.sender, request.partner
+    if sender.state != REMOTE or sender.operation != request.operation:
+        post(kernel, max(partner.core, 0), ReleaseRequest(partner, request.operation))
+        return
+    if sender.core not in (core.number, NO_CORE):  # it was moved meanwhile
+        post(kernel, sender.core, request)
+        return
+    contention.use(kernel, partner, contention.THREAD_LINES)
+    ipc.transfer_remote(kernel, core, sender, partner)
+    if sender.state not in (READY, LATE):
+        dispatch.visit(kernel, core, sender)
+
+
 def _serve_answer(kernel: Kernel, core: Core, request: Answer) -> None:
     thread = request.thread
     if thread.core != core.number:
@@ -80,7 +102,7 @@ def _serve_answer(kernel: Kernel, core: Core, request: Answer) -> None:
             post(kernel, thread.core, request)
         return
     if thread.state == REMOTE and thread.sent and thread.operation == request.operation:
-        ipc.finish_remote(kernel, core, thread)
+        ipc.run_receive_phase(kernel, core, thread)
     if thread.state not in (READY, LATE):
         dispatch.visit(kernel, core, thread)
 
@@ -110,6 +132,16 @@ def _serve_receive(kernel: Kernel, core: Core, request: ReceiveRequest) -> None:
         post(kernel, thread.core, request)
         return
     ipc.receive_if_possible(kernel, core, thread)
+
+
+def _serve_release(kernel: Kernel, core: Core, request: ReleaseRequest) -> None:
+    thread = request.thread
+    if thread.state != TAKING or thread.taken_operation != request.operation:
+        return
+    if thread.core not in (core.number, NO_CORE):
+        post(kernel, thread.core, request)
+        return
+    ipc.run_receive_phase(kernel, core, thread)
 
 
 def _serve_place(kernel: Kernel, core: Core, request: PlaceRequest) -> None:

@@ -39,6 +39,7 @@ from l4lab.kernel.thread import (
     RECEIVING,
     REMOTE,
     SENDING,
+    TAKING,
     WAITING,
     ReplySlot,
     Thread,
@@ -331,7 +332,7 @@ def _check_waiting(thread: Thread) -> None:
     elif state == WAITING:
         if not isinstance(partner, Semaphore) or not partner.waiting.holds(thread, thread.queued_priority):
             _fail(f"{thread!r} is not in the queue of {partner!r}")
-    elif state == REMOTE:
+    elif state in (REMOTE, TAKING):
         if not isinstance(partner, Thread):
             _fail(f"{thread!r} sends to {partner!r} on another core")
     elif partner is not None and state not in (RECEIVING, LATE):

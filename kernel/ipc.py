@@ -24,7 +24,7 @@ from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.events import OBTAINED, TIMEOUT
 from l4lab.kernel.messages import EXPIRED, NEVER
 from l4lab.kernel.objects import Gate, Irq, Semaphore
-from l4lab.kernel.requests import Answer, ReceiveRequest, SendRequest, post
+from l4lab.kernel.requests import Answer, ReceiveRequest, SendRequest, TransferRequest, post
 from l4lab.kernel.thread import (
     DEAD,
     DORMANT,
@@ -37,6 +37,7 @@ from l4lab.kernel.thread import (
     RECEIVING,
     REMOTE,
     SENDING,
+    TAKING,
     WAITING,
     Thread,
 )
@@ -346,7 +347,7 @@ def time_out(kernel: Kernel, me: Thread) -> None:
 def cancel(kernel: Kernel, me: Thread) -> None:
     """Abort the blocked operation of `me` (ex_regs with cancel): error 6 or 7, and ready."""
     state = me.state
-    if state in (READY, DORMANT, DEAD):
+    if state in (READY, DORMANT, DEAD, TAKING):
         return
     if state == LATE:
         dispatch.unqueue(kernel, me)
@@ -389,7 +390,7 @@ def gate_bound(kernel: Kernel, core: Core, gate: Gate) -> None:
 def resume_send(kernel: Kernel, core: Core, sender: Thread, partner: Thread) -> None:
     """Run the send phase of a thread that is not the running one."""
     if partner.state == REMOTE and partner.sent and partner.core == core.number:
-        finish_remote(kernel, core, partner)  # the answer to it is under way, and must not be overtaken
+        run_receive_phase(kernel, core, partner)  # the answer to it is under way, and must not be overtaken
     state = partner.state
     if state == DEAD or state == DORMANT:
         messages.fail_send(kernel, sender, messages.NOT_EXISTENT)
@@ -406,6 +407,9 @@ def resume_send(kernel: Kernel, core: Core, sender: Thread, partner: Thread) -> 
         messages.fail_send(kernel, sender, messages.SEND_TIMEOUT)
         dispatch.wake(kernel, core, sender)
         return
+    if acceptable and sender.core not in (core.number, NO_CORE) and messages.has_items(sender):
+        _reserve(kernel, partner, sender)
+        return
     if kernel.events is not None and not acceptable:
         causes.queued(kernel, kernel.events, sender, partner)
     sender.state = SENDING
@@ -418,8 +422,54 @@ def resume_send(kernel: Kernel, core: Core, sender: Thread, partner: Thread) -> 
         _arm(kernel, sender, deadline_us)
 
 
-def finish_remote(kernel: Kernel, core: Core, me: Thread) -> None:
-    """Another core has done the send phase of `me`, a thread of this core: run the receive phase."""
+def _reserve(kernel: Kernel, me: Thread, sender: Thread) -> None:
+    """`me` takes a message with items from another core, which moves it: it may have to wait for locks.
+
+    Source: the real kernel's `K/thread-ipc.cpp`, which sends the two more interrupts for the same reason.
+    """
+    if me.timeout is not None:
+        disarm(me)
+    if me.state == LATE:
+        dispatch.unqueue(kernel, me)
+    me.state = TAKING
+    me.partner = sender
+    sender.state = REMOTE
+    sender.partner = me
+    sender.sent = False
+    sender.operation += 1
+    me.taken_operation = sender.operation
+    post(kernel, sender.core, TransferRequest(sender, me, sender.operation))
+
+
+def transfer_remote(kernel: Kernel, core: Core, me: Thread, partner: Thread) -> None:
+    """`partner`, on another core, is TAKING the message of `me`, a thread of this core."""
+    me.state = READY
+    me.partner = None
+    if partner.state != TAKING:
+        messages.fail_send(kernel, me, messages.SEND_CANCELLED)  # it was killed
+        dispatch.wake(kernel, core, me)
+        return
+    # POINT OF NO RETURN
+    kernel.bill[IPC] += kernel.costs.ipc_path
+    sent = messages.transfer(kernel, me, partner)
+    partner.state = READY
+    partner.partner = None
+    calling = me.receive == RECEIVE_CLOSED and me.receive_from is partner
+    if sent and calling and partner.receive == RECEIVE_OPEN:
+        (partner.reply_slot_wanted or partner.reply).fill(me, me.send_rights)
+    dispatch.wake(kernel, core, partner)
+    if sent and me.receive != RECEIVE_NONE:
+        if me.began and me.receive == RECEIVE_OPEN:
+            causes.end(kernel, me)
+        resume_receive(kernel, core, me)
+        return
+    if sent:
+        messages.finish_send(kernel, me)
+    dispatch.wake(kernel, core, me)
+
+
+def run_receive_phase(kernel: Kernel, core: Core, me: Thread) -> None:
+    """`me`, a thread of this core, is REMOTE and its message was sent, or TAKING one that will not come."""
     me.state = READY
     me.partner = None
     resume_receive(kernel, core, me)

@@ -137,6 +137,11 @@ def address_to(sender: Thread, gate: Gate) -> None:
 # --- transfer -----------------------------------------------------------------------------------
 
 
+def has_items(sender: Thread) -> bool:
+    """Whether the message of `sender` has typed items."""
+    return bool(sender.send_tag >> abi.TAG_ITEMS_SHIFT & abi.TAG_ITEMS_MASK)
+
+
 def transfer(kernel: Kernel, sender: Thread, receiver: Thread) -> bool:
     """Move the message of `sender` to `receiver`, who gets its result; False if an item failed.
 

@@ -60,13 +60,39 @@ class Answer:
 
 
 @dataclass(frozen=True, slots=True)
+class TransferRequest:
+    """`partner` is TAKING the message of `sender`, whose own core moves it over; void as SendRequest is."""
+
+    sender: Thread
+    partner: Thread
+    operation: int
+
+
+@dataclass(frozen=True, slots=True)
+class ReleaseRequest:
+    """The message that `thread` is TAKING will not come (`operation` of its sender was given up)."""
+
+    thread: Thread
+    operation: int
+
+
+@dataclass(frozen=True, slots=True)
 class FlushRequest:
     """Forget translations; the sender waits for it. `pages`: how many, 0: all."""
 
     pages: int
 
 
-Request = SendRequest | WakeRequest | ReceiveRequest | PlaceRequest | FlushRequest | Answer
+Request = (
+    SendRequest
+    | WakeRequest
+    | ReceiveRequest
+    | PlaceRequest
+    | FlushRequest
+    | Answer
+    | TransferRequest
+    | ReleaseRequest
+)
 
 
 def post(kernel: Kernel, target: int, request: Request) -> None:

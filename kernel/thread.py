@@ -12,6 +12,7 @@ transitions are `TRANSITIONS`; `invariants.check_threads` holds every thread aga
     WAITING    queued at `partner`, a semaphore
     REMOTE     its send phase was requested of the core of `partner`, another one than its own; or done
                there (`sent`), and its own core has yet to run the receive phase
+    TAKING     a message with items comes from `partner`, a thread of another core, and must not be disturbed
     DEAD       killed; never changes again
 """
 
@@ -38,16 +39,28 @@ LATE: Final = 4
 WAITING: Final = 5
 DEAD: Final = 6
 REMOTE: Final = 7
-STATE_NAMES: Final = ("dormant", "ready", "sending", "receiving", "late", "waiting", "dead", "remote")
+TAKING: Final = 8
+STATE_NAMES: Final = (
+    "dormant",
+    "ready",
+    "sending",
+    "receiving",
+    "late",
+    "waiting",
+    "dead",
+    "remote",
+    "taking",
+)
 
 TRANSITIONS: Final = {
     DORMANT: (READY, DEAD),
     READY: (SENDING, RECEIVING, LATE, WAITING, REMOTE, DEAD),
     SENDING: (READY, RECEIVING, LATE, DEAD),
-    RECEIVING: (READY, DEAD),
-    LATE: (READY, DEAD),
+    RECEIVING: (READY, TAKING, DEAD),
+    LATE: (READY, TAKING, DEAD),
     WAITING: (READY, DEAD),
     REMOTE: (READY, SENDING, RECEIVING, LATE, DEAD),
+    TAKING: (READY, RECEIVING, DEAD),
     DEAD: (),
 }
 
@@ -167,11 +180,12 @@ class Thread(KernelObject):
         "delete_irq",
         # Scheduling. `core`: NO_CORE while off-line. `queued`: in its core's ready queue. `in_flight`:
         # ready, but its core has yet to learn it. `operation`: counts what was requested of other cores;
-        # `sent`: whether that was done, while REMOTE.
+        # `sent`: whether that was done, while REMOTE. `taken_operation`: the sender's, while TAKING.
         "core",
         "in_flight",
         "operation",
         "sent",
+        "taken_operation",
         "priority",
         "quantum_cycles",
         "quantum_left_cycles",
@@ -242,6 +256,7 @@ class Thread(KernelObject):
         self.in_flight = False
         self.operation = 0
         self.sent = False
+        self.taken_operation = 0
         self.pager = NEVER_SET
         self.exception_handler = NEVER_SET
         self.alien = False

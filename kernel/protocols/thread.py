@@ -10,7 +10,7 @@ from l4lab.kernel.frame import EFLAGS, EIP, ESP, GDT_ENTRIES, USER_CYCLES, read_
 from l4lab.kernel.messages import make_tag
 from l4lab.kernel.objects import Irq, Semaphore, Task
 from l4lab.kernel.protocols.common import BLOCKED, OK, Call, error, object_argument
-from l4lab.kernel.thread import DEAD, DORMANT, NEVER_SET, NO_CORE, READY, SENDING, Thread
+from l4lab.kernel.thread import DEAD, DORMANT, NEVER_SET, NO_CORE, READY, SENDING, TAKING, Thread
 
 if TYPE_CHECKING:
     from l4lab.kernel.capability import KernelObject
@@ -113,7 +113,7 @@ def _ex_regs(call: Call, thread: Thread) -> int:
 
 def _cancel(call: Call, thread: Thread) -> None:
     """Abort what the thread waits for; it becomes ready without being switched to."""
-    if thread.state in (READY, DORMANT, DEAD):
+    if thread.state in (READY, DORMANT, DEAD, TAKING):
         return
     ipc.cancel(call.kernel, thread)
     thread.pending_exception = None  # it restarts where it was told to, not in the fault it waited in
