@@ -40,8 +40,10 @@ static int set_up(l4_cap_t thread, const l4_thread_options_t *options)
 	int priority = options->priority != 0 ? (int)options->priority : L4_PRIORITY_DEFAULT;
 
 	int error = l4_thread_control(thread, &control);
-	if (error == 0)
-		error = l4_scheduler_run_on(l4_own_scheduler(), thread, options->cpu, priority);
+	if (error == 0 && options->cpu == L4_CPU_SAME) /* any processor: the scheduler takes the caller's */
+		error = l4_scheduler_set_priority(l4_own_scheduler(), thread, priority);
+	else if (error == 0)
+		error = l4_scheduler_run_on(l4_own_scheduler(), thread, (unsigned)options->cpu, priority);
 	if (error == 0)
 		error = l4_thread_ex_regs(thread, (l4_word_t)(uintptr_t)options->entry, prepare_stack(options), 0, NULL);
 	return error;

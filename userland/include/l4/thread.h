@@ -108,6 +108,9 @@ static inline int l4_thread_set_gdt(l4_cap_t thread, unsigned entry, uint64_t de
 
 typedef void l4_thread_entry_t(void *argument);
 
+/** In l4_thread_options_t: the processor of whoever starts the thread. */
+enum { L4_CPU_SAME = -1 };
+
 /** How l4_thread_start shall start a thread in the own task. What is zero gets the value in parentheses. */
 typedef struct {
 	l4_thread_entry_t *entry; /* must not return: end with l4_thread_exit */
@@ -118,7 +121,7 @@ typedef struct {
 	l4_cap_t slot;            /* (a new slot) */
 	l4_cap_t pager, handler;  /* (the pager of the program, which handles its exceptions too) */
 	unsigned priority;        /* (L4_PRIORITY_DEFAULT) */
-	unsigned cpu;
+	int cpu;                  /* or L4_CPU_SAME */
 } l4_thread_options_t;
 
 /** Creates, binds, places and starts a thread; `thread` (may be null) gets its capability. Returns 0 or the first

@@ -1,0 +1,217 @@
+/* A memory server for all: keeps dataspaces and fills them page by page as their clients' region maps ask.
+ *
+ *     dataspaces [--pma=avl|buddy|slab] [--clear]
+ *
+ * --clear: zero each frame before a client gets it. Without it a client sees what the one before left there.
+ *
+ * The structure is that of moe, the memory server of L4Re: a gate for each dataspace, frames allocated when first asked
+ * for, unmapped and freed one by one at its end. Whoever starts it tells it which memory it has (l4/pager.h). */
+#include "region.h"
+
+#include <l4/dataspace.h>
+#include <l4/factory.h>
+#include <l4/pager.h>
+#include <l4/print.h>
+#include <l4/program.h>
+#include <l4/string.h>
+#include <l4/task.h>
+#include <l4/thread.h>
+
+enum {
+	MAX_CLIENTS = 64,
+	MAX_DATASPACES = 8192, /* at a time */
+	MAX_PAGES = 1 << 19,   /* of one dataspace: 2 GB */
+	LABEL_NOBODY = 0xfffffff0,
+	EXIT_USAGE = 2,
+};
+
+/** A dataspace; it lies at the start of pages of the allocator's. The label of its gate is its address. */
+typedef struct dataspace {
+	struct dataspace *next, **link; /* among those of its client; `link` is the pointer that points here */
+	l4_cap_t gate;
+	l4_word_t pages, table_pages;
+	pma_page_t frames[]; /* PMA_NONE: not asked for yet */
+} dataspace_t;
+
+static pma_t pma;
+static dataspace_t *dataspaces[MAX_CLIENTS]; /* by client */
+static l4_cap_t free_slots[MAX_DATASPACES];
+static unsigned free_slot_count, dataspace_count, tables, requests, refusals;
+static bool clear;
+
+static l4_tag_t refuse(int error)
+{
+	refusals++;
+	return l4_tag(-error, 0, 0);
+}
+
+static void *at_frame(pma_page_t frame)
+{
+	return (void *)(uintptr_t)(frame << L4_PAGE_SHIFT);
+}
+
+/* --- dataspaces --------------------------------------------------------------------------------------- */
+
+static dataspace_t *create(l4_word_t client, l4_word_t pages)
+{
+	l4_word_t table_pages = (sizeof(dataspace_t) + pages * sizeof(pma_page_t) + L4_PAGE_BYTES - 1) / L4_PAGE_BYTES;
+	pma_page_t first = pma_allocate(&pma, table_pages);
+
+	if (first == PMA_NONE)
+		return NULL;
+	tables += table_pages;
+	dataspace_t *dataspace = at_frame(first);
+	memset(dataspace->frames, 0, pages * sizeof(pma_page_t));
+	dataspace->pages = pages;
+	dataspace->table_pages = table_pages;
+	dataspace->gate = free_slot_count > 0 ? free_slots[--free_slot_count] : l4_new_cap();
+	dataspace->next = dataspaces[client];
+	dataspace->link = &dataspaces[client];
+	if (dataspace->next != NULL)
+		dataspace->next->link = &dataspace->next;
+	dataspaces[client] = dataspace;
+	dataspace_count++;
+	return dataspace;
+}
+
+/** Returns how many pages it had. */
+static l4_word_t end(dataspace_t *dataspace)
+{
+	l4_word_t label = (l4_word_t)dataspace, held = 0;
+
+	for (l4_word_t i = 0; i < dataspace->pages; i++) {
+		pma_page_t frame = dataspace->frames[i];
+		if (frame == PMA_NONE)
+			continue;
+		l4_fpage_t fpage = l4_memory_fpage(frame << L4_PAGE_SHIFT, L4_PAGE_SHIFT, L4_MEMORY_RIGHTS);
+		l4_task_unmap(l4_own_task(), fpage, 0);
+		pma_free(&pma, frame);
+		held++;
+	}
+	l4_task_delete(l4_own_task(), dataspace->gate);
+	/* What was already queued with its label must not be taken for a request to whatever lies there next. */
+	l4_thread_modify_senders(l4_main_thread(), ~(l4_word_t)L4_LABEL_RIGHTS_MASK, label, ~0u, LABEL_NOBODY);
+	free_slots[free_slot_count++] = dataspace->gate;
+	*dataspace->link = dataspace->next;
+	if (dataspace->next != NULL)
+		dataspace->next->link = dataspace->link;
+	tables -= dataspace->table_pages;
+	dataspace_count--;
+	pma_free(&pma, label >> L4_PAGE_SHIFT);
+	return held;
+}
+
+/* --- requests ----------------------------------------------------------------------------------------- */
+
+static l4_tag_t new_dataspace(l4_word_t client, l4_word_t pages)
+{
+	if (pages == 0 || pages > MAX_PAGES)
+		return refuse(L4_EINVAL);
+	dataspace_t *dataspace = dataspace_count < MAX_DATASPACES ? create(client, pages) : NULL;
+	if (dataspace == NULL)
+		return refuse(L4_ENOMEM);
+	int error = l4_factory_create_gate(l4_own_factory(), dataspace->gate, l4_main_thread(), (l4_word_t)dataspace);
+	l4_accept_nothing();
+	if (error != 0) {
+		end(dataspace);
+		return refuse(L4_ENOMEM);
+	}
+	l4_put_item(0, l4_object_item(dataspace->gate, L4_OBJECT_RIGHT_R | L4_OBJECT_RIGHT_W));
+	return l4_tag(0, 0, 1);
+}
+
+static l4_tag_t map(dataspace_t *dataspace, l4_word_t number)
+{
+	if (number >= dataspace->pages)
+		return refuse(L4_ERANGE);
+	pma_page_t *frame = &dataspace->frames[number];
+	if (*frame == PMA_NONE) {
+		*frame = pma_allocate(&pma, 1);
+		if (*frame == PMA_NONE)
+			return refuse(L4_ENOMEM);
+		if (clear)
+			memset(at_frame(*frame), 0, L4_PAGE_BYTES);
+	}
+	l4_fpage_t fpage = l4_memory_fpage(*frame << L4_PAGE_SHIFT, L4_PAGE_SHIFT, L4_RIGHT_R | L4_RIGHT_W);
+	l4_put_item(0, l4_map_item(fpage, 0));
+	return l4_tag(0, 0, 1);
+}
+
+static l4_tag_t dataspace_request(l4_word_t label)
+{
+	const l4_word_t *mr = l4_utcb()->mr;
+	l4_word_t client = label >> L4_PAGER_CLIENT_SHIFT;
+
+	if (client < MAX_CLIENTS)
+		return mr[0] == L4_DATASPACE_CREATE ? new_dataspace(client, mr[1]) : refuse(L4_ENOSYS);
+	if (label == LABEL_NOBODY)
+		return refuse(L4_ENOENT);
+	dataspace_t *dataspace = (dataspace_t *)label;
+	switch (mr[0]) {
+	case L4_DATASPACE_MAP:
+		return map(dataspace, mr[1]);
+	case L4_DATASPACE_RELEASE:
+		end(dataspace);
+		return l4_tag(0, 0, 0);
+	}
+	return refuse(L4_ENOSYS);
+}
+
+/** A client is gone: whatever it had comes back. */
+static l4_tag_t end_client(l4_word_t client)
+{
+	l4_word_t pages = 0;
+
+	if (client == L4_PAGER_MASTER || client >= MAX_CLIENTS)
+		return refuse(L4_EINVAL);
+	while (dataspaces[client] != NULL)
+		pages += end(dataspaces[client]);
+	l4_utcb()->mr[0] = pages;
+	return l4_tag(0, 1, 0);
+}
+
+static l4_tag_t master_request(void)
+{
+	switch (l4_utcb()->mr[0]) {
+	case L4_PAGER_CLIENT_END:
+		return end_client(l4_utcb()->mr[1]);
+	case L4_PAGER_STATISTICS:
+		return region_statistics(&pma, tables, requests, refusals);
+	}
+	return refuse(L4_ENOSYS);
+}
+
+static l4_tag_t answer(l4_message_t message)
+{
+	l4_word_t label = message.label & ~(l4_word_t)L4_LABEL_RIGHTS_MASK;
+
+	requests++;
+	if (l4_tag_words(message.tag) < 2)
+		return refuse(L4_EMSGTOOSHORT);
+	switch (l4_tag_label(message.tag)) {
+	case L4_PROTO_DATASPACE:
+		return dataspace_request(label);
+	case L4_PROTO_PAGER:
+		return label >> L4_PAGER_CLIENT_SHIFT == L4_PAGER_MASTER ? master_request() : refuse(L4_EPERM);
+	}
+	return refuse(L4_EBADPROTO);
+}
+
+int main(int argc, char **argv)
+{
+	const pma_kind_t *kind = &pma_avl;
+
+	for (int i = 1; i < argc; i++) {
+		if (strncmp(argv[i], "--pma=", 6) == 0 && pma_kind(argv[i] + 6) != NULL) {
+			kind = pma_kind(argv[i] + 6);
+		} else if (strcmp(argv[i], "--clear") == 0) {
+			clear = true;
+		} else {
+			printf("dataspaces: %s: not an option; expected --pma=avl, --pma=buddy, --pma=slab or --clear\n",
+			       argv[i]);
+			return EXIT_USAGE;
+		}
+	}
+	for (l4_tag_t reply = region_receive(&pma, kind);;)
+		reply = answer(l4_serve(reply));
+}
