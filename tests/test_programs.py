@@ -37,12 +37,9 @@ def test_a_build_from_nothing_in_another_place_gives_the_same_bytes(tmp_path: Pa
         assert str(tmp_path).encode() not in path.read_bytes()
 
 
-@pytest.mark.parametrize(
-    "description", sorted(USERLAND.glob("**/program.toml")), ids=lambda path: path.parent.name
-)
-def test_programs_hold_no_host_path(description: Path) -> None:
+@pytest.mark.parametrize("name", [program.name for program in build.read_programs(USERLAND)])
+def test_programs_hold_no_host_path(name: str) -> None:
     """The names of a compiler's own headers would carry the folder it is installed in."""
-    for program in build.read_programs(description.parent.parent):
-        content = (PROGRAMS / program.name).read_bytes()
-        assert b"site-packages" not in content
-        assert str(build.CHECKOUT).encode() not in content
+    content = (PROGRAMS / name).read_bytes()
+    assert b"site-packages" not in content
+    assert str(build.CHECKOUT).encode() not in content

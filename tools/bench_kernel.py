@@ -163,6 +163,7 @@ def run_bench(*, as_json: bool) -> int:
     growth = figures["growth"]
     console.print(
         f"cost of such an entry with {MANY} over {FEW} threads {growth['threads']:.2f}, "
-        f"tasks {growth['tasks']:.2f}, mappings {growth['mappings']:.2f}; with {MANY_CORES} cores over 1: {growth['cores']:.2f}"
+        f"tasks {growth['tasks']:.2f}, mappings {growth['mappings']:.2f}; "
+        f"with {MANY_CORES} cores over 1: {growth['cores']:.2f}"
     )
     return 0
