@@ -123,3 +123,62 @@ TEST(ICU0011, "another protocol is refused and an unknown operation not implemen
 	l4_utcb()->mr[0] = L4_ICU_INFO;
 	CHECK_EQ(l4_request(icu(), l4_tag(L4_PROTO_TASK, 1, 0)), -L4_EBADPROTO);
 }
+
+TEST(ICU0012, "binding an item that is no capability is too short a message", "icu.bind:EMSGTOOSHORT icu.unbind:EMSGTOOSHORT")
+{
+	l4_word_t pin = free_pin();
+
+	CHECK_EQ(request(icu(), L4_ICU_UNBIND, pin, 1, 0), -L4_EMSGTOOSHORT);
+	CHECK_EQ(request(icu(), L4_ICU_UNBIND, pin, 2, 0), -L4_EMSGTOOSHORT);
+	CHECK_EQ(l4_icu_unbind(icu(), pin, l4_own_log()), -L4_EINVAL);
+}
+
+TEST(ICU0013, "unbinding a pin that nothing is bound to is no error", "icu.unbind:OK")
+{
+	CHECK_EQ(l4_icu_unbind(icu(), free_pin(), conf_irq()), 0);
+}
+
+TEST(ICU0014, "the mode of a pin that is not there is invalid, and without a mode the message too short",
+     "icu.set_mode:EINVAL,EMSGTOOSHORT")
+{
+	CHECK_EQ(l4_icu_set_mode(icu(), 0x7ffff, 1), -L4_EINVAL);
+	CHECK_EQ(request(icu(), L4_ICU_SET_MODE, free_pin(), 2, 0), -L4_EMSGTOOSHORT);
+}
+
+TEST(ICU0015, "a message without words is too short", "icu.unknown:EMSGTOOSHORT")
+{
+	CHECK_EQ(request(icu(), 0, 0, 0, 0), -L4_EMSGTOOSHORT);
+	CHECK_EQ(request(l4_own_log(), 0, 0, 0, 0), -L4_EMSGTOOSHORT);
+	CHECK_EQ(request(l4_own_scheduler(), 0, 0, 0, 0), -L4_EMSGTOOSHORT);
+}
+
+TEST(ICU0016, "the log knows no message-signalled interrupts", "icu.msi_info:ENOSYS,EMSGTOOSHORT")
+{
+	CHECK_EQ(request(l4_own_log(), L4_ICU_MSI_INFO, 0, 1, 0), -L4_EMSGTOOSHORT);
+	CHECK_EQ(request(l4_own_log(), L4_ICU_MSI_INFO, 0, 4, 0), -L4_ENOSYS);
+}
+
+TEST(ICU0017, "masking a pin that is not there is ignored", "icu.mask:OK icu.unmask:OK")
+{
+	CHECK_EQ(l4_icu_control(icu(), L4_ICU_MASK, 0x7ffff).raw, l4_tag(L4_PROTO_IRQ, 2, 0).raw);
+	CHECK_EQ(l4_icu_control(icu(), L4_ICU_UNMASK, 0x7ffff).raw, l4_tag(L4_PROTO_IRQ, 2, 0).raw);
+}
+
+TEST(ICU0018, "a semaphore is bound to a pin like an IRQ", "icu.bind:OK")
+{
+	l4_cap_t semaphore = conf_semaphore();
+
+	CHECK_EQ(l4_icu_bind(icu(), free_pin(), semaphore), 0);
+	CHECK_EQ(l4_icu_unbind(icu(), free_pin(), semaphore), 0);
+}
+
+TEST(ICU0019, "unmasking as a call sleeps until its receive timeout", "icu.unmask:IPC3 icu.mask:IPC3")
+{
+	for (l4_word_t operation = L4_ICU_UNMASK; operation <= L4_ICU_MASK; operation++) {
+		l4_utcb()->mr[0] = operation;
+		l4_utcb()->mr[1] = free_pin();
+		l4_utcb()->mr[0] = operation;
+		CHECK_EQ(l4_result(l4_call(icu(), l4_tag(L4_PROTO_IRQ, 2, 0), receive_within(2000)).tag),
+			 ipc_error(L4_IPC_RECEIVE_TIMEOUT));
+	}
+}

@@ -1,83 +1,5 @@
 /* Messages between threads: who meets whom, timeouts, cancelling, the reply slot (ABI 4, 5, 6). */
-#include "conf.h"
-
-/* --- helpers' bodies ------------------------------------------------------------------------------------------- */
-
-/** What a helper does once, and what came of it. */
-typedef struct {
-	l4_cap_t to;
-	l4_word_t operation;
-	l4_tag_t tag;
-	l4_word_t label;
-	l4_timeouts_t timeouts;
-	l4_word_t first_word; /* of those sent; the next ones count up */
-	bool serve;           /* answer with result 1, from then on */
-	/* results */
-	volatile bool done;
-	volatile l4_word_t out_tag, out_label, error, mr[L4_UTCB_MR_WORDS];
-	volatile unsigned served;
-} act_t;
-
-static void act(void *argument)
-{
-	act_t *a = argument;
-	l4_utcb_t *utcb = l4_utcb();
-
-	utcb->error = 0;
-	conf_fill(a->first_word, L4_UTCB_MR_WORDS);
-	l4_message_t message = l4_invoke(a->to, a->operation, a->tag, a->label, a->timeouts);
-	for (;;) {
-		a->out_tag = message.tag.raw;
-		a->out_label = message.label;
-		a->error = utcb->error;
-		for (unsigned i = 0; i < L4_UTCB_MR_WORDS; i++)
-			a->mr[i] = utcb->mr[i];
-		a->done = true;
-		if (!a->serve)
-			l4_sleep_forever();
-		a->served++;
-		message = l4_serve(l4_tag(1, 0, 0));
-	}
-}
-
-/** Starts `a` and lets it block. */
-static l4_cap_t start_at(act_t *a, unsigned priority)
-{
-	l4_cap_t thread = conf_thread(act, a, priority);
-
-	conf_settle();
-	return thread;
-}
-
-static l4_cap_t start(act_t *a)
-{
-	return start_at(a, CONF_HIGHER);
-}
-
-static act_t waiter(void)
-{
-	return (act_t){ .to = l4_self(), .operation = L4_OP_WAIT };
-}
-
-static act_t server(void)
-{
-	return (act_t){ .to = l4_self(), .operation = L4_OP_WAIT, .serve = true };
-}
-
-static act_t sender_to(l4_cap_t to, l4_tag_t tag, l4_word_t label)
-{
-	return (act_t){ .to = to, .operation = L4_OP_SEND, .tag = tag, .label = label };
-}
-
-static act_t caller_of(l4_cap_t to)
-{
-	return (act_t){ .to = to, .operation = L4_OP_CALL };
-}
-
-static act_t sleeper(void)
-{
-	return (act_t){ .to = l4_self(), .operation = L4_OP_RECV };
-}
+#include "act.h"
 
 /** The IPC failed in its send phase with this code: the result is exactly the error bit. */
 static void check_send_failed(l4_tag_t tag, l4_word_t code)
@@ -97,8 +19,8 @@ static void check_receive_failed(l4_tag_t tag, l4_tag_t passed, l4_word_t code)
 
 TEST(IPC0001, "a message through a thread capability brings tag, words and the sender's label", "ipc.send:OK ipc.wait:OK")
 {
-	act_t a = waiter();
-	l4_cap_t thread = start(&a);
+	act_t a = act_waiter();
+	l4_cap_t thread = act_start(&a);
 	l4_tag_t tag = l4_tag(-77, 3, 0);
 
 	conf_fill(0x500, 3);
@@ -112,8 +34,8 @@ TEST(IPC0001, "a message through a thread capability brings tag, words and the s
 
 TEST(IPC0002, "63 words fit into a message", "ipc.send:OK")
 {
-	act_t a = waiter();
-	l4_cap_t thread = start(&a);
+	act_t a = act_waiter();
+	l4_cap_t thread = act_start(&a);
 
 	conf_fill(0x7000, 63);
 	CHECK_EQ(l4_result(l4_send(thread, l4_tag(1, 63, 0), 0, l4_no_wait())), 1);
@@ -124,9 +46,9 @@ TEST(IPC0002, "63 words fit into a message", "ipc.send:OK")
 
 TEST(IPC0003, "only the words of the message are written", "ipc.send:OK")
 {
-	act_t a = waiter();
+	act_t a = act_waiter();
 	a.first_word = 0x100;
-	l4_cap_t thread = start(&a);
+	l4_cap_t thread = act_start(&a);
 
 	conf_fill(0x7000, 63);
 	l4_send(thread, l4_tag(0, 5, 0), 0, l4_no_wait());
@@ -138,10 +60,10 @@ TEST(IPC0003, "only the words of the message are written", "ipc.send:OK")
 
 TEST(IPC0004, "send to a thread that waits for another blocks until its timeout", "ipc.send:IPC2")
 {
-	act_t other = sleeper(), a = waiter();
+	act_t other = act_sleeper(), a = act_waiter();
 	a.operation = L4_OP_RECV;
-	a.to = start(&other);
-	l4_cap_t thread = start(&a);
+	a.to = act_start(&other);
+	l4_cap_t thread = act_start(&a);
 	uint64_t before = conf_now_us();
 
 	check_send_failed(l4_send(thread, l4_tag(0, 0, 0), 0, send_within(3000)), L4_IPC_SEND_TIMEOUT);
@@ -151,15 +73,15 @@ TEST(IPC0004, "send to a thread that waits for another blocks until its timeout"
 
 TEST(IPC0005, "send with timeout zero to a thread that does not wait fails at once", "ipc.send:IPC2")
 {
-	act_t a = sleeper();
+	act_t a = act_sleeper();
 
-	check_send_failed(l4_send(start(&a), l4_tag(7, 2, 0), 5, l4_no_wait()), L4_IPC_SEND_TIMEOUT);
+	check_send_failed(l4_send(act_start(&a), l4_tag(7, 2, 0), 5, l4_no_wait()), L4_IPC_SEND_TIMEOUT);
 }
 
 TEST(IPC0006, "after a failed send there is no receive phase", "ipc.call:IPC2 ipc.send_and_wait:IPC2")
 {
-	act_t a = sleeper();
-	l4_cap_t thread = start(&a), irq = conf_irq();
+	act_t a = act_sleeper();
+	l4_cap_t thread = act_start(&a), irq = conf_irq();
 
 	CHECK_EQ(l4_irq_bind(irq, conf_worker(), 0x10), 0);
 	l4_irq_trigger(irq);
@@ -203,8 +125,8 @@ TEST(IPC0009, "a dead thread does not exist for messages", "ipc.send:IPC4 ipc.ca
 
 TEST(IPC0010, "a started thread without a processor counts as not receiving", "ipc.send:IPC2")
 {
-	act_t a = waiter();
-	l4_cap_t thread = conf_helper(&(conf_helper_t){ .entry = act, .argument = &a, .no_cpu = true });
+	act_t a = act_waiter();
+	l4_cap_t thread = conf_helper(&(conf_helper_t){ .entry = act_run, .argument = &a, .no_cpu = true });
 
 	check_send_failed(l4_send(thread, l4_tag(0, 0, 0), 0, l4_no_wait()), L4_IPC_SEND_TIMEOUT);
 	check_send_failed(l4_send(thread, l4_tag(0, 0, 0), 0, send_within(2000)), L4_IPC_SEND_TIMEOUT);
@@ -221,9 +143,9 @@ TEST(IPC0011, "a message to oneself is never received", "ipc.send:IPC2 ipc.call:
 
 TEST(IPC0012, "a sender blocks until the receiver comes", "ipc.send:OK ipc.wait:OK")
 {
-	act_t a = sender_to(conf_worker(), l4_tag(2, 1, 0), 0x99);
+	act_t a = act_sender_to(conf_worker(), l4_tag(2, 1, 0), 0x99);
 	a.first_word = 0x42;
-	start(&a);
+	act_start(&a);
 	CHECK(!a.done);
 	l4_message_t message = l4_wait(l4_no_wait());
 	CHECK_EQ(message.tag.raw, l4_tag(2, 1, 0).raw);
@@ -240,8 +162,8 @@ TEST(IPC0013, "the flags of the tag arrive as they were sent", "ipc.send:OK")
 	static const l4_word_t flags[] = { 0, L4_TAG_SCHEDULE, L4_TAG_PROPAGATE };
 
 	for (unsigned i = 0; i < 3; i++) {
-		act_t a = waiter();
-		l4_cap_t thread = start(&a);
+		act_t a = act_waiter();
+		l4_cap_t thread = act_start(&a);
 		l4_tag_t tag = l4_tag_with(l4_tag(1, 0, 0), flags[i]);
 		CHECK_EQ(l4_send(thread, tag, 0, l4_no_wait()).raw, tag.raw);
 		conf_settle();
@@ -251,8 +173,8 @@ TEST(IPC0013, "the flags of the tag arrive as they were sent", "ipc.send:OK")
 
 TEST(IPC0014, "the error word is written only by failures", "ipc.send:OK")
 {
-	act_t a = waiter();
-	l4_cap_t thread = start(&a);
+	act_t a = act_waiter();
+	l4_cap_t thread = act_start(&a);
 
 	l4_utcb()->error = 0x55;
 	CHECK_EQ(l4_result(l4_send(thread, l4_tag(0, 0, 0), 0, l4_no_wait())), 0);
@@ -261,8 +183,8 @@ TEST(IPC0014, "the error word is written only by failures", "ipc.send:OK")
 
 TEST(IPC0015, "a thread capability with the thread protocol is the kernel's, with any other the thread's", "ipc.call:OK")
 {
-	act_t a = server();
-	l4_cap_t thread = start(&a);
+	act_t a = act_server();
+	l4_cap_t thread = act_start(&a);
 
 	for (int label = -25; label <= 1; label++) {
 		l4_utcb()->mr[0] = L4_THREAD_STATS;
@@ -290,9 +212,9 @@ TEST(IPC0020, "a wait in vain ends with its timeout and returns the tag that was
 
 TEST(IPC0021, "a closed receive in vain ends with its timeout", "ipc.receive:IPC3")
 {
-	act_t a = sleeper();
+	act_t a = act_sleeper();
 	l4_tag_t tag = l4_tag(5, 0, 0);
-	l4_cap_t thread = start(&a);
+	l4_cap_t thread = act_start(&a);
 
 	check_receive_failed(l4_invoke(thread, L4_OP_RECV, tag, 0, receive_within(2000)).tag, tag, L4_IPC_RECEIVE_TIMEOUT);
 	check_receive_failed(l4_invoke(thread, L4_OP_RECV, tag, 0, l4_no_wait()).tag, tag, L4_IPC_RECEIVE_TIMEOUT);
@@ -300,20 +222,20 @@ TEST(IPC0021, "a closed receive in vain ends with its timeout", "ipc.receive:IPC
 
 TEST(IPC0022, "a closed receive takes its partner's message and leaves the others' queued", "ipc.receive:OK ipc.wait:OK")
 {
-	act_t a = sender_to(conf_worker(), l4_tag(1, 0, 0), 0xa), b = sender_to(conf_worker(), l4_tag(2, 0, 0), 0xb);
+	act_t a = act_sender_to(conf_worker(), l4_tag(1, 0, 0), 0xa), b = act_sender_to(conf_worker(), l4_tag(2, 0, 0), 0xb);
 
-	start(&a);
-	l4_cap_t second = start(&b);
+	act_start(&a);
+	l4_cap_t second = act_start(&b);
 	CHECK_EQ(l4_receive(second, l4_no_wait()).label, 0xb);
 	CHECK_EQ(l4_wait(l4_no_wait()).label, 0xa);
 }
 
 TEST(IPC0023, "sleeping leaves messages queued", "ipc.receive:IPC3 ipc.wait:OK")
 {
-	act_t a = sender_to(conf_worker(), l4_tag(1, 0, 0), 0xa);
+	act_t a = act_sender_to(conf_worker(), l4_tag(1, 0, 0), 0xa);
 	uint64_t before = conf_now_us();
 
-	start(&a);
+	act_start(&a);
 	l4_sleep_us(3000);
 	CHECK(conf_now_us() - before >= 5000);
 	CHECK(!a.done);
@@ -334,11 +256,11 @@ TEST(IPC0025, "waiting senders are taken by priority, and of one priority in ord
 	act_t a[4];
 
 	for (unsigned i = 0; i < 4; i++)
-		a[i] = sender_to(conf_worker(), l4_tag(1, 0, 0), i);
-	start_at(&a[0], CONF_LOWER);
-	start_at(&a[1], CONF_HIGHER);
-	start_at(&a[2], CONF_HIGHER);
-	start_at(&a[3], CONF_HIGHER + 1);
+		a[i] = act_sender_to(conf_worker(), l4_tag(1, 0, 0), i);
+	act_start_at(&a[0], CONF_LOWER);
+	act_start_at(&a[1], CONF_HIGHER);
+	act_start_at(&a[2], CONF_HIGHER);
+	act_start_at(&a[3], CONF_HIGHER + 1);
 	CHECK_EQ(l4_wait(l4_no_wait()).label, 3);
 	CHECK_EQ(l4_wait(l4_no_wait()).label, 1);
 	CHECK_EQ(l4_wait(l4_no_wait()).label, 2);
@@ -347,11 +269,11 @@ TEST(IPC0025, "waiting senders are taken by priority, and of one priority in ord
 
 TEST(IPC0026, "an IRQ comes before senders of any other priority", "ipc.wait:OK")
 {
-	act_t a = sender_to(conf_worker(), l4_tag(1, 0, 0), 1);
+	act_t a = act_sender_to(conf_worker(), l4_tag(1, 0, 0), 1);
 	l4_cap_t irq = conf_irq();
 
 	CHECK_EQ(l4_irq_bind(irq, conf_worker(), 0x10), 0);
-	start(&a);
+	act_start(&a);
 	l4_irq_trigger(irq);
 	CHECK_EQ(l4_wait(l4_no_wait()).label, 0x10);
 	CHECK_EQ(l4_wait(l4_no_wait()).label, 1);
@@ -359,9 +281,9 @@ TEST(IPC0026, "an IRQ comes before senders of any other priority", "ipc.wait:OK"
 
 TEST(IPC0027, "a closed receive through a gate takes messages of the thread bound to it", "ipc.receive:OK,IPC3")
 {
-	act_t a = sender_to(conf_worker(), l4_tag(1, 0, 0), 0xa), b = sender_to(conf_worker(), l4_tag(1, 0, 0), 0xb);
-	start(&a);
-	l4_cap_t gate = conf_gate(start(&b), 0x40);
+	act_t a = act_sender_to(conf_worker(), l4_tag(1, 0, 0), 0xa), b = act_sender_to(conf_worker(), l4_tag(1, 0, 0), 0xb);
+	act_start(&a);
+	l4_cap_t gate = conf_gate(act_start(&b), 0x40);
 
 	CHECK_EQ(l4_receive(gate, l4_no_wait()).label, 0xb);
 	CHECK_EQ(l4_result(l4_receive(gate, l4_no_wait()).tag), ipc_error(L4_IPC_RECEIVE_TIMEOUT));
@@ -429,8 +351,8 @@ TEST(TIME0003, "an absolute timeout is a clock time in the buffer registers", "i
 
 TEST(TIME0004, "an absolute timeout in the past is over", "ipc.receive:IPC3 ipc.send:IPC2")
 {
-	act_t a = sleeper();
-	l4_cap_t thread = start(&a);
+	act_t a = act_sleeper();
+	l4_cap_t thread = act_start(&a);
 
 	set_time(4, conf_now_us() - 1000);
 	check_sleep(l4_timeout_at(4), 0, 1500);
@@ -447,8 +369,8 @@ TEST(TIME0005, "an absolute timeout beyond the last register pair is that of the
 
 TEST(TIME0006, "the send timeout is the high half, the receive timeout the low one", "ipc.call:IPC2,IPC3")
 {
-	act_t asleep = sleeper(), waits = waiter();
-	l4_cap_t first = start(&asleep), second = start(&waits);
+	act_t asleep = act_sleeper(), waits = act_waiter();
+	l4_cap_t first = act_start(&asleep), second = act_start(&waits);
 	uint64_t before = conf_now_us();
 
 	check_send_failed(l4_call(first, l4_tag(0, 0, 0), (l4_timeouts_t){ 0x07d00400 | 0x10000 << 10 }).tag,
@@ -465,9 +387,9 @@ TEST(TIME0007, "the timeouts of several threads end in order of time", "ipc.rece
 	act_t a[4];
 
 	for (unsigned i = 0; i < 4; i++) {
-		a[i] = sleeper();
+		a[i] = act_sleeper();
 		a[i].timeouts = receive_within(20000 + 5000 * (i ^ 1));
-		conf_thread(act, &a[i], CONF_HIGHER);
+		conf_thread(act_run, &a[i], CONF_HIGHER);
 	}
 	l4_sleep_us(23000);
 	CHECK(a[1].done && !a[0].done && !a[3].done && !a[2].done);
@@ -481,20 +403,14 @@ TEST(TIME0007, "the timeouts of several threads end in order of time", "ipc.rece
 
 /* --- cancelling ------------------------------------------------------------------------------------------------------ */
 
-static void cancel(l4_cap_t thread)
-{
-	CHECK_EQ(l4_thread_ex_regs(thread, L4_EX_REGS_KEEP, L4_EX_REGS_KEEP, L4_EX_REGS_CANCEL, NULL), 0);
-	conf_settle();
-}
-
 TEST(IPC0030, "a sender that is cancelled gets error 6 and the bare error bit", "ipc.send:IPC6 ipc.call:IPC6")
 {
-	act_t a = sender_to(conf_worker(), l4_tag(4, 0, 0), 0), b = caller_of(conf_worker());
+	act_t a = act_sender_to(conf_worker(), l4_tag(4, 0, 0), 0), b = act_caller_of(conf_worker());
 
-	cancel(start(&a));
+	act_cancel(act_start(&a));
 	CHECK_EQ(a.out_tag, L4_TAG_ERROR);
 	CHECK_EQ(a.error, L4_IPC_SEND_CANCELLED);
-	cancel(start(&b));
+	act_cancel(act_start(&b));
 	CHECK_EQ(b.out_tag, L4_TAG_ERROR);
 	CHECK_EQ(b.error, L4_IPC_SEND_CANCELLED);
 	CHECK_EQ(l4_result(l4_wait(l4_no_wait()).tag), ipc_error(L4_IPC_RECEIVE_TIMEOUT));
@@ -503,13 +419,13 @@ TEST(IPC0030, "a sender that is cancelled gets error 6 and the bare error bit", 
 TEST(IPC0031, "a receiver that is cancelled gets error 7 and the tag it passed", "ipc.receive:IPC7 ipc.call:IPC7")
 {
 	act_t a = { .to = conf_worker(), .operation = L4_OP_RECV, .tag = l4_tag(6, 2, 0) };
-	act_t waits = waiter(), b = { .operation = L4_OP_CALL, .tag = l4_tag(8, 1, 0) };
+	act_t waits = act_waiter(), b = { .operation = L4_OP_CALL, .tag = l4_tag(8, 1, 0) };
 
-	cancel(start(&a));
+	act_cancel(act_start(&a));
 	CHECK_EQ(a.out_tag, l4_tag(6, 2, 0).raw | L4_TAG_ERROR);
 	CHECK_EQ(a.error, L4_IPC_RECEIVE_CANCELLED);
-	b.to = start(&waits);
-	cancel(start(&b));
+	b.to = act_start(&waits);
+	act_cancel(act_start(&b));
 	CHECK_EQ(b.out_tag, l4_tag(8, 1, 0).raw | L4_TAG_ERROR);
 	CHECK_EQ(b.error, L4_IPC_RECEIVE_CANCELLED);
 }
@@ -518,11 +434,11 @@ TEST(IPC0031, "a receiver that is cancelled gets error 7 and the tag it passed",
 
 TEST(IPC0040, "a call waits for the answer of its partner, which knows it as its caller", "ipc.call:OK ipc.reply:OK")
 {
-	act_t a = caller_of(conf_worker());
+	act_t a = act_caller_of(conf_worker());
 	a.tag = l4_tag(3, 2, 0);
 	a.label = 0x11;
 	a.first_word = 0x30;
-	start(&a);
+	act_start(&a);
 	l4_message_t message = l4_wait(l4_no_wait());
 	CHECK_EQ(message.tag.raw, l4_tag(3, 2, 0).raw);
 	CHECK_EQ(message.label, 0x11);
@@ -539,10 +455,10 @@ TEST(IPC0040, "a call waits for the answer of its partner, which knows it as its
 
 TEST(IPC0041, "a call in vain ends with its receive timeout", "ipc.call:IPC3")
 {
-	act_t a = waiter();
+	act_t a = act_waiter();
 	l4_tag_t tag = l4_tag(7, 0, 0);
 
-	check_receive_failed(l4_call(start(&a), tag, receive_within(3000)).tag, tag, L4_IPC_RECEIVE_TIMEOUT);
+	check_receive_failed(l4_call(act_start(&a), tag, receive_within(3000)).tag, tag, L4_IPC_RECEIVE_TIMEOUT);
 	CHECK(a.done);
 }
 
@@ -569,21 +485,21 @@ TEST(IPC0042, "a reply without a caller fails, without a receive phase",
 
 TEST(IPC0043, "a plain message leaves no caller", "ipc.reply:IPC4")
 {
-	act_t a = sender_to(conf_worker(), l4_tag(0, 0, 0), 1);
+	act_t a = act_sender_to(conf_worker(), l4_tag(0, 0, 0), 1);
 	act_t b = { .to = conf_worker(), .operation = L4_OP_SEND_AND_WAIT };
 
-	start(&a);
+	act_start(&a);
 	CHECK_EQ(l4_wait(l4_no_wait()).label, 1);
 	check_no_caller();
-	start(&b);
+	act_start(&b);
 	CHECK_EQ(l4_result(l4_wait(l4_no_wait()).tag), 0);
 	check_no_caller();
 }
 
 TEST(IPC0044, "a call taken by a closed receive leaves no caller", "ipc.reply:IPC4")
 {
-	act_t a = caller_of(conf_worker());
-	l4_cap_t thread = start(&a);
+	act_t a = act_caller_of(conf_worker());
+	l4_cap_t thread = act_start(&a);
 
 	CHECK_EQ(l4_result(l4_receive(thread, l4_no_wait()).tag), 0);
 	check_no_caller();
@@ -594,11 +510,11 @@ TEST(IPC0044, "a call taken by a closed receive leaves no caller", "ipc.reply:IP
 
 TEST(IPC0045, "a new caller takes the place of an old one, who stays waiting", "ipc.reply:OK")
 {
-	act_t a = caller_of(conf_worker()), b = caller_of(conf_worker());
+	act_t a = act_caller_of(conf_worker()), b = act_caller_of(conf_worker());
 
-	start(&a);
+	act_start(&a);
 	l4_wait(l4_no_wait());
-	start(&b);
+	act_start(&b);
 	l4_wait(l4_no_wait());
 	CHECK_EQ(l4_result(l4_reply(l4_tag(3, 0, 0), l4_no_wait())), 3);
 	check_no_caller();
@@ -609,9 +525,9 @@ TEST(IPC0045, "a new caller takes the place of an old one, who stays waiting", "
 
 TEST(IPC0046, "a reply uses its caller up", "ipc.reply:IPC4")
 {
-	act_t a = caller_of(conf_worker());
+	act_t a = act_caller_of(conf_worker());
 
-	start(&a);
+	act_start(&a);
 	l4_wait(l4_no_wait());
 	CHECK_EQ(l4_result(l4_reply(l4_tag(3, 0, 0), l4_no_wait())), 3);
 	check_no_caller();
@@ -619,9 +535,9 @@ TEST(IPC0046, "a reply uses its caller up", "ipc.reply:IPC4")
 
 TEST(IPC0047, "a reply that fails uses its caller up too", "ipc.reply:IPC8,IPC4")
 {
-	act_t a = caller_of(conf_worker());
+	act_t a = act_caller_of(conf_worker());
 
-	start(&a);
+	act_start(&a);
 	l4_wait(l4_no_wait());
 	l4_put_item(0, l4_argument(conf_irq()));
 	check_send_failed(l4_reply(l4_tag(0, 0, 1), l4_no_wait()), L4_IPC_SEND_OVERFLOW);
@@ -633,25 +549,25 @@ TEST(IPC0047, "a reply that fails uses its caller up too", "ipc.reply:IPC8,IPC4"
 
 TEST(IPC0048, "a caller that gives up is no caller any more", "ipc.reply:IPC4")
 {
-	act_t a = caller_of(conf_worker()), b = caller_of(conf_worker());
+	act_t a = act_caller_of(conf_worker()), b = act_caller_of(conf_worker());
 
 	a.timeouts = receive_within(4000);
-	start(&a);
+	act_start(&a);
 	CHECK_EQ(l4_result(l4_wait(l4_no_wait()).tag), 0);
 	l4_sleep_us(6000);
 	CHECK_EQ(a.error, L4_IPC_RECEIVE_TIMEOUT);
 	check_no_caller();
-	l4_cap_t thread = start(&b);
+	l4_cap_t thread = act_start(&b);
 	CHECK_EQ(l4_result(l4_wait(l4_no_wait()).tag), 0);
-	cancel(thread);
+	act_cancel(thread);
 	CHECK_EQ(b.error, L4_IPC_RECEIVE_CANCELLED);
 	check_no_caller();
 }
 
 TEST(IPC0049, "a caller answered in another way is no caller any more", "ipc.reply:IPC4")
 {
-	act_t a = caller_of(conf_worker());
-	l4_cap_t thread = start(&a);
+	act_t a = act_caller_of(conf_worker());
+	l4_cap_t thread = act_start(&a);
 
 	CHECK_EQ(l4_result(l4_wait(l4_no_wait()).tag), 0);
 	CHECK_EQ(l4_result(l4_send(thread, l4_tag(6, 0, 0), 0, l4_no_wait())), 6);
@@ -664,9 +580,9 @@ TEST(IPC0050, "a reply with the label of a kernel protocol is a message like any
 	static const int labels[] = { L4_PROTO_THREAD, L4_PROTO_TASK, L4_PROTO_KOBJECT, L4_PROTO_IRQ };
 
 	for (unsigned i = 0; i < 4; i++) {
-		act_t a = caller_of(conf_worker());
+		act_t a = act_caller_of(conf_worker());
 		l4_tag_t tag = l4_tag(labels[i], 0, 0);
-		start(&a);
+		act_start(&a);
 		l4_wait(l4_no_wait());
 		CHECK_EQ(l4_reply(tag, l4_no_wait()).raw, tag.raw);
 		conf_settle();
@@ -676,13 +592,13 @@ TEST(IPC0050, "a reply with the label of a kernel protocol is a message like any
 
 TEST(IPC0051, "reply and wait answers one caller and receives the next", "ipc.reply_and_wait:OK")
 {
-	act_t a = caller_of(conf_worker()), b = caller_of(conf_worker());
+	act_t a = act_caller_of(conf_worker()), b = act_caller_of(conf_worker());
 
 	a.label = 0xa;
 	b.label = 0xb;
-	start(&a);
+	act_start(&a);
 	CHECK_EQ(l4_wait(l4_no_wait()).label, 0xa);
-	start(&b);
+	act_start(&b);
 	l4_message_t message = l4_reply_and_wait(l4_tag(1, 0, 0), l4_no_wait());
 	CHECK_EQ(message.label, 0xb);
 	l4_message_t last = l4_reply_and_wait(l4_tag(2, 0, 0), receive_within(3000));
@@ -704,19 +620,19 @@ static void call_and_send(void *argument)
 TEST(IPC0052, "reply and receive answers the caller and takes the next message of just this caller",
      "ipc.reply_and_receive:OK,IPC3")
 {
-	act_t a = { .to = conf_worker() }, b = sender_to(conf_worker(), l4_tag(0, 0, 0), 0xb);
+	act_t a = { .to = conf_worker() }, b = act_sender_to(conf_worker(), l4_tag(0, 0, 0), 0xb);
 
 	conf_thread(call_and_send, &a, CONF_HIGHER);
 	conf_settle();
 	l4_wait(l4_no_wait());
-	start(&b);
+	act_start(&b);
 	l4_message_t message = l4_invoke(l4_self(), L4_OP_REPLY_AND_RECV, l4_tag(4, 0, 0), 0, receive_within(5000));
 	CHECK_EQ(message.tag.raw, l4_tag(2, 0, 0).raw);
 	CHECK_EQ(message.label, 0x52);
 	CHECK(a.done);
 	CHECK_EQ(l4_wait(l4_no_wait()).label, 0xb);
-	act_t c = caller_of(conf_worker());
-	start(&c);
+	act_t c = act_caller_of(conf_worker());
+	act_start(&c);
 	l4_wait(l4_no_wait());
 	check_receive_failed(l4_invoke(l4_self(), L4_OP_REPLY_AND_RECV, l4_tag(4, 0, 0), 0, receive_within(2000)).tag,
 			     l4_tag(4, 0, 0), L4_IPC_RECEIVE_TIMEOUT);
@@ -724,10 +640,10 @@ TEST(IPC0052, "reply and receive answers the caller and takes the next message o
 
 TEST(IPC0053, "send and wait sends to one and receives from anybody", "ipc.send_and_wait:OK,IPC3")
 {
-	act_t a = waiter(), b = sender_to(conf_worker(), l4_tag(0, 0, 0), 0xb);
-	l4_cap_t thread = start(&a);
+	act_t a = act_waiter(), b = act_sender_to(conf_worker(), l4_tag(0, 0, 0), 0xb);
+	l4_cap_t thread = act_start(&a);
 
-	start(&b);
+	act_start(&b);
 	CHECK_EQ(l4_send_and_wait(thread, l4_tag(1, 0, 0), 0x1, l4_no_wait()).label, 0xb);
 	CHECK(a.done);
 	CHECK_EQ(a.out_label, 0x1);
@@ -738,9 +654,9 @@ TEST(IPC0054, "a call leads through a gate into another task, and its answer bac
 	act_t *a = &(act_t){ 0 };
 	static act_t shared; /* in memory that both tasks see */
 
-	shared = server();
+	shared = act_server();
 	a = &shared;
-	l4_cap_t thread = conf_helper(&(conf_helper_t){ .entry = act, .argument = a, .priority = CONF_HIGHER,
+	l4_cap_t thread = conf_helper(&(conf_helper_t){ .entry = act_run, .argument = a, .priority = CONF_HIGHER,
 							.task = conf_task() });
 	l4_cap_t gate = conf_gate(thread, 0x90);
 	conf_settle();
@@ -752,11 +668,11 @@ TEST(IPC0054, "a call leads through a gate into another task, and its answer bac
 
 TEST(IPC0055, "a caller may be answered by whoever sends to it as the partner it waits for", "ipc.call:OK")
 {
-	act_t a = waiter();
-	l4_cap_t thread = start(&a);
-	act_t b = caller_of(thread);
+	act_t a = act_waiter();
+	l4_cap_t thread = act_start(&a);
+	act_t b = act_caller_of(thread);
 
-	l4_cap_t caller = start(&b);
+	l4_cap_t caller = act_start(&b);
 	CHECK(a.done && !b.done);
 	CHECK_EQ(l4_result(l4_send(caller, l4_tag(0, 0, 0), 0, l4_no_wait())), ipc_error(L4_IPC_SEND_TIMEOUT));
 }
@@ -765,10 +681,10 @@ TEST(IPC0055, "a caller may be answered by whoever sends to it as the partner it
 
 TEST(IPC0060, "callers kept in explicit reply slots are answered in any order", "ipc.wait:OK ipc.send:OK")
 {
-	act_t a = caller_of(conf_worker()), b = caller_of(conf_worker());
+	act_t a = act_caller_of(conf_worker()), b = act_caller_of(conf_worker());
 
-	start(&a);
-	start(&b);
+	act_start(&a);
+	act_start(&b);
 	CHECK_EQ(l4_result(l4_invoke(l4_reply_cap(5), L4_OP_WAIT, l4_tag(0, 0, 0), 0, l4_no_wait()).tag), 0);
 	CHECK_EQ(l4_result(l4_invoke(l4_reply_cap(6), L4_OP_WAIT, l4_tag(0, 0, 0), 0, l4_no_wait()).tag), 0);
 	check_no_caller();
@@ -781,9 +697,9 @@ TEST(IPC0060, "callers kept in explicit reply slots are answered in any order", 
 
 TEST(IPC0061, "an explicit reply slot is used up by its reply", "ipc.reply:IPC4")
 {
-	act_t a = caller_of(conf_worker());
+	act_t a = act_caller_of(conf_worker());
 
-	start(&a);
+	act_start(&a);
 	CHECK_EQ(l4_result(l4_invoke(l4_reply_cap(7), L4_OP_WAIT, l4_tag(0, 0, 0), 0, l4_no_wait()).tag), 0);
 	CHECK_EQ(l4_result(l4_invoke(l4_reply_cap(7), L4_OP_SEND | L4_OP_REPLY, l4_tag(3, 0, 0), 0, l4_no_wait()).tag), 3);
 	check_send_failed(l4_invoke(l4_reply_cap(7), L4_OP_SEND | L4_OP_REPLY, l4_tag(3, 0, 0), 0, l4_no_wait()).tag,

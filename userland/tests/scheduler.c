@@ -146,6 +146,12 @@ TEST(SCHD0010, "the idle time of no processor is invalid", "scheduler.idle_time:
 	CHECK_EQ(request(L4_SCHEDULER_IDLE_TIME, 3, 0), -L4_EINVAL);
 }
 
+TEST(SCHD0013, "the idle time needs the set to tell about", "scheduler.idle_time:EMSGTOOSHORT")
+{
+	CHECK_EQ(request(L4_SCHEDULER_IDLE_TIME, 1, 0), -L4_EMSGTOOSHORT);
+	CHECK_EQ(request(L4_SCHEDULER_IDLE_TIME, 2, 0), -L4_EMSGTOOSHORT);
+}
+
 TEST(SCHD0011, "other protocols, messages without words and unknown operations are refused",
      "scheduler.unknown:EBADPROTO,EMSGTOOSHORT,ENOSYS")
 {

@@ -377,3 +377,12 @@ TEST(TASK0053, "an operation without a receive phase is done, and the tag stays 
 	CHECK_EQ(l4_send(self(), tag, 0, l4_forever()).raw, tag.raw);
 	CHECK_EQ(l4_task_cap_valid(self(), irq), 0);
 }
+
+TEST(TASK0054, "unmapping nothing is no error", "task.unmap:OK")
+{
+	for (unsigned words = 1; words <= 2; words++) {
+		l4_utcb()->mr[0] = L4_TASK_UNMAP;
+		l4_utcb()->mr[1] = L4_UNMAP_SELF;
+		CHECK_EQ(request(self(), words), 0);
+	}
+}

@@ -535,3 +535,17 @@ TEST(THRD0073, "without a capability the calling thread is meant", "thread.contr
 	CHECK_EQ(l4_thread_control(l4_self(), &(l4_thread_control_t){ .change = 0 }), 0);
 	CHECK_EQ(l4_utcb()->mr[1], l4_parent().raw);
 }
+
+TEST(THRD0074, "a thread that is no vCPU has nothing to resume, and vCPU memory must be kernel-user memory",
+     "thread.vcpu_resume:EINVAL thread.vcpu_control:EINVAL")
+{
+	l4_word_t memory = (l4_word_t)conf_memory(12);
+
+	l4_utcb()->mr[0] = L4_THREAD_VCPU_RESUME;
+	CHECK_EQ(request(l4_self(), 1, 0), -L4_EINVAL);
+	l4_utcb()->mr[0] = L4_THREAD_VCPU_CONTROL;
+	CHECK_EQ(request(l4_self(), 1, 0), -L4_EINVAL);
+	l4_utcb()->mr[0] = L4_THREAD_VCPU_CONTROL;
+	l4_utcb()->mr[1] = memory;
+	CHECK_EQ(request(l4_self(), 2, 0), -L4_EINVAL);
+}

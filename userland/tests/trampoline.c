@@ -232,6 +232,22 @@ TEST(TRMP0009, "without a fault in progress there is nothing to resume or to ref
 	CHECK_EQ(control(L4_PF_TRAMP_REFLECT, 0, 1), -L4_EINVAL);
 }
 
+TEST(TRMP0013, "without a block there is nothing to switch on, and switching off tells that it was off",
+     "thread.pf_tramp_disable:OK thread.pf_tramp_enable:EINVAL")
+{
+	CHECK_EQ(control(L4_PF_TRAMP_DISABLE, 0, 1), 0);
+	CHECK_EQ(l4_utcb()->mr[0], 0);
+	CHECK_EQ(control(L4_PF_TRAMP_ENABLE, 0, 1), -L4_EINVAL);
+}
+
+TEST(TRMP0014, "the operations on a trampoline take one word",
+     "thread.pf_tramp_resume:EMSGTOOLONG thread.pf_tramp_reflect:EMSGTOOLONG thread.pf_tramp_disable:EMSGTOOLONG "
+     "thread.pf_tramp_enable:EMSGTOOLONG")
+{
+	for (l4_word_t operation = L4_PF_TRAMP_RESUME; operation <= L4_PF_TRAMP_ENABLE; operation += L4_PF_TRAMP_RESUME)
+		CHECK_EQ(control(operation, 0, 2), -L4_EMSGTOOLONG);
+}
+
 TEST(TRMP0010, "only the thread itself may resume and reflect", "thread.pf_tramp_resume:EPERM thread.pf_tramp_reflect:EPERM")
 {
 	l4_cap_t other = conf_helper(&(conf_helper_t){ 0 });

@@ -5,8 +5,8 @@
  *     pingpong --parallel=N [options] SPACE
  *
  * SPACE is `intra` (both threads in one address space) or `inter`; the two CPUs are the client's and the server's. M is
- * a number of words, 0 to 63, or pieces:N or mapping:N for N bytes from one buffer into another (see rally.h). Every
- * message is measured in every place, one after the other:
+ * a number of words, 0 to 63; or sends:N for N words in a send of its own; or pieces:N or mapping:N for N bytes from
+ * one buffer into another (see rally.h). Every message is measured in every place, one after the other:
  *
  *     PINGPONG space=inter cpus=0,12 message=8 rounds=64 start=81263546 cycles=1503243,1503243
  *
@@ -36,7 +36,7 @@ typedef struct {
 	unsigned size;
 } message_t;
 
-static const char *const kind_prefixes[RALLY_KINDS] = { "", "pieces:", "mapping:" };
+static const char *const kind_prefixes[RALLY_KINDS] = { "", "sends:", "pieces:", "mapping:" };
 
 static place_t places[MAX_PLACES];
 static message_t messages[MAX_MESSAGES];
@@ -77,13 +77,13 @@ static bool take_message(const char **text)
 	if (message_count == MAX_MESSAGES)
 		return false;
 	message->kind = RALLY_WORDS;
-	for (rally_kind_t kind = RALLY_PIECES; kind < RALLY_KINDS; kind++)
+	for (rally_kind_t kind = RALLY_SENDS; kind < RALLY_KINDS; kind++)
 		if (take(text, kind_prefixes[kind]))
 			message->kind = kind;
-	unsigned limit = message->kind == RALLY_WORDS ? L4_UTCB_MR_WORDS : RALLY_MAX_BYTES;
+	unsigned limit = message->kind <= RALLY_SENDS ? L4_UTCB_MR_WORDS : RALLY_MAX_BYTES;
 	message->size = take_number(text, limit);
 	message_count++;
-	return message->size <= limit && (message->kind == RALLY_WORDS || message->size > 0);
+	return message->size <= limit && (message->kind <= RALLY_SENDS || message->size > 0);
 }
 
 static bool take_messages(const char **text)

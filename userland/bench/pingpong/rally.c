@@ -56,6 +56,25 @@ static __attribute__((noinline)) void return_words(rally_t *rally)
 		receive(rally, SERVER, message.tag);
 }
 
+static __attribute__((noinline)) void volley_sends(rally_t *rally, unsigned rounds)
+{
+	l4_tag_t tag = l4_tag(0, rally->size, 0);
+
+	for (; rounds > 0; rounds--) {
+		l4_send(l4_cap(RALLY_SERVER_SLOT), tag, 0, l4_forever());
+		receive(rally, CLIENT, l4_wait(l4_forever()).tag);
+	}
+}
+
+static __attribute__((noinline)) void return_sends(rally_t *rally)
+{
+	for (;;) {
+		l4_tag_t tag = l4_wait(l4_forever()).tag;
+		receive(rally, SERVER, tag);
+		l4_send(l4_cap(RALLY_CLIENT_SLOT), tag, 0, l4_forever());
+	}
+}
+
 /* --- pieces --------------------------------------------------------------------------------------------- */
 
 static size_t piece_bytes(const rally_t *rally, size_t offset)
@@ -169,12 +188,13 @@ static void fill_boxes(unsigned bytes)
 
 void rally_client(void *argument)
 {
-	static void (*const volleys[RALLY_KINDS])(rally_t *, unsigned) = { volley_words, volley_pieces, volley_mapping };
+	static void (*const volleys[RALLY_KINDS])(rally_t *, unsigned) = { volley_words, volley_sends, volley_pieces,
+									      volley_mapping };
 	rally_t *rally = argument;
 	void (*volley)(rally_t *, unsigned) = volleys[rally->kind];
 
 	accept_page();
-	if (rally->kind == RALLY_WORDS)
+	if (rally->kind <= RALLY_SENDS)
 		fill_words(rally->size);
 	else
 		fill_boxes(rally->size);
@@ -184,7 +204,7 @@ void rally_client(void *argument)
 		volley(rally, rally->rounds);
 		rally->stamps[sample] = l4_tsc();
 	}
-	if (rally->kind == RALLY_WORDS)
+	if (rally->kind <= RALLY_SENDS)
 		check_words(rally);
 	else
 		check_boxes(rally);
@@ -194,7 +214,7 @@ void rally_client(void *argument)
 
 void rally_server(void *argument)
 {
-	static void (*const returns[RALLY_KINDS])(rally_t *) = { return_words, return_pieces, return_mapping };
+	static void (*const returns[RALLY_KINDS])(rally_t *) = { return_words, return_sends, return_pieces, return_mapping };
 	rally_t *rally = argument;
 
 	returns[rally->kind](rally);

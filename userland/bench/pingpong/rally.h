@@ -6,7 +6,8 @@
 
 /** How a message gets over. */
 typedef enum {
-	RALLY_WORDS,   /* in message registers; they are filled once and travel to and fro */
+	RALLY_WORDS,   /* in message registers; they are filled once and travel to and fro; call and reply-and-wait */
+	RALLY_SENDS,   /* likewise, but sending and waiting are two operations on either side */
 	RALLY_PIECES,  /* a buffer, as many full sets of message registers as it takes, copied in and out */
 	RALLY_MAPPING, /* a buffer whose page is mapped to the receiver, who copies it and unmaps the page */
 	RALLY_KINDS,
@@ -24,7 +25,7 @@ enum { RALLY_CLIENT_SLOT = 0x10, RALLY_SERVER_SLOT = 0x11 };
 /** One measurement: what it shall be, and what came out. Both sides see it. */
 typedef struct {
 	rally_kind_t kind;
-	unsigned size;                          /* RALLY_WORDS: words, else bytes */
+	unsigned size;                          /* RALLY_WORDS, RALLY_SENDS: words, else bytes */
 	unsigned warmup, rounds, samples;       /* messages there and back: before, in each sample; number of samples */
 	uint64_t stamps[RALLY_MAX_SAMPLES + 1]; /* the client's cycle counter before the first and after each sample */
 	bool damaged;                           /* an operation failed, or a message did not arrive as it was sent */
