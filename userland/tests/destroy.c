@@ -295,7 +295,7 @@ TEST(DEST0034, "an object that only a dying task holds ends with it", "task.unma
 	CHECK_EQ(l4_wait(l4_no_wait()).label, 0x341);
 }
 
-TEST(DEST0035, "an operation on a task that is gone finds nothing", "task.cap_info:IPC4 task.map:EINVAL")
+TEST(DEST0035, "an operation on a task that is gone finds nothing", "ipc.call:IPC4 task.map:EINVAL")
 {
 	l4_cap_t task = conf_task(), irq = conf_irq();
 

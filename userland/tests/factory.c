@@ -387,7 +387,7 @@ TEST(FACT0046, "a table has 2^18 slots, and beyond them is no place for an objec
 	CHECK_EQ(l4_task_release(l4_own_task(), l4_cap(SLOTS - 1)), 0);
 }
 
-TEST(FACT0047, "a destroyed factory makes nothing more, but what it made stays", "factory.create_irq:IPC4")
+TEST(FACT0047, "a destroyed factory makes nothing more, but what it made stays", "ipc.call:IPC4")
 {
 	l4_cap_t limited = conf_slot(), irq = conf_slot();
 
