@@ -90,6 +90,7 @@ class Machine:
         self.ram = Ram(manifest.ram_bytes)
         parameters = boot.load(manifest, self.ram, self.profile.mhz)
         self.kernel: Kernel = kernel_boot.start(self.ram.words, parameters, self.profile.kernel_costs())
+        self.kernel.tlb_policy = manifest.tlb
         self.engine = Engine(self.ram, self.profile.instruction_costs(), self.profile.cpuid)
         self.cores = [self._make_core(number) for number in range(manifest.cores)]
         self.output = bytearray()
@@ -165,13 +166,8 @@ class Machine:
             elif kernel.cores[number].current is not thread:
                 self._serve(core, INTERRUPT, now)  # another core has killed it
             else:
-                trap = self._run_core(core, thread, now, min(others + self._lookahead_cycles, limit))
-                if trap is HOST_STOP:
+                if self._run_ahead(core, thread, now, others, limit) is HOST_STOP:
                     return StopReason.HOST_STOP
-                if core.trap is not None and core.clock_cycles < others:
-                    # Nobody is behind: no need to go through the agenda to find that out.
-                    core.trap = None
-                    self._serve(core, trap, core.clock_cycles)
             self._reschedule(core)
         return StopReason.ROOT_ENDED if kernel.end is End.ROOT_ENDED else StopReason.ROOT_KILLED
 
@@ -211,6 +207,30 @@ class Machine:
             ticks = -(-deadline_us // TICK_US)
             moment = min(moment, ticks * self._tick_cycles)
         return max(moment, clock)
+
+    def _run_ahead(self, core: CoreState, thread: Thread, now: int, others: int, limit: int) -> Trap:
+        """Run `thread`, and serve its traps and what follows, as long as nobody else can come between.
+
+        That is before `others`, the next moment of any other core, and until an effect may have changed
+        that. Returns the last trap; one that has to wait its turn is left in the core.
+        """
+        kernel_core = self.kernel.cores[core.number]
+        horizon = min(others + self._lookahead_cycles, limit)
+        while True:
+            trap = self._run_core(core, thread, now, horizon)
+            clock = core.clock_cycles
+            if core.trap is None or clock >= others:
+                return trap
+            core.trap = None
+            self._serve(core, trap, clock)
+            decision = core.decision
+            now = core.clock_cycles
+            following = decision.thread
+            if following is None or decision.effects or core.interrupts or now >= others or now >= limit:
+                return trap
+            if kernel_core.current is not following or self.kernel.end is not None:
+                return trap
+            thread = following
 
     def _run_core(self, core: CoreState, thread: Thread, now: int, horizon: int) -> Trap:
         """Run user code until it traps or must stop; the trap is served when its time has come."""

@@ -6,6 +6,7 @@
     profile = "opteron-6174"       # a bundled cost profile, or the path of one; this is the default
     quantum_us = 10000             # time slice of a thread that was given none; default 10000
     kernel_memory = "8%"           # the kernel's own share of RAM, per cent or "20MiB"; default "8%"
+    tlb = "full"                   # what unmap does to TLBs: "full", "page" or "switch"; default "full"
 
     [boot]
     sigma0 = "sigma0"              # required
@@ -17,7 +18,8 @@ shell (`"'my files/hello' a b"`); the guest sees the command line as it stands. 
 taken as they are, others relative to the manifest's folder; a bare name that is no file there is
 looked up among the bundled programs. Whether a file is a program is found out when it is booted.
 
-The share of 8 per cent is that of 000_1be4d2f6ae8bebbc.txt, section 2.2.
+The share of 8 per cent is that of 000_1be4d2f6ae8bebbc.txt, section 2.2. What can be done to TLBs is
+discussed in its section 3.2, "TLB issue", and listed at `kernel.state.TlbPolicy`.
 """
 
 from __future__ import annotations
@@ -44,6 +46,7 @@ from l4lab.emulator.inputs import (
 from l4lab.emulator.profile import find_profile
 from l4lab.emulator.tomlfile import Table, load_toml, shown
 from l4lab.kernel.abi.fiasco import QUANTUM_DEFAULT_US, SCHEDULER_MAX_CPUS
+from l4lab.kernel.state import TlbPolicy
 from l4lab.kernel.units import PAGE_BYTES, SUPERPAGE_BYTES
 
 MIN_RAM_BYTES: Final = 16 << 20
@@ -107,6 +110,7 @@ class Manifest:
     modules: tuple[Module, ...]
     quantum_us: int = QUANTUM_DEFAULT_US
     kernel_memory: str = DEFAULT_KERNEL_MEMORY
+    tlb: TlbPolicy = TlbPolicy.FULL
 
     @property
     def kernel_memory_bytes(self) -> int:
@@ -138,6 +142,7 @@ class Manifest:
                 "quantum_us": self.quantum_us,
                 "kernel_memory": self.kernel_memory,
                 "kernel_memory_bytes": self.kernel_memory_bytes,
+                "tlb": self.tlb.value,
             },
             "boot": {
                 "sigma0": self.sigma0.resolved(),
@@ -152,7 +157,7 @@ def load_manifest(path: Path) -> Manifest:
     top = load_toml(path, ManifestError)
     top.allow("machine", "boot")
     machine = top.table("machine", required=False)
-    machine.allow("cores", "ram", "profile", "quantum_us", "kernel_memory")
+    machine.allow("cores", "ram", "profile", "quantum_us", "kernel_memory", "tlb")
     boot = top.table("boot").allow("sigma0", "roottask", "modules")
     ram_bytes = _ram(machine)
     return Manifest(
@@ -165,6 +170,7 @@ def load_manifest(path: Path) -> Manifest:
         modules=_modules(boot),
         quantum_us=machine.integer("quantum_us", 1, MAX_QUANTUM_US, default=QUANTUM_DEFAULT_US),
         kernel_memory=_kernel_memory(machine, ram_bytes),
+        tlb=_tlb(machine),
     )
 
 
@@ -204,6 +210,15 @@ def _kernel_share(text: str, ram_bytes: int) -> int | None:
     percent = _PERCENT.fullmatch(text)
     share = ram_bytes * int(percent[1]) // 100 if percent else _size(text)
     return None if share is None else share // PAGE_BYTES * PAGE_BYTES
+
+
+def _tlb(machine: Table) -> TlbPolicy:
+    words = [policy.value for policy in TlbPolicy]
+    expected = f'one of {", ".join(shown(word) for word in words)}'
+    text = machine.string("tlb", expected, TlbPolicy.FULL.value)
+    if text not in words:
+        machine.refuse("tlb", shown(text), expected)
+    return TlbPolicy(text)
 
 
 def _size(text: str) -> int | None:

@@ -14,6 +14,7 @@ from l4lab.emulator import tomlfile
 from l4lab.emulator.errors import ManifestError
 from l4lab.emulator.inputs import BUNDLED_IMAGES
 from l4lab.emulator.manifest import Manifest, find_image, load_manifest
+from l4lab.kernel.state import TlbPolicy
 
 BOOT = '[boot]\nsigma0 = "sigma0"\nroottask = "root --init=rom/hello"\n'
 
@@ -176,6 +177,12 @@ def test_a_profile_may_be_a_path_relative_to_the_manifest(folder: Path) -> None:
     assert manifest.profile_path() == folder / "mine.toml"
 
 
+@pytest.mark.parametrize("policy", TlbPolicy)
+def test_what_unmap_does_to_tlbs(folder: Path, policy: TlbPolicy) -> None:
+    assert read(folder, f'[machine]\ntlb = "{policy.value}"\n{BOOT}').tlb is policy
+    assert read(folder, BOOT).tlb is TlbPolicy.FULL
+
+
 # --- the resolved configuration -----------------------------------------------------------------
 
 
@@ -196,6 +203,7 @@ def test_resolved_has_every_default_and_the_contents_of_every_file(folder: Path)
             "quantum_us": 10000,
             "kernel_memory": "8%",
             "kernel_memory_bytes": 5242 * 4096,
+            "tlb": "full",
         },
         "boot": {
             "sigma0": {
@@ -293,7 +301,7 @@ def test_absurd_toml(folder: Path) -> None:
         (
             "[machine]\ncoers = 4\n" + BOOT,
             'found unknown key machine.coers (did you mean "cores"?), '
-            "expected one of cores, kernel_memory, profile, quantum_us, ram",
+            "expected one of cores, kernel_memory, profile, quantum_us, ram, tlb",
         ),
         ("[machine]\n'a\\u000ab' = 4\n" + BOOT, "found unknown key machine.a\\u000ab, expected one of"),
         ('[machine]\n"a\\nb" = 4\n' + BOOT, "found unknown key machine.a\\nb, expected one of"),
@@ -339,6 +347,11 @@ def test_absurd_toml(folder: Path) -> None:
             "[machine]\nkernel_memory = 8\n" + BOOT,
             'machine.kernel_memory: found 8, expected a share as in "8%"',
         ),
+        (
+            "[machine]\ntlb = 'some'\n" + BOOT,
+            'machine.tlb: found "some", expected one of "full", "page", "switch"',
+        ),
+        ("[machine]\ntlb = 1\n" + BOOT, 'machine.tlb: found 1, expected one of "full", "page", "switch"'),
         ("[machine]\nkernel_memory = '8'\n" + BOOT, 'machine.kernel_memory: found "8", expected a share'),
         ("[machine]\nkernel_memory = '0%'\n" + BOOT, "from 1 MiB to 50% of RAM"),
         ("[machine]\nkernel_memory = '51%'\n" + BOOT, "from 1 MiB to 50% of RAM"),
