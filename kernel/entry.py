@@ -8,7 +8,17 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from l4lab.kernel import contention, crosscore, dispatch, faults, ipc, lifecycle, shootdown, syscalls
+from l4lab.kernel import (
+    contention,
+    crosscore,
+    dispatch,
+    fastpath,
+    faults,
+    ipc,
+    lifecycle,
+    shootdown,
+    syscalls,
+)
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import CAUSES, ENTRY, EXIT, IPI, TIMER
 from l4lab.kernel.frame import EIP
@@ -72,7 +82,9 @@ def handle_trap(kernel: Kernel, number: int, trap: Trap, now_cycles: int, decisi
         kernel.bill[ENTRY] = kernel.costs.kernel_entry
         if me.alien:
             _alien_call(kernel, core, me)
-        else:
+        elif (
+            not kernel.fast_path or kernel.events is not None or not fastpath.call_or_reply(kernel, core, me)
+        ):
             syscalls.system_call(kernel, core, me)
     else:
         _serve_other(kernel, core, me, trap)

@@ -106,7 +106,7 @@ class Kernel:
     """The kernel of one machine. Only `kernel` modules change it.
 
     `words`: guest RAM as 32-bit words. `tasks`, `threads`: number -> object, live ones, by age.
-    `fixed_frames`: kernel frames taken at boot for good. `clock_us`: the KIP clock. `here`: the core
+    `fast_path`: `fastpath` may be used. `fixed_frames`: kernel frames taken at boot for good. `clock_us`: the KIP clock. `here`: the core
     that is being served. `bill`: cycles spent in this kernel entry, by cause.
     `line_cycles[a][b]`: what a cache line costs that core a has and core b wants. `held`: locks of this
     entry. `effects`: what the machine must do before any user code runs. `dying`: objects whose last
@@ -129,6 +129,7 @@ class Kernel:
     frame_pool: FramePool = field(default_factory=FramePool)
     tasks: dict[int, Task] = field(default_factory=dict)
     threads: dict[int, Thread] = field(default_factory=dict)
+    fast_path: bool = True
     tlb_policy: TlbPolicy = TlbPolicy.FULL
     line_cycles: list[list[int]] = field(default_factory=list)
     held: list[Shared] = field(default_factory=list)

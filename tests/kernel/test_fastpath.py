@@ -1,0 +1,102 @@
+"""The common case of IPC in one piece does what the ordinary way does, to the last bit."""
+
+from __future__ import annotations
+
+import random
+
+import pytest
+from l4lab.emulator.machine import Machine
+from l4lab.emulator.manifest import find_image, load_manifest
+from l4lab.kernel import fastpath
+from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.thread import READY, Thread
+
+from support.kernel_world import World, tag
+
+IMAGES = ("hello", "clntsrv")
+CLIENT_OPERATIONS = (abi.OP_CALL, abi.OP_CALL, abi.OP_CALL, abi.OP_SEND, abi.OP_SEND_AND_WAIT)
+SERVER_OPERATIONS = (abi.OP_REPLY_AND_WAIT, abi.OP_REPLY_AND_WAIT, abi.OP_REPLY_AND_WAIT, abi.OP_WAIT, abi.OP_CALL)
+SEEDS = range(12)
+STEPS = 150
+
+
+@pytest.mark.parametrize("image", IMAGES)
+def test_systems_run_alike_with_and_without(image: str) -> None:
+    """Same output, same cycles on every core, same work of every task."""
+    results = []
+    for allowed in (True, False):
+        machine = Machine(load_manifest(find_image(image)))
+        machine.kernel.fast_path = allowed
+        results.append(machine.run(100_000_000))
+    assert results[0] == results[1]
+
+
+@pytest.mark.parametrize("seed", SEEDS)
+def test_random_conversations_leave_the_same_state(seed: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Random calls, answers and waits of three threads: every register and field agrees at every step."""
+    taken = 0
+    original = fastpath.call_or_reply
+
+    def counted(*arguments: object) -> bool:
+        nonlocal taken
+        done = original(*arguments)  # type: ignore[arg-type]
+        taken += done
+        return done
+
+    monkeypatch.setattr(fastpath, "call_or_reply", counted)
+    choose = random.Random(seed)
+    worlds: list[World] = []
+    for _ in range(STEPS):
+        if not any(thread.state == READY for world in worlds[:1] for thread in _threads(world)):
+            worlds = [_conversation(allowed, priority=1 + seed % 2) for allowed in (True, False)]
+        position = choose.randrange(3)
+        operation = choose.choice(CLIENT_OPERATIONS if position == 0 else SERVER_OPERATIONS)
+        selector = choose.choice((20 << 12, 21 << 12, 3 << 12))
+        message = tag(choose.randrange(5), choose.randrange(4), 0, choose.choice((0, 0, 0, abi.TAG_SCHEDULE)))
+        timeouts = choose.choice((0, abi.TIMEOUT_ZERO << 16))
+        words = [choose.randrange(1 << 32) for _ in range(3)]
+        for world in worlds:
+            thread = _threads(world)[position]
+            if thread.state == READY:
+                world.call(thread, selector, operation, message, *words, timeouts=timeouts, label=words[0])
+        assert _state(worlds[0]) == _state(worlds[1])
+        assert worlds[0].decisions[0].bill == worlds[1].decisions[0].bill
+    assert taken > 0
+
+
+def _conversation(fast_path: bool, priority: int) -> World:
+    """A client and two servers that wait."""
+    world = World()
+    world.kernel.fast_path = fast_path
+    for slot in (20, 21):
+        world.call(world.new_thread(slot, priority=priority), abi.CAP_INVALID, abi.OP_WAIT)
+    return world
+
+
+def _threads(world: World) -> list[Thread]:
+    return [world.root, *list(world.kernel.threads.values())[2:]]
+
+
+def _state(world: World) -> list[object]:
+    """Everything of the threads that a later step can depend on, by number instead of by identity."""
+    core = world.kernel.cores[0]
+    state: list[object] = [core.current and core.current.number, core.context and core.context.number]
+    state.append([thread.number for thread in core.ready.threads()])
+    for thread in _threads(world):
+        partner, caller, source = thread.partner, thread.reply.caller, thread.receive_from
+        state += [
+            thread.frame.tobytes(),
+            world.message(thread, 8),
+            thread.state,
+            partner and partner.number,
+            caller and (caller.number, thread.reply.rights),
+            thread.receive,
+            thread.receive == 1 and source and source.number,
+            thread.send_tag,
+            thread.send_label,
+            thread.send_rights,
+            thread.system_calls,
+            thread.ipc_count,
+            [sender.number for sender in thread.senders],
+        ]
+    return state
