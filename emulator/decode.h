@@ -64,6 +64,7 @@ enum {
     INSN_PAUSE = 1 << 16,       /* the engine takes no trap behind it, even if TF is set */
     INSN_TRUNCATED = 1 << 17,   /* the bytes given end within it, or it is longer than 15 bytes */
     INSN_CROSSES_PAGE = 1 << 18,/* only in the flags of a block: it lies on two pages */
+    INSN_BREAKPOINT = 1 << 19,  /* only in the flags of a block: there is a breakpoint in it */
 };
 
 /* What x86 does in user mode with the instructions that the engine must not see. */

@@ -125,6 +125,14 @@ void fpu_switch(struct vcpu *v)
     v->clock += v->machine->costs[COST_FPU_SWITCH];
 }
 
+/* Makes this vCPU the owner of a frame's state, as it was when the frame was saved: costs nothing. */
+void fpu_adopt(struct vcpu *v, struct thread_frame *frame)
+{
+    write_engine(v, (const struct fxsave *)frame->fpu);
+    frame->fpu_core = v->core + 1;
+    v->fpu_frame = frame;
+}
+
 /* Copies live state into the frame's area; it stays live. For reading a thread's state. */
 void vcpu_sync_fpu(struct machine *m, struct thread_frame *frame)
 {

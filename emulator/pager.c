@@ -62,8 +62,6 @@ enum walk_result walk(const struct vcpu *v, uint32_t address, enum access access
 
 /* --- modelled TLB ------------------------------------------------------------------------------ */
 
-#define GLOBAL_STAMP 0x80000000u
-
 static uint32_t *stamp_of(struct vcpu *v, uint32_t address, bool fetch, bool super)
 {
     return super ? &v->super_stamps[fetch][address >> 22] : &v->stamps[fetch][address >> 12];
@@ -80,6 +78,7 @@ static void tlb_access(struct vcpu *v, uint32_t address, bool fetch, const struc
     if (LIKELY(tlb_holds(v, address, fetch, m->super)))
         return;
     *stamp_of(v, address, fetch, m->super) = m->global ? v->global_generation | GLOBAL_STAMP : v->generation;
+    v->stamped[fetch][address >> 22] = 1;
     v->tlb_misses++;
     v->clock += v->machine->costs[COST_TLB_MISS];
 }
@@ -247,6 +246,10 @@ bool tlb_fill(uc_engine *uc, uint64_t address, uc_mem_type type, uc_tlb_entry *e
         return false;
     }
     bool fetch = access == ACCESS_FETCH;
+    if (UNLIKELY(machine->frame_flags[m.frame] & FRAME_WATCHED) && !fetch && !v->watching) {
+        v->event = EVENT_WATCH;
+        return false;
+    }
     if (fetch) {
         make_executable(v, m.frame);
         v->code[linear >> 12] = (struct code_page){machine->frame_token[m.frame], m.frame};
@@ -266,6 +269,7 @@ bool tlb_fill(uc_engine *uc, uint64_t address, uc_mem_type type, uc_tlb_entry *e
         if (m.writable && (!executed || shared)) {
             entry->perms |= UC_PROT_WRITE;
             note_writer(v, m.frame);
+            machine->frame_dirty[m.frame] = 1;
         }
     }
     /* Rights to fetch only where this engine is known to hold translations. */

@@ -141,6 +141,8 @@ static const struct block *find_block(struct vcpu *v, uint32_t eip, uint32_t siz
     struct block_sum sum;
     sum_block(v, eip, size, &sum);
     uint32_t flags = sum.flags | (crosses ? INSN_CROSSES_PAGE : 0);
+    if (UNLIKELY(v->machine->debug.breakpoint_count) && debug_marks_block(v->machine, eip, size))
+        flags |= INSN_BREAKPOINT;
     *block = (struct block){
         .eip = eip, .token = token, .size = (uint16_t)(size | (flags & SLOW_FLAGS ? BLOCK_IS_SLOW : 0)),
         .instructions = (uint16_t)sum.instructions, .second_token = second, .cost = sum.cost,
@@ -187,9 +189,10 @@ void leave(struct vcpu *v, enum event event)
     engine.uc_emu_stop(v->uc);
 }
 
-static void set_limit(struct vcpu *v)
+void set_limit(struct vcpu *v)
 {
-    v->limit = v->resuming || v->stepping || v->null_segments ? INT64_MIN : v->deadline;
+    int64_t limit = v->look_from < v->deadline ? v->look_from : v->deadline;
+    v->limit = v->resuming || v->stepping || v->null_segments ? INT64_MIN : limit;
     if (UNLIKELY(interrupted || v->stop_requested))  /* it may have been asked for just before */
         v->limit = INT64_MIN;
 }
@@ -235,11 +238,17 @@ static void block_entered_slowly(struct vcpu *v, uint32_t eip, uint32_t size)
     if (block->flags & INSN_REPEAT && block->last == 0 && repeating == eip && count_is_zero(v, block))
         return;  /* the last round of a rep instruction: it only leaves */
     if (interrupted || v->stop_requested) {
+        v->block_end = eip + size;
         leave(v, EVENT_STOP);
         return;
     }
     if (v->clock >= v->deadline && !v->resuming) {
         leave(v, EVENT_DEADLINE);
+        return;
+    }
+    if (UNLIKELY(v->machine->debug.active) && debug_wants_block(v, block)) {
+        v->block_end = eip + size;
+        leave(v, EVENT_DEBUG);
         return;
     }
     if (v->resuming) {
@@ -463,8 +472,6 @@ static uint64_t page_fault(uint32_t address, bool write, bool fetch, bool presen
          | (uint64_t)address << 32;
 }
 
-#define GO_ON UINT64_MAX
-
 /* Reads and decodes the instruction at v->eip without the engine. GO_ON, or the page fault of fetching it. */
 static uint64_t peek(struct vcpu *v, struct insn *insn, uint32_t frames[2])
 {
@@ -593,7 +600,10 @@ static uint64_t step(struct vcpu *v, bool shared)
     struct insn insn;
     uint32_t frames[2], registers[9];
     void *pointers[9];
-    uint64_t outcome = peek(v, &insn, frames);
+    uint64_t outcome;
+    if (UNLIKELY(v->machine->debug.active) && debug_stops_here(v, &outcome))
+        return outcome;
+    outcome = peek(v, &insn, frames);
     if (outcome != GO_ON)
         return outcome;
     if (insn.flags & INSN_REFUSED)
@@ -645,6 +655,11 @@ static uint64_t step(struct vcpu *v, bool shared)
             return undo_far_transfer(v, eip, registers);
     }
     return complete_step(v, &insn, own_tf);
+}
+
+uint64_t step_one(struct vcpu *v)
+{
+    return step(v, false);
 }
 
 /* --- why the engine stopped -------------------------------------------------------------------- */
@@ -734,10 +749,14 @@ static uint64_t report(struct vcpu *v, uc_err err, const struct insn *stepped)
     case EVENT_DEADLINE:
         return OUTCOME_DEADLINE;
     case EVENT_STOP:
+        debug_suspend(v);
         return OUTCOME_HOST_STOP;
     case EVENT_STEP:
         v->block = NULL;  /* between two blocks */
         return step(v, false);
+    case EVENT_DEBUG:
+        v->block = NULL;
+        return debug_step_block(v);
     case EVENT_INTERRUPT:
         return report_interrupt(v, stepped);
     case EVENT_PAGE_FAULT:
@@ -747,6 +766,10 @@ static uint64_t report(struct vcpu *v, uc_err err, const struct insn *stepped)
     case EVENT_CODE_WRITE:
         if (err == UC_ERR_EXCEPTION)
             return report_code_write(v);
+        break;
+    case EVENT_WATCH:
+        if (err == UC_ERR_EXCEPTION)
+            return debug_watched_access(v);
         break;
     default:
         break;
@@ -763,10 +786,16 @@ static uint64_t report(struct vcpu *v, uc_err err, const struct insn *stepped)
 
 static uint64_t execute(struct vcpu *v)
 {
-    uint64_t outcome = v->frame->eflags & EFLAGS_TF ? step(v, false) : GO_ON;
+    uint64_t outcome = GO_ON;
+    if (UNLIKELY(v->block_end))
+        outcome = debug_step_block(v);
+    else if (v->frame->eflags & EFLAGS_TF)
+        outcome = step(v, false);
     while (outcome == GO_ON) {
-        if (interrupted || v->stop_requested)
+        if (interrupted || v->stop_requested) {
+            debug_suspend(v);
             return OUTCOME_HOST_STOP;
+        }
         if (!v->resuming && v->clock >= v->deadline)
             return OUTCOME_DEADLINE;
         if (v->careful_page == (v->eip & PAGE_MASK) + 1) {
@@ -793,18 +822,19 @@ uint64_t vcpu_run(struct vcpu *v)
         return OUTCOME_ENGINE_FAILURE;
     bool soon = v->deadline_cycles < INT64_MAX / MILLICYCLES;
     v->deadline = soon ? v->deadline_cycles * MILLICYCLES : INT64_MAX;
-    if (v->clock >= v->deadline)
+    v->resuming = debug_resume(v);
+    if (v->clock >= v->deadline && !v->resuming)
         return OUTCOME_DEADLINE;
     int64_t start = v->clock;
     v->instructions = v->tlb_misses = v->fpu_switches = 0;
-    v->resuming = false;
     v->careful_page = 0;
     running = v;
-    set_limit(v);
+    debug_look_ahead(v);
     load(v);
     uint64_t outcome = execute(v);
     store(v);
     running = NULL;
+    v->retired += v->instructions;
     if (outcome == OUTCOME_HOST_STOP)
         v->stop_requested = false;
     frame->user_cycles += (uint64_t)(v->clock / MILLICYCLES - start / MILLICYCLES);
@@ -864,7 +894,9 @@ struct machine *vcpu_new_machine(uint8_t *ram, uint64_t ram_bytes, const int64_t
     m->frame_writer = reserve(m->frames * sizeof *m->frame_writer);
     m->frame_token = reserve(m->frames * sizeof *m->frame_token);
     m->blocks = reserve(BLOCK_CACHE_SIZE * sizeof *m->blocks);
-    return m->frame_flags && m->frame_writer && m->frame_token && m->blocks ? m : NULL;
+    m->frame_dirty = reserve(m->frames);
+    m->debug.clock = INT64_MAX;
+    return m->frame_flags && m->frame_writer && m->frame_token && m->blocks && m->frame_dirty ? m : NULL;
 }
 
 /* The core's number is the count of vCPUs made before. */
@@ -880,13 +912,15 @@ struct vcpu *vcpu_new(struct machine *m)
     v->blocks = m->blocks;
     v->generation = v->global_generation = 1;
     v->cr3 = UINT32_MAX;
+    v->look_from = INT64_MAX;
     v->shared_frames[0] = v->shared_frames[1] = NO_FRAME;
     v->private_page = reserve(PAGE_BYTES);
     v->executed = reserve(m->frames / 8 + 1);
     for (int side = 0; side < 2; side++) {
         v->stamps[side] = reserve(PAGES * sizeof(uint32_t));
         v->super_stamps[side] = reserve(1024 * sizeof(uint32_t));
-        if (!v->stamps[side] || !v->super_stamps[side])
+        v->stamped[side] = calloc(1024, 1);
+        if (!v->stamps[side] || !v->super_stamps[side] || !v->stamped[side])
             return NULL;
     }
     if (!v->private_page || !v->executed)
@@ -908,11 +942,14 @@ void vcpu_delete_machine(struct machine *m)
         for (int side = 0; side < 2; side++) {
             munmap(v->stamps[side], PAGES * sizeof(uint32_t));
             munmap(v->super_stamps[side], 1024 * sizeof(uint32_t));
+            free(v->stamped[side]);
         }
         free(v->dropped);
         munmap(v, sizeof *v);
     }
     munmap(m->frame_flags, m->frames);
+    munmap(m->frame_dirty, m->frames);
+    free(m->debug.breakpoints);
     munmap(m->frame_writer, m->frames * sizeof *m->frame_writer);
     munmap(m->frame_token, m->frames * sizeof *m->frame_token);
     munmap(m->blocks, BLOCK_CACHE_SIZE * sizeof *m->blocks);

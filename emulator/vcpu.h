@@ -6,6 +6,8 @@
  *   pager.c   page walker, modelled TLB, and the rule that executed frames are not writable
  *   fpu.c     x87/SSE state, switched lazily
  *   decode.c  instruction lengths and cost classes
+ *   debug.c   stopping at an instruction: breakpoints, counts, watchpoints
+ *   state.c   what a vCPU remembers, saved and put back; which frames were written
  */
 #ifndef L4LAB_VCPU_H
 #define L4LAB_VCPU_H
@@ -28,7 +30,7 @@
 
 /* The engine's functions. The shim is not linked against libunicorn: Python passes their addresses. */
 #define ENGINE_FUNCTIONS(X)                                                                       \
-    X(uc_open) X(uc_close) X(uc_emu_start) X(uc_emu_stop) X(uc_hook_add) X(uc_mem_map_ptr)        \
+    X(uc_open) X(uc_close) X(uc_emu_start) X(uc_emu_stop) X(uc_hook_add) X(uc_hook_del) X(uc_mem_map_ptr) \
     X(uc_reg_read) X(uc_reg_write) X(uc_reg_read_batch) X(uc_reg_write_batch) X(uc_ctl)           \
     X(uc_context_alloc) X(uc_context_save) X(uc_context_restore) X(uc_context_size) X(uc_free)    \
     X(uc_strerror)
@@ -69,10 +71,15 @@ struct block {
 };
 #define BLOCK_IS_SLOW 0x8000u
 /* What in a block block_entered() cannot deal with. */
-#define SLOW_FLAGS (INSN_REPEAT | INSN_CROSSES_PAGE | INSN_REFUSED | INSN_LOADS_SEGMENT)
+#define SLOW_FLAGS (INSN_REPEAT | INSN_CROSSES_PAGE | INSN_REFUSED | INSN_LOADS_SEGMENT | INSN_BREAKPOINT)
 #define BLOCK_CACHE_SIZE (1u << 14)
 
-enum { FRAME_EXECUTED = 1, FRAME_KERNEL_WRITTEN = 2, FRAME_HAZARDOUS = 4 /* see decode_is_hazardous() */ };
+enum {
+    FRAME_EXECUTED = 1,
+    FRAME_KERNEL_WRITTEN = 2,
+    FRAME_HAZARDOUS = 4,  /* see decode_is_hazardous() */
+    FRAME_WATCHED = 8,    /* see debug.c */
+};
 enum { WRITER_NONE = 0, WRITER_MANY = 0xffff };
 #define MAX_VCPUS 1024
 
@@ -80,6 +87,31 @@ struct cpuid_leaf {
     uint32_t leaf, subleaf, eax, ebx, ecx, edx;
 };
 #define MAX_CPUID_LEAVES 64
+
+struct breakpoint {
+    uint32_t address, cr3;  /* cr3 0: in every address space */
+};
+struct watchpoint {
+    uint32_t first, last;  /* physical bytes */
+    uint32_t kinds;        /* enum watch_kind */
+};
+enum watch_kind { WATCH_WRITE = 1, WATCH_READ = 2 };
+#define MAX_WATCHPOINTS 16
+
+/* Where user code has to stop for the debugger; see debug.c. */
+struct debug {
+    bool active;
+    struct breakpoint *breakpoints;
+    uint32_t breakpoint_count;
+    struct watchpoint watchpoints[MAX_WATCHPOINTS];
+    uint32_t watchpoint_count;
+    struct thread_frame *counted;  /* stop when it has executed `instructions` in all; NULL: nobody is */
+    uint64_t instructions;
+    uint32_t clocked;              /* stop core `clocked` at the first instruction at or after `clock` */
+    int64_t clock;                 /* thousandths of a cycle; INT64_MAX: never */
+    struct thread_frame *passed;   /* breakpoints do not stop its instruction number `passed_at` */
+    uint64_t passed_at;
+};
 
 struct machine {
     uint8_t *ram;
@@ -94,6 +126,8 @@ struct machine {
     uint32_t cpuid_leaves;
     struct vcpu *vcpus[MAX_VCPUS];
     uint32_t vcpu_count;
+    uint8_t *frame_dirty;  /* an engine could write there since state.c looked last */
+    struct debug debug;
 };
 
 /* --- one vCPU ---------------------------------------------------------------------------------- */
@@ -106,6 +140,8 @@ enum event {
     EVENT_CODE_WRITE,   /* a store to a frame that has been executed */
     EVENT_INTERRUPT,    /* the engine reports a vector */
     EVENT_STEP,         /* the next instruction needs a look before the engine may have it */
+    EVENT_DEBUG,        /* the debugger wants to stop in the next block */
+    EVENT_WATCH,        /* an access to a frame with a watchpoint */
 };
 
 /* What run() returns, in bits 0..7; the rest depends on it. Decoded by vcpu.py. */
@@ -116,6 +152,7 @@ enum outcome {
     OUTCOME_EXCEPTION,   /* 8..15 vector; 32..63 error code */
     OUTCOME_HOST_STOP,
     OUTCOME_ENGINE_FAILURE,
+    OUTCOME_DEBUG_STOP,  /* bits 8..15: enum debug_reason; 32..63: number of the watchpoint */
 };
 
 struct code_page {
@@ -187,6 +224,19 @@ struct vcpu {
     struct thread_frame *fpu_frame;  /* whose state the engine has, if its fpu_core agrees */
     uint64_t fpu_switches;
 
+    /* Debugging. A run that stopped in the middle of a block goes on as if it had not. */
+    struct {
+        struct thread_frame *frame;  /* NULL: none */
+        uint32_t eip, block_end;
+        bool resuming;
+    } suspended;
+    uint32_t block_end;       /* of the block that debug.c executes step by step; 0: none */
+    int64_t look_from;        /* clock from which on debug.c must see every block */
+    bool watching;            /* that instruction may access watched frames */
+    uint32_t watch_hits;      /* bit per watchpoint: accessed by that instruction */
+    uint64_t retired;         /* instructions of all runs */
+    uint8_t *stamped[2];      /* [1024] 4 MiB regions with a stamp, ever */
+
     uint64_t anomalies;  /* things the engine should not do; tests expect zero */
     char error[160];
 
@@ -235,6 +285,9 @@ uint32_t engine_fault_address(struct vcpu *v);
 void engine_flush_tlb(struct vcpu *v);
 void engine_forget_page(struct vcpu *v, uint64_t physical);
 
+/* What the parts of a run return if it has not ended. */
+#define GO_ON UINT64_MAX
+
 /* vcpu.c: hooks */
 void block_entered(uc_engine *uc, uint64_t eip, uint32_t size, void *opaque);
 void interrupt_taken(uc_engine *uc, uint32_t vector, void *opaque);
@@ -245,6 +298,19 @@ void settle(struct vcpu *v, uint32_t eip);
 void leave(struct vcpu *v, enum event event);
 void expect_resume(struct vcpu *v);
 void note_null_segments(struct vcpu *v);
+void set_limit(struct vcpu *v);
+uint64_t step_one(struct vcpu *v);
+
+/* debug.c */
+enum debug_reason { DEBUG_COUNT, DEBUG_CLOCK, DEBUG_BREAKPOINT, DEBUG_WATCHPOINT };
+bool debug_marks_block(const struct machine *m, uint32_t eip, uint32_t size);
+bool debug_wants_block(struct vcpu *v, const struct block *block);
+bool debug_stops_here(struct vcpu *v, uint64_t *outcome);
+uint64_t debug_step_block(struct vcpu *v);
+uint64_t debug_watched_access(struct vcpu *v);
+void debug_suspend(struct vcpu *v);
+bool debug_resume(struct vcpu *v);
+void debug_look_ahead(struct vcpu *v);
 
 /* pager.c */
 enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
@@ -255,11 +321,13 @@ bool load_bytes(struct vcpu *v, uint32_t address, uint32_t size, uint32_t *value
 void forget_frame(struct machine *m, uint32_t frame);
 void tlb_flush(struct vcpu *v, bool global);
 void tlb_invalidate(struct vcpu *v, uint32_t address);
+#define GLOBAL_STAMP 0x80000000u  /* in the stamp of a global page */
 
 /* fpu.c */
 bool fpu_owned(const struct vcpu *v, const struct thread_frame *frame);
 void fpu_switch(struct vcpu *v);
 void fpu_save(struct vcpu *v);
 void fpu_set_ts(struct vcpu *v, bool ts);
+void fpu_adopt(struct vcpu *v, struct thread_frame *frame);
 
 #endif

@@ -40,6 +40,7 @@ _SYSTEM_CALL: Final = 1
 _PAGE_FAULT: Final = 2
 _EXCEPTION: Final = 3
 _HOST_STOP: Final = 4
+_DEBUG_STOP: Final = 6
 
 # The first members of `struct vcpu`, seen as 64-bit words.
 _CLOCK: Final = 0
@@ -184,7 +185,7 @@ class Vcpu:
     state may be kept in the vCPU.
     """
 
-    __slots__ = ("_handle", "_run", "_shim", "_words", "core", "engine")
+    __slots__ = ("_handle", "_run", "_shim", "_words", "core", "debug_outcome", "engine")
 
     def __init__(self, engine: Engine, core: int) -> None:
         """Cores are made in order: `core` is the number of vCPUs the engine has so far."""
@@ -199,6 +200,7 @@ class Vcpu:
         self._words = memoryview(words).cast("B").cast("q")
         self.engine = engine
         self.core = core
+        self.debug_outcome: int | None = None  # read by `DebugPort.reason`
         engine.vcpus.append(self)
 
     def run(self, frame: array[int], deadline_cycles: int) -> Trap:
@@ -227,6 +229,9 @@ class Vcpu:
         if kind == _EXCEPTION:
             return CpuException(outcome >> 8 & 0xFF, outcome >> 32)
         if kind == _HOST_STOP:
+            return HOST_STOP
+        if kind == _DEBUG_STOP:
+            self.debug_outcome = outcome
             return HOST_STOP
         raise EngineError(
             f"the emulation engine is not usable: {self._shim.vcpu_error(self._handle).decode()}"
