@@ -26,7 +26,7 @@ static unsigned type_of(l4_word_t address)
 	return type;
 }
 
-TEST(SIG00001, "any free page is given at its physical address, and each only once", "sigma0.any:OK")
+TEST(SIG0001, "any free page is given at its physical address, and each only once", "sigma0.any:OK")
 {
 	l4_word_t first = 0, second = 0;
 
@@ -39,7 +39,7 @@ TEST(SIG00001, "any free page is given at its physical address, and each only on
 	CHECK_EQ(*(volatile l4_word_t *)first, 1);
 }
 
-TEST(SIG00002, "the answer is one item without words, with the address as send base", "sigma0.any:OK")
+TEST(SIG0002, "the answer is one item without words, with the address as send base", "sigma0.any:OK")
 {
 	l4_utcb_t *utcb = l4_utcb();
 
@@ -51,7 +51,7 @@ TEST(SIG00002, "the answer is one item without words, with the address as send b
 	CHECK(utcb->mr[0] >= L4_PAGE_BYTES);
 }
 
-TEST(SIG00003, "larger blocks are given in one piece, naturally aligned", "sigma0.any:OK")
+TEST(SIG0003, "larger blocks are given in one piece, naturally aligned", "sigma0.any:OK")
 {
 	for (unsigned order = 13; order <= 18; order++) {
 		l4_word_t address = 0;
@@ -61,14 +61,14 @@ TEST(SIG00003, "larger blocks are given in one piece, naturally aligned", "sigma
 	}
 }
 
-TEST(SIG00004, "more memory than there is is not given", "sigma0.any:ENOMEM")
+TEST(SIG0004, "more memory than there is is not given", "sigma0.any:ENOMEM")
 {
 	l4_word_t address;
 
 	CHECK_EQ(l4_sigma0_any(sigma0(), 31, &address), -L4_ENOMEM);
 }
 
-TEST(SIG00005, "what is no page is invalid", "sigma0.any:EINVAL sigma0.ram:EINVAL")
+TEST(SIG0005, "what is no page is invalid", "sigma0.any:EINVAL sigma0.ram:EINVAL")
 {
 	l4_word_t address;
 
@@ -77,7 +77,7 @@ TEST(SIG00005, "what is no page is invalid", "sigma0.any:EINVAL sigma0.ram:EINVA
 	CHECK_EQ(request(L4_SIGMA0_RAM, l4_memory_fpage(0x5000, 13, 7), l4_all_fpage()), -L4_EINVAL);
 }
 
-TEST(SIG00006, "RAM is given at an address, again and again to the same client", "sigma0.ram:OK")
+TEST(SIG0006, "RAM is given at an address, again and again to the same client", "sigma0.ram:OK")
 {
 	l4_word_t address = 0;
 
@@ -89,13 +89,13 @@ TEST(SIG00006, "RAM is given at an address, again and again to the same client",
 	CHECK_EQ(*(volatile l4_word_t *)L4_HEAP_START, 0x66);
 }
 
-TEST(SIG00007, "the kernel's memory and what is no RAM is not given as RAM", "sigma0.ram:ENOMEM")
+TEST(SIG0007, "the kernel's memory and what is no RAM is not given as RAM", "sigma0.ram:ENOMEM")
 {
 	CHECK_EQ(request(L4_SIGMA0_RAM, l4_memory_fpage((l4_word_t)l4_kip(), 12, 7), l4_all_fpage()), -L4_ENOMEM);
 	CHECK_EQ(request(L4_SIGMA0_RAM, l4_memory_fpage(0xb0000000, 12, 7), l4_all_fpage()), -L4_ENOMEM);
 }
 
-TEST(SIG00008, "the kernel info page is given to be read", "sigma0.kip:OK")
+TEST(SIG0008, "the kernel info page is given to be read", "sigma0.kip:OK")
 {
 	l4_word_t address = 0;
 
@@ -106,7 +106,7 @@ TEST(SIG00008, "the kernel info page is given to be read", "sigma0.kip:OK")
 	CHECK(!conf_write(prober, address, 0));
 }
 
-TEST(SIG00009, "device memory is given where there is no RAM, and RAM is not given as device memory",
+TEST(SIG0009, "device memory is given where there is no RAM, and RAM is not given as device memory",
      "sigma0.io_uncached:OK,ENOMEM sigma0.io_cached:OK,ENOMEM")
 {
 	l4_fpage_t device = l4_memory_fpage(0xf0000000, 12, 7), ram = l4_memory_fpage((l4_word_t)l4_kip(), 12, 7);
@@ -118,7 +118,7 @@ TEST(SIG00009, "device memory is given where there is no RAM, and RAM is not giv
 	CHECK_EQ(request(L4_SIGMA0_IO_CACHED, ram, window), -L4_ENOMEM);
 }
 
-TEST(SIG00010, "an unknown request is not implemented, an unknown protocol refused", "sigma0.unknown:ENOSYS,EBADPROTO")
+TEST(SIG0010, "an unknown request is not implemented, an unknown protocol refused", "sigma0.unknown:ENOSYS,EBADPROTO")
 {
 	CHECK_EQ(request(0x10, l4_memory_fpage(0, 12, 7), l4_all_fpage()), -L4_ENOSYS);
 	l4_utcb()->mr[0] = 0x90;
@@ -126,7 +126,7 @@ TEST(SIG00010, "an unknown request is not implemented, an unknown protocol refus
 	CHECK_EQ(l4_request(sigma0(), l4_tag(L4_PROTO_LOG, 2, 0)), -L4_EBADPROTO);
 }
 
-TEST(SIG00011, "a gate for a new client is made, and what one client has another does not get", "sigma0.new_client:OK sigma0.ram:ENOMEM")
+TEST(SIG0011, "a gate for a new client is made, and what one client has another does not get", "sigma0.new_client:OK sigma0.ram:ENOMEM")
 {
 	l4_cap_t client = conf_slot();
 	l4_word_t mine = 0, its = 0;
@@ -139,7 +139,7 @@ TEST(SIG00011, "a gate for a new client is made, and what one client has another
 	CHECK_EQ(l4_sigma0_ram(client, l4_memory_fpage(its, 12, 7), l4_memory_fpage(L4_HEAP_START, 12, 7)), 0);
 }
 
-TEST(SIG00012, "making clients needs the S right, and nothing else can be made", "sigma0.new_client:EPERM,ENODEV")
+TEST(SIG0012, "making clients needs the S right, and nothing else can be made", "sigma0.new_client:EPERM,ENODEV")
 {
 	l4_cap_t weak = conf_copy(sigma0(), L4_OBJECT_RIGHT_R | L4_OBJECT_RIGHT_W);
 
@@ -156,7 +156,7 @@ static void touch(void *argument)
 	l4_sleep_forever();
 }
 
-TEST(SIG00013, "a page fault on free RAM is answered 1:1, one on others' memory refused", "sigma0.page_fault:OK,ENOMEM")
+TEST(SIG0013, "a page fault on free RAM is answered 1:1, one on others' memory refused", "sigma0.page_fault:OK,ENOMEM")
 {
 	l4_cap_t client = conf_slot(), task = conf_task();
 	l4_word_t its = 0, mine = 0;
