@@ -203,19 +203,14 @@ static bool refuse(struct vcpu *v, uint32_t address, enum access access, enum wa
     return false;
 }
 
-/* A data read of up to 4 bytes on behalf of an instruction; false, with v->fault set, if it faults. */
-bool load_bytes(struct vcpu *v, uint32_t address, uint32_t size, uint32_t *value)
+/* What the shim accesses itself on behalf of an instruction, booked as if the engine did. False, with
+   v->fault set, if it faults. */
+bool access_page(struct vcpu *v, uint32_t address, enum access access, struct mapping *m)
 {
-    *value = 0;
-    for (uint32_t i = 0; i < size; i++) {
-        struct mapping m;
-        uint32_t at = address + i;
-        enum walk_result result = walk(v, at, ACCESS_READ, true, &m);
-        if (result != WALK_OK)
-            return refuse(v, at, ACCESS_READ, result);
-        tlb_access(v, at, false, &m);
-        *value |= (uint32_t)v->machine->ram[(size_t)m.frame * PAGE_BYTES + (at & ~PAGE_MASK)] << 8 * i;
-    }
+    enum walk_result result = walk(v, address, access, true, m);
+    if (result != WALK_OK)
+        return refuse(v, address, access, result);
+    tlb_access(v, address, access == ACCESS_FETCH, m);
     return true;
 }
 

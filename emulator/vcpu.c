@@ -472,26 +472,34 @@ static uint64_t page_fault(uint32_t address, bool write, bool fetch, bool presen
          | (uint64_t)address << 32;
 }
 
-/* Reads and decodes the instruction at v->eip without the engine. GO_ON, or the page fault of fetching it. */
+static uint64_t reported_fault(const struct vcpu *v)
+{
+    return page_fault(v->fault.address, v->fault.write, v->fault.fetch, v->fault.present);
+}
+
+static const uint8_t *frame_bytes(const struct vcpu *v, uint32_t frame, uint32_t address)
+{
+    return v->machine->ram + (size_t)frame * PAGE_BYTES + (address & ~PAGE_MASK);
+}
+
+/* Fetches and decodes the instruction at v->eip without the engine. GO_ON, or the page fault of that. */
 static uint64_t peek(struct vcpu *v, struct insn *insn, uint32_t frames[2])
 {
     uint8_t bytes[INSN_MAX_BYTES];
     uint32_t part = PAGE_BYTES - (v->eip & ~PAGE_MASK);
-    struct mapping m;
-    enum walk_result result = walk(v, v->eip, ACCESS_FETCH, false, &m);
-    if (result != WALK_OK)
-        return page_fault(v->eip, false, true, result == WALK_DENIED);
     uint32_t size = part < sizeof bytes ? part : sizeof bytes;
+    struct mapping m;
+    if (!access_page(v, v->eip, ACCESS_FETCH, &m))
+        return reported_fault(v);
     frames[0] = frames[1] = m.frame;
-    memcpy(bytes, v->machine->ram + (size_t)m.frame * PAGE_BYTES + (v->eip & ~PAGE_MASK), size);
+    memcpy(bytes, frame_bytes(v, m.frame, v->eip), size);
     decode_insn(bytes, size, insn);
     if (!(insn->flags & INSN_TRUNCATED) || size == sizeof bytes)
         return GO_ON;
-    result = walk(v, v->eip + part, ACCESS_FETCH, false, &m);
-    if (result != WALK_OK)
-        return page_fault(v->eip + part, false, true, result == WALK_DENIED);
+    if (!access_page(v, v->eip + part, ACCESS_FETCH, &m))
+        return reported_fault(v);
     frames[1] = m.frame;
-    memcpy(bytes + size, v->machine->ram + (size_t)m.frame * PAGE_BYTES, sizeof bytes - size);
+    memcpy(bytes + size, frame_bytes(v, m.frame, 0), sizeof bytes - size);
     decode_insn(bytes, sizeof bytes, insn);
     return GO_ON;
 }
@@ -557,6 +565,19 @@ static uint64_t undo_far_transfer(struct vcpu *v, uint32_t eip, uint32_t registe
     return exception(VECTOR_GP, selector & 0xfffc);
 }
 
+/* Reads 2 or 4 bytes, which may lie on two pages; false: see reported_fault(). */
+static bool read_word(struct vcpu *v, uint32_t address, uint32_t size, uint32_t *word)
+{
+    *word = 0;
+    for (uint32_t i = 0; i < size; i++) {
+        struct mapping m;
+        if (!access_page(v, address + i, ACCESS_READ, &m))
+            return false;
+        *word |= (uint32_t)*frame_bytes(v, m.frame, address + i) << 8 * i;
+    }
+    return true;
+}
+
 /*
  * iret, done here: the engine would enter virtual-8086 mode if the flags on the stack say so, which
  * user mode may not. Only to the flat code segment. Ref: Intel SDM vol. 2, IRET.
@@ -567,9 +588,9 @@ static uint64_t interrupt_return(struct vcpu *v, const struct insn *insn, uint32
     uint32_t popped[3], esp = engine_word(v, UC_X86_REG_ESP);
     if (old_flags & EFLAGS_NT)
         return exception(VECTOR_TS, 0);  /* a task return, and there is no task to return to */
-    for (int i = 0; i < 3; i++)
-        if (!load_bytes(v, esp + (uint32_t)i * insn->operand_bytes, insn->operand_bytes, &popped[i]))
-            return page_fault(v->fault.address, false, false, v->fault.present);
+    for (uint32_t i = 0; i < 3; i++)
+        if (!read_word(v, esp + i * insn->operand_bytes, insn->operand_bytes, &popped[i]))
+            return reported_fault(v);
     if ((popped[1] & 0xffff) != 0x1b)
         return exception(VECTOR_GP, popped[1] & 0xfffc);
     uint32_t flags = (old_flags & ~changeable) | (popped[2] & changeable);
@@ -717,14 +738,14 @@ static uint64_t report_fault(struct vcpu *v, const struct insn *stepped)
     }
     settle(v, v->eip);
     uint32_t address = engine_fault_address(v);
-    bool write = v->fault.write;
+    bool write = v->fault.write, present = v->fault.present;
     if (!write) {
         /* The engine reads first what the instruction will write; hardware asks for the write at once. */
         struct insn insn;
         uint32_t frames[2];
         write = peek(v, &insn, frames) == GO_ON && insn.flags & INSN_READ_WRITE;
     }
-    return page_fault(address, write, false, v->fault.present);
+    return page_fault(address, write, false, present);
 }
 
 /*

@@ -317,7 +317,7 @@ enum access { ACCESS_READ, ACCESS_WRITE, ACCESS_FETCH };
 enum walk_result { WALK_OK, WALK_NOT_PRESENT, WALK_DENIED };
 enum walk_result walk(const struct vcpu *v, uint32_t address, enum access access, bool mark, struct mapping *m);
 bool tlb_fill(uc_engine *uc, uint64_t address, uc_mem_type type, uc_tlb_entry *entry, void *opaque);
-bool load_bytes(struct vcpu *v, uint32_t address, uint32_t size, uint32_t *value);
+bool access_page(struct vcpu *v, uint32_t address, enum access access, struct mapping *m);
 void forget_frame(struct machine *m, uint32_t frame);
 void tlb_flush(struct vcpu *v, bool global);
 void tlb_invalidate(struct vcpu *v, uint32_t address);
