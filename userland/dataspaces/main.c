@@ -29,7 +29,7 @@ enum {
 typedef struct dataspace {
 	struct dataspace *next, **link; /* among those of its client; `link` is the pointer that points here */
 	l4_cap_t gate;
-	l4_word_t pages, table_pages;
+	l4_word_t pages;
 	pma_page_t frames[]; /* PMA_NONE: not asked for yet */
 } dataspace_t;
 
@@ -45,6 +45,13 @@ static l4_tag_t refuse(int error)
 	return l4_tag(-error, 0, 0);
 }
 
+static l4_tag_t out_of_memory(l4_word_t pages)
+{
+	printf("dataspaces: out of memory: %u of %u pages are in use, and there is no room for %u more\n", pma.used_pages,
+	       pma.pages, pages);
+	return refuse(L4_ENOMEM);
+}
+
 static void *at_frame(pma_page_t frame)
 {
 	return (void *)(uintptr_t)(frame << L4_PAGE_SHIFT);
@@ -52,18 +59,22 @@ static void *at_frame(pma_page_t frame)
 
 /* --- dataspaces --------------------------------------------------------------------------------------- */
 
+/** How many pages a dataspace of that size takes for itself. */
+static l4_word_t table_pages(l4_word_t pages)
+{
+	return (sizeof(dataspace_t) + pages * sizeof(pma_page_t) + L4_PAGE_BYTES - 1) / L4_PAGE_BYTES;
+}
+
 static dataspace_t *create(l4_word_t client, l4_word_t pages)
 {
-	l4_word_t table_pages = (sizeof(dataspace_t) + pages * sizeof(pma_page_t) + L4_PAGE_BYTES - 1) / L4_PAGE_BYTES;
-	pma_page_t first = pma_allocate(&pma, table_pages);
+	pma_page_t first = pma_allocate(&pma, table_pages(pages));
 
 	if (first == PMA_NONE)
 		return NULL;
-	tables += table_pages;
+	tables += table_pages(pages);
 	dataspace_t *dataspace = at_frame(first);
 	memset(dataspace->frames, 0, pages * sizeof(pma_page_t));
 	dataspace->pages = pages;
-	dataspace->table_pages = table_pages;
 	dataspace->gate = free_slot_count > 0 ? free_slots[--free_slot_count] : l4_new_cap();
 	dataspace->next = dataspaces[client];
 	dataspace->link = &dataspaces[client];
@@ -95,7 +106,7 @@ static l4_word_t end(dataspace_t *dataspace)
 	*dataspace->link = dataspace->next;
 	if (dataspace->next != NULL)
 		dataspace->next->link = dataspace->link;
-	tables -= dataspace->table_pages;
+	tables -= table_pages(dataspace->pages);
 	dataspace_count--;
 	pma_free(&pma, label >> L4_PAGE_SHIFT);
 	return held;
@@ -109,7 +120,7 @@ static l4_tag_t new_dataspace(l4_word_t client, l4_word_t pages)
 		return refuse(L4_EINVAL);
 	dataspace_t *dataspace = dataspace_count < MAX_DATASPACES ? create(client, pages) : NULL;
 	if (dataspace == NULL)
-		return refuse(L4_ENOMEM);
+		return out_of_memory(table_pages(pages));
 	int error = l4_factory_create_gate(l4_own_factory(), dataspace->gate, l4_main_thread(), (l4_word_t)dataspace);
 	l4_accept_nothing();
 	if (error != 0) {
@@ -128,7 +139,7 @@ static l4_tag_t map(dataspace_t *dataspace, l4_word_t number)
 	if (*frame == PMA_NONE) {
 		*frame = pma_allocate(&pma, 1);
 		if (*frame == PMA_NONE)
-			return refuse(L4_ENOMEM);
+			return out_of_memory(1);
 		if (clear)
 			memset(at_frame(*frame), 0, L4_PAGE_BYTES);
 	}

@@ -28,6 +28,14 @@ static l4_tag_t refuse(int error)
 	return l4_tag(-error, 0, 0);
 }
 
+/** The client cannot be told why its access fails, so whoever watches is. */
+static l4_tag_t out_of_memory(const client_t *client, l4_word_t address)
+{
+	printf("pager: out of memory: all %u pages are in use; client %u, which has %u, wants one more at %p\n", pma.pages,
+	       (unsigned)(client - clients), client->pages, (void *)address);
+	return refuse(L4_ENOMEM);
+}
+
 static bool in_heap(l4_word_t address)
 {
 	return address >= L4_PAGER_HEAP_START && address < L4_PAGER_HEAP_END;
@@ -66,11 +74,11 @@ static l4_tag_t page_fault(client_t *client)
 		return refuse(L4_EFAULT);
 	pma_page_t *entry = client_entry(client, &pma, page);
 	if (entry == NULL)
-		return refuse(L4_ENOMEM);
+		return out_of_memory(client, page);
 	if (*entry == PMA_NONE) { /* else it has the page, and has lost the mapping */
 		*entry = allocate_frame();
 		if (*entry == PMA_NONE)
-			return refuse(L4_ENOMEM);
+			return out_of_memory(client, page);
 		client->pages++;
 	}
 	l4_fpage_t fpage = l4_memory_fpage(address_of(*entry), L4_PAGE_SHIFT, L4_RIGHT_R | L4_RIGHT_W);

@@ -121,7 +121,7 @@ const char *child_map_all(child_t *child, unsigned stack_pages)
 
 	for (unsigned i = 0; done && (segment = l4_elf_segment(child->image, i)) != NULL; i++)
 		done = map_pages(child, segment->vaddr, segment->vaddr + segment->memsz);
-	return done ? NULL : "no memory for it";
+	return done ? NULL : "no memory for it; the machine needs more RAM";
 }
 
 /* --- birth -------------------------------------------------------------------------------------------- */
