@@ -14,7 +14,7 @@ from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.capability import KernelObject
 from l4lab.kernel.costs import KernelCosts
 from l4lab.kernel.errors import KernelBug
-from l4lab.kernel.frame import ECX, EIP
+from l4lab.kernel.frame import CR3, ECX, EIP
 from l4lab.kernel.frames import KernelFrames
 from l4lab.kernel.memory import Memory
 from l4lab.kernel.objects import Debugger, Factory, Icu, Log, Scheduler, Task
@@ -88,7 +88,7 @@ def _empty_kernel(words: memoryview[int], parameters: BootParameters, costs: Ker
     words[(shared_table << 10) + (abi.SYSTEM_CALL_PAGE >> 12 & 1023)] = entry
     memory.shared_tables[_SHARED_INDEX] = shared_table
     paging.PageTables(words, blank_directory).share_table(_SHARED_INDEX, shared_table)
-    return Kernel(
+    kernel = Kernel(
         words=words,
         memory=memory,
         frames=frames,
@@ -102,6 +102,9 @@ def _empty_kernel(words: memoryview[int], parameters: BootParameters, costs: Ker
         quantum_cycles=parameters.quantum_us * parameters.mhz,
         fixed_frames=frames.taken_count,
     )
+    # Another core may run a thread that is gone, until the interrupt that tells it arrives.
+    kernel.frame_pool.blank[CR3] = blank_directory << 12
+    return kernel
 
 
 def _kernel_frame(frames: KernelFrames, quota: Quota, words: memoryview[int]) -> int:

@@ -44,6 +44,7 @@ if TYPE_CHECKING:
 
 def serve(kernel: Kernel, core: Core, request: Request) -> None:
     """A request arrived at `core`."""
+    contention.use(kernel, core, contention.REQUEST_LINES)
     kernel.served = causes.request_of(request)
     if kernel.events is not None:
         causes.served(kernel, kernel.events, request)

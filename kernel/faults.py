@@ -44,6 +44,7 @@ from l4lab.kernel.objects import Gate
 from l4lab.kernel.thread import NEVER_SET, RECEIVE_CLOSED, SENDING, Thread
 
 if TYPE_CHECKING:
+    from l4lab.kernel.objects import Task
     from l4lab.kernel.sched import Core
     from l4lab.kernel.state import Kernel
     from l4lab.kernel.traps import CpuException, PageFault
@@ -154,11 +155,20 @@ def page_fault(kernel: Kernel, core: Core, me: Thread, trap: PageFault) -> None:
             kernel.warn(f"sigma0 touched {trap.address:#x}, which is not RAM it owns, at {me.frame[EIP]:#x}")
             exception(kernel, core, me, fault)
         return
+    if trap.present and task is not None and not _has_ram(kernel, task, trap.address):
+        exception(kernel, core, me, fault)  # a pager cannot help: nothing answers at that physical address
+        return
     word = trap.address & abi.FAULT_ADDRESS_MASK | trap.present | trap.write << 1
     if me.trampoline is not None and me.trampoline_armed:
         _enter_trampoline(kernel, me, word, fault)
         return
     _send_page_fault(kernel, core, me, KernelMessage(PAGE_FAULT, (word, me.frame[EIP]), fault))
+
+
+def _has_ram(kernel: Kernel, task: Task, address: int) -> bool:
+    """Whether the page that is mapped at `address` has RAM behind it."""
+    found = task.space.tables.lookup(address >> 12)
+    return found is None or found[0] >> 12 < kernel.memory.ram_frames
 
 
 def _send_page_fault(kernel: Kernel, core: Core, me: Thread, message: KernelMessage) -> None:

@@ -133,7 +133,7 @@ def _check_space(memory: Memory, space: Space) -> None:
 def _check_mapping(memory: Memory, space: Space, mapping: Mapping) -> None:
     if mapping.space is not space:
         _fail(f"{mapping!r} indexed in {space.name}")
-    if mapping.pfn + mapping.pages > memory.user_frames:
+    if mapping.pfn + mapping.pages > memory.user_frames and mapping.pfn < memory.ram_frames:
         _fail(f"{mapping!r} maps the kernel's frames")
     parent = mapping.parent
     if parent is None or parent.space is None:

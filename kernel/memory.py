@@ -27,6 +27,8 @@ REFERENCED: Final = 1
 MODIFIED: Final = 2
 
 EVERY_PAGE: Final = -1
+FRAMES: Final = 1 << 20
+"""Page frames that physical addresses can name; most have no RAM behind them."""
 
 _SUPER_MASK: Final = PAGES_PER_SUPERPAGE - 1
 
@@ -64,13 +66,15 @@ class Space:
 class Memory:
     """All address spaces of a machine, over one guest RAM.
 
-    `user_frames`: frames below this number belong to sigma0 at boot; those above are the kernel's.
+    `user_frames`: frames below this number belong to sigma0 at boot; those above are the kernel's, up to
+    `ram_frames`, the end of RAM.
     `stale`: (bit mask of cores, vpn) of what was taken away from a space that is live on those cores,
     in this kernel entry; EVERY_PAGE for a whole space. `removals`: mappings removed or restricted, ever.
     """
 
     __slots__ = (
         "frames",
+        "ram_frames",
         "removals",
         "roots",
         "shared_tables",
@@ -86,6 +90,7 @@ class Memory:
         self.frames = frames
         self.user_frames = frames.first_pfn & ~_SUPER_MASK
         self.user_pages = user_limit >> 12
+        self.ram_frames = len(words) >> 10
         self.shared_tables: dict[int, int] = {}
         self.roots: dict[int, Mapping] = {}
         self.sigma0: Space | None = None
@@ -137,9 +142,13 @@ class Memory:
     def lookup(self, space: Space, vpn: int) -> Mapping | None:
         """The mapping that covers page `vpn`, or None. For sigma0: its root, created on first use."""
         found = space.pages.get(vpn) or space.superpages.get(vpn >> 10)
-        if found is None and space is self.sigma0 and vpn < self.user_frames:
+        if found is None and space is self.sigma0 and self.is_sigma0s(vpn):
             return self._root(vpn >> 10)
         return found
+
+    def is_sigma0s(self, pfn: int) -> bool:
+        """Whether sigma0 had the frame at boot: all but the kernel's share, and what lies beyond RAM."""
+        return pfn < self.user_frames or self.ram_frames <= pfn < FRAMES
 
     def identity_map_sigma0(self, vpn: int) -> bool:
         """Resolve a fault of sigma0: 4 MiB one to one (ABI sheet section 7). False outside its RAM."""
@@ -218,7 +227,7 @@ class Memory:
         while offset < pages:
             vpn = source_vpn + offset
             at = target_vpn + offset
-            if at >= self.user_pages or vpn >= self.user_pages:
+            if at >= self.user_pages or vpn >= (FRAMES if source is self.sigma0 else self.user_pages):
                 break
             whole = both_aligned and vpn & _SUPER_MASK == 0 and pages - offset >= PAGES_PER_SUPERPAGE
             parent = self.lookup(source, vpn)
@@ -235,10 +244,10 @@ class Memory:
         return mapped, True
 
     def _skip_empty(self, source: Space, vpn: int, offset: int) -> int:
-        """Where to go on after the unmapped page `vpn`: the next page, or past 4 MiB without any table."""
-        if source is not self.sigma0 and source.tables.needs_table(vpn):
-            return offset + PAGES_PER_SUPERPAGE - (vpn & _SUPER_MASK)
-        return offset + 1
+        """Where to go on after the unmapped page `vpn`: at the next entry in use, or past these 4 MiB."""
+        if source is self.sigma0:
+            return offset + self.user_pages  # all there is lies below
+        return offset + source.tables.unused_entries(vpn + 1) + 1
 
     def _can_be_superpage(self, target: Space, vpn: int) -> bool:
         """False where there is a page table already, even an empty one (as on the real kernel)."""
@@ -353,7 +362,7 @@ class Memory:
         """The mappings of `space` that overlap the range, by address. O(min(range, mappings))."""
         found: list[Mapping] = []
         if space is self.sigma0:
-            last = min(vpn + pages, self.user_frames)
+            last = min(vpn + pages, FRAMES)
             supers = range(vpn >> 10, (last + _SUPER_MASK) >> 10)
             return [self.roots[number] for number in supers if number in self.roots]
         if pages <= len(space.pages):

@@ -55,6 +55,20 @@ class PageTables:
         """True if mapping the 4 KiB page `vpn` requires `add_table` first."""
         return vpn >> 10 not in self.table_pfns
 
+    def unused_entries(self, vpn: int) -> int:
+        """How many entries from that of `vpn` to the end of its table are zero in a row; 0 at a table's start."""
+        index = vpn & 1023
+        if not index:
+            return 0
+        table = self.table_pfns.get(vpn >> 10)
+        if table is None:
+            return ENTRIES - index
+        first = table * _WORDS_PER_PAGE
+        for unused, entry in enumerate(self._words[first + index : first + ENTRIES].tolist()):
+            if entry:
+                return unused
+        return ENTRIES - index
+
     def add_table(self, vpn: int, table_pfn: int) -> None:
         """Hook an empty page table over `vpn`'s 4 MiB."""
         clear_frame(self._words, table_pfn)

@@ -39,9 +39,9 @@ def handle(call: Call, icu: KernelObject) -> int:
         if call.words < 3:
             return error(abi.EMSGTOOSHORT)
         return OK if call.word(1) < icu.pin_count else error(abi.EINVAL)
-    if operation == abi.ICU_MSI_INFO:
-        return error(abi.EINVAL)  # there are no message-signalled interrupts
-    return error(abi.ENOSYS)
+    if operation == abi.ICU_MSI_INFO and call.words < 2:
+        return error(abi.EMSGTOOSHORT)
+    return error(abi.ENOSYS)  # msi_info too: there are no message-signalled interrupts
 
 
 def _bind(call: Call, icu: Icu, *, binding: bool) -> int:
@@ -55,9 +55,8 @@ def _bind(call: Call, icu: Icu, *, binding: bool) -> int:
     if pin >= icu.pin_count:
         return error(abi.EINVAL)
     if not binding:
-        if icu.pins.get(pin) is not irq:
-            return error(abi.ENOENT)
-        lifecycle.detach_from_pin(irq)
+        if icu.pins.get(pin) is irq:
+            lifecycle.detach_from_pin(irq)
         return OK
     if icu.pins.get(pin, irq) is not irq:
         return error(abi.EINVAL)

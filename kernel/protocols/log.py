@@ -91,7 +91,7 @@ def _output(call: Call, operation: int) -> int:
         abi.DEBUGGER_OUTHEX8: 2,
     }
     if operation in (abi.DEBUGGER_ENTER, abi.DEBUGGER_OUTNSTRING):
-        data = _bytes_at(call, 2, min(value, abi.LOG_WRITE_MAX_BYTES))
+        data = _bytes_at(call, 2, min(value, 4 * max(call.words - 2, 0)))
     elif operation == abi.DEBUGGER_OUTCHAR:
         data = bytes((value & 0xFF,))
     elif operation in hexadecimal:

@@ -111,7 +111,7 @@ def _apply(call: Call, thread: Thread, home: int, priority: int, quantum_us: int
 
 def _idle_time(call: Call) -> int:
     if call.words < 3:
-        return error(abi.EINVAL)
+        return error(abi.EMSGTOOSHORT)
     for core in call.kernel.cores:
         if cpu_set_contains(call.word(1), call.word(2), core.number):
             idle_us = core.idle_cycles // call.kernel.mhz

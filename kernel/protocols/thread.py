@@ -40,7 +40,9 @@ def handle(call: Call, thread: KernelObject) -> int:
         return _trampoline(call, thread)
     if operation == abi.THREAD_GDT:
         return _gdt(call, thread)
-    return error(abi.ENOSYS)  # vCPUs and doorbells too: not in this configuration
+    if operation in (abi.THREAD_VCPU_RESUME, abi.THREAD_VCPU_CONTROL):
+        return error(abi.EINVAL)  # no thread is a vCPU, and no address is a place for its state
+    return error(abi.ENOSYS)  # doorbells too: not in this configuration
 
 
 def _control(call: Call, thread: Thread) -> int:
@@ -196,13 +198,13 @@ def _trampoline(call: Call, thread: Thread) -> int:
             return error(abi.EINVAL)
         faults.leave_trampoline(kernel, call.core, thread, reflect=flags == abi.PF_TRAMP_REFLECT)
         return BLOCKED
-    if thread.trampoline is None:
-        return error(abi.EINVAL)
-    was_armed = thread.trampoline_armed
-    thread.trampoline_armed = flags == abi.PF_TRAMP_ENABLE
     if flags == abi.PF_TRAMP_ENABLE:
+        if thread.trampoline is None:
+            return error(abi.EINVAL)
+        thread.trampoline_armed = True
         return OK
-    call.answer_word(0, int(was_armed))
+    call.answer_word(0, int(thread.trampoline_armed))
+    thread.trampoline_armed = False
     return make_tag(0, 1)
 
 
