@@ -107,6 +107,7 @@ class Machine:
             [self.profile.cache_line_transfer[topology.distance(a, b)].cycles for b in numbers]
             for a in numbers
         ]
+        self._latency_cycles = [[self.latency_cycles(a, b) for b in numbers] for a in numbers]
         self._occupancy_cycles = self.profile.cpu["ipi_occupancy"].cycles
         self._interconnect_free = 0
         self._sent = 0
@@ -342,6 +343,9 @@ class Machine:
         waiting is over, either may be the case. What is waited for is the last answer: when the
         interrupt has arrived, the other has left what it does in the kernel, and has flushed.
         """
+        if flush.pages is None and flush.cores == 1 << core.number:  # nearly always
+            core.vcpu.flush_tlb()
+            return
         answered = now
         for other in self.cores:
             if not flush.cores >> other.number & 1:
@@ -374,7 +378,7 @@ class Machine:
         """
         start = max(now, self._interconnect_free)
         self._interconnect_free = start + self._occupancy_cycles
-        travel = self.latency_cycles(source, ipi.core)
+        travel = self._latency_cycles[source][ipi.core]
         arrival = start + travel
         if self.kernel.events is not None:
             causes.sent(self.kernel.events, now, source, ipi.core, ipi.request, start - now, travel)
