@@ -10,6 +10,7 @@ Source: ABI sheet section 7; the model behind it is σ: V → R ∪ {∅} of
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -369,9 +370,11 @@ class Memory:
             found += [space.pages[page] for page in range(vpn, vpn + pages) if page in space.pages]
         else:
             found += [mapping for page, mapping in sorted(space.pages.items()) if vpn <= page < vpn + pages]
-        for number, mapping in sorted(space.superpages.items()) if space.superpages else ():
-            if mapping.vpn < vpn + pages and vpn < mapping.vpn + mapping.pages:
-                found.append(space.superpages[number])
+        if space.superpages:
+            numbers: Iterable[int] = range(vpn >> 10, (vpn + pages + _SUPER_MASK) >> 10)
+            if len(numbers) > len(space.superpages):
+                numbers = (number for number in sorted(space.superpages) if number in numbers)
+            found += [space.superpages[number] for number in numbers if number in space.superpages]
         return found
 
     def _take_rights(self, mapping: Mapping, rights: int) -> int:
