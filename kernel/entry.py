@@ -14,10 +14,10 @@ from l4lab.kernel import (
     dispatch,
     fastpath,
     faults,
-    ipc,
     lifecycle,
     shootdown,
     syscalls,
+    waiting,
 )
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import CAUSES, ENTRY, EXIT, IPI, TIMER
@@ -135,7 +135,7 @@ def _tick(kernel: Kernel, core: Core) -> None:
     advance_clock(kernel)
     while (thread := core.wake_ups.pop_expired(kernel.clock_us)) is not None:
         thread.timeout = None
-        ipc.time_out(kernel, thread)
+        waiting.time_out(kernel, thread)
         if thread.core == core.number:
             dispatch.wake_by_timeout(kernel, core, thread)
         else:
@@ -160,14 +160,14 @@ def _settle(kernel: Kernel, core: Core) -> None:
         current = core.current
         if core.reschedule or current is None or current.state != READY:
             if current is not None and current.state == LATE and not core.reschedule:
-                ipc.finish_late(kernel, current)
+                waiting.finish_late(kernel, current)
                 continue
             dispatch.choose(kernel, core)
             current = core.current
             if current is None:
                 return
             if current.state == LATE:
-                ipc.finish_late(kernel, current)
+                waiting.finish_late(kernel, current)
         if current.pending_exception is None:
             return
         faults.raise_pending(kernel, core, current)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel import capspace, causes, events, ipc, items, lifecycle, messages, ports
+from l4lab.kernel import capspace, causes, events, ipc, items, lifecycle, messages, ports, waiting
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import FAULT
 from l4lab.kernel.frame import (
@@ -204,7 +204,7 @@ def call(
     if isinstance(target, Gate):
         me.send_label = target.label | rights & abi.LABEL_RIGHTS_MASK
         if target.thread is None:
-            ipc.wait_for_gate(kernel, me, target)
+            waiting.wait_for_gate(kernel, me, target)
             return
         me.receive_from = target.thread
         ipc.send_and_receive(kernel, core, me, target.thread, donate=True)

@@ -18,12 +18,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import causes, dispatch, messages
+from l4lab.kernel import causes, dispatch, messages, waiting
 from l4lab.kernel.costs import IPC
 from l4lab.kernel.errors import KernelBug
-from l4lab.kernel.events import OBTAINED, TIMEOUT
 from l4lab.kernel.messages import EXPIRED, NEVER
-from l4lab.kernel.objects import Gate, Irq, Semaphore
+from l4lab.kernel.objects import Gate, Irq
 from l4lab.kernel.requests import Answer, ReceiveRequest, SendRequest, TransferRequest, post
 from l4lab.kernel.thread import (
     DEAD,
@@ -38,7 +37,6 @@ from l4lab.kernel.thread import (
     REMOTE,
     SENDING,
     TAKING,
-    WAITING,
     Thread,
 )
 
@@ -69,13 +67,13 @@ def send_and_receive(kernel: Kernel, core: Core, me: Thread, partner: Thread, do
     if partner.held_by is not None and partner.partner is me:
         partner.held_by.clear()  # the answer comes another way than by the reply slot
     if not accepts(partner, me):
-        _queue_up(kernel, core, me, partner)
+        waiting.queue_up(kernel, me, partner)
         return
     # POINT OF NO RETURN
     kernel.bill[IPC] += kernel.costs.ipc_path
     open_wait = partner.partner is None
     if partner.timeout is not None:
-        disarm(partner)
+        waiting.disarm(partner)
     late = partner.state == LATE
     sent = messages.transfer(kernel, me, partner)
     partner.state = READY
@@ -110,9 +108,9 @@ def _receive_after_send(kernel: Kernel, core: Core, me: Thread, partner: Thread,
         me.partner = me.receive_from
         _activate(kernel, core, me, partner, donate=False)
         if core.current is me:
-            finish_late(kernel, me)
+            waiting.finish_late(kernel, me)
         return
-    _wait_to_receive(kernel, me, deadline_us)
+    waiting.wait_to_receive(kernel, me, deadline_us)
     _activate(kernel, core, me, partner, donate and (call or core.context is not me))
 
 
@@ -135,7 +133,7 @@ def receive_only(kernel: Kernel, core: Core, me: Thread) -> None:
     if deadline_us == EXPIRED:
         messages.fail_receive(kernel, me, messages.RECEIVE_TIMEOUT)
         return
-    _wait_to_receive(kernel, me, deadline_us)
+    waiting.wait_to_receive(kernel, me, deadline_us)
     if me.receive == RECEIVE_CLOSED and me.receive_from is me:
         core.reschedule = True
 
@@ -191,7 +189,7 @@ def _take_from_thread(kernel: Kernel, core: Core, receiver: Thread, sender: Thre
     """Transfer from a queued thread; returns the sender that *it* can take at once, if any."""
     receiver.senders.remove(sender, sender.queued_priority)
     if sender.timeout is not None:
-        disarm(sender)
+        waiting.disarm(sender)
     kernel.bill[IPC] += kernel.costs.ipc_path
     sent = messages.transfer(kernel, sender, receiver)
     sender.state = READY
@@ -220,7 +218,7 @@ def _take_from_thread(kernel: Kernel, core: Core, receiver: Thread, sender: Thre
         sender.partner = sender.receive_from
         dispatch.wake(kernel, core, sender)
     else:
-        _wait_to_receive(kernel, sender, deadline_us)
+        waiting.wait_to_receive(kernel, sender, deadline_us)
     return None
 
 
@@ -233,139 +231,7 @@ def _receive_at_home(kernel: Kernel, me: Thread, partner: Thread) -> None:
     post(kernel, me.core, Answer(me, me.operation))
 
 
-# --- waiting ------------------------------------------------------------------------------------
-
-
-def _queue_up(kernel: Kernel, core: Core, me: Thread, partner: Thread) -> None:
-    """`partner` does not take the message now: wait in its queue, or give up."""
-    deadline_us = messages.deadline_us(kernel, me, messages.send_timeout(me))
-    if deadline_us == EXPIRED:
-        messages.fail_send(kernel, me, messages.SEND_TIMEOUT)
-        return
-    # POINT OF NO RETURN
-    kernel.bill[IPC] += kernel.costs.ipc_block
-    if kernel.events is not None:
-        causes.queued(kernel, kernel.events, me, partner)
-    me.state = SENDING
-    me.partner = partner
-    me.queued_priority = me.priority
-    partner.senders.add(me, me.priority)
-    if deadline_us != NEVER:
-        _arm(kernel, me, deadline_us)
-
-
-def wait_for_gate(kernel: Kernel, me: Thread, gate: Gate) -> None:
-    """No thread is bound to `gate`: wait for one, under the send timeout (ABI sheet section 6)."""
-    deadline_us = messages.deadline_us(kernel, me, messages.send_timeout(me))
-    if deadline_us == EXPIRED:
-        messages.fail_send(kernel, me, messages.SEND_TIMEOUT)
-        return
-    if kernel.events is not None:
-        causes.queued(kernel, kernel.events, me, gate)
-    me.state = SENDING
-    me.partner = gate
-    me.queued_priority = me.priority
-    gate.waiting.add(me, me.priority)
-    if deadline_us != NEVER:
-        _arm(kernel, me, deadline_us)
-
-
-def wait_for_semaphore(kernel: Kernel, me: Thread, semaphore: Semaphore) -> None:
-    """The count is zero: wait under the receive timeout."""
-    deadline_us = messages.deadline_us(kernel, me, me.receive_timeout)
-    if deadline_us == EXPIRED:
-        messages.fail_semaphore(kernel, me, messages.RECEIVE_TIMEOUT)
-        return
-    if kernel.events is not None:
-        causes.queued(kernel, kernel.events, me, semaphore)
-    me.state = WAITING
-    me.partner = semaphore
-    me.queued_priority = me.priority
-    semaphore.waiting.add(me, me.priority)
-    if deadline_us != NEVER:
-        _arm(kernel, me, deadline_us)
-
-
-def _wait_to_receive(kernel: Kernel, me: Thread, deadline_us: int) -> None:
-    kernel.bill[IPC] += kernel.costs.ipc_block
-    if me.receive == RECEIVE_OPEN:
-        me.request = 0  # what it worked for has been answered, or is dropped
-    me.state = RECEIVING
-    me.partner = None if me.receive == RECEIVE_OPEN else me.receive_from
-    if deadline_us != NEVER:
-        _arm(kernel, me, deadline_us)
-
-
-def _arm(kernel: Kernel, thread: Thread, deadline_us: int) -> None:
-    thread.timeout = dispatch.arm(kernel, thread, deadline_us)
-
-
-def disarm(thread: Thread) -> None:
-    """Cancel the thread's timeout, if one is armed."""
-    if thread.timeout is not None:
-        thread.timeout.cancel()
-        thread.timeout = None
-
-
-# --- ends of waiting ----------------------------------------------------------------------------
-
-
-def stop_waiting(kernel: Kernel, me: Thread) -> None:
-    """Take a blocked thread out of whatever it waits in; its state is the caller's to set."""
-    if me.timeout is not None:
-        disarm(me)
-    partner = me.partner
-    if me.state == SENDING:
-        if isinstance(partner, Gate):
-            partner.waiting.remove(me, me.queued_priority)
-        elif isinstance(partner, Thread):
-            partner.senders.remove(me, me.queued_priority)
-    elif me.state == WAITING and isinstance(partner, Semaphore):
-        partner.waiting.remove(me, me.queued_priority)
-    elif me.state == REMOTE:
-        me.operation += 1  # whatever was requested is void
-    if me.held_by is not None:
-        me.held_by.clear()
-    me.partner = None
-
-
-def time_out(kernel: Kernel, me: Thread) -> None:
-    """The timeout of a blocked thread expired: it gets the phase's error and becomes ready."""
-    state = me.state
-    if kernel.events is not None:
-        causes.woken(kernel, kernel.events, TIMEOUT, me)
-    stop_waiting(kernel, me)
-    me.state = READY
-    if state == SENDING:
-        messages.fail_send(kernel, me, messages.SEND_TIMEOUT)
-    elif state == WAITING:
-        messages.fail_semaphore(kernel, me, messages.RECEIVE_TIMEOUT)
-    else:
-        messages.fail_receive(kernel, me, messages.RECEIVE_TIMEOUT)
-
-
-def cancel(kernel: Kernel, me: Thread) -> None:
-    """Abort the blocked operation of `me` (ex_regs with cancel): error 6 or 7, and ready."""
-    state = me.state
-    if state in (READY, DORMANT, DEAD, TAKING):
-        return
-    if state == LATE:
-        dispatch.unqueue(kernel, me)
-    stop_waiting(kernel, me)
-    me.state = READY
-    if state == SENDING or (state == REMOTE and not me.sent):
-        messages.fail_send(kernel, me, messages.SEND_CANCELLED)
-    elif state == WAITING:
-        messages.fail_semaphore(kernel, me, messages.RECEIVE_CANCELLED)
-    else:
-        messages.fail_receive(kernel, me, messages.RECEIVE_CANCELLED)
-
-
-def finish_late(kernel: Kernel, me: Thread) -> None:
-    """A LATE thread is about to run and nobody has sent: now its timeout counts."""
-    me.state = READY
-    me.partner = None
-    messages.fail_receive(kernel, me, messages.RECEIVE_TIMEOUT)
+# --- threads that do not run -------------------------------------------------------------------
 
 
 def gate_bound(kernel: Kernel, core: Core, gate: Gate) -> None:
@@ -375,7 +241,7 @@ def gate_bound(kernel: Kernel, core: Core, gate: Gate) -> None:
         if not isinstance(sender, Thread):
             raise KernelBug(f"{sender!r} waits for a gate")
         gate.waiting.remove(sender, sender.queued_priority)
-        disarm(sender)
+        waiting.disarm(sender)
         sender.partner = None
         sender.state = READY
         messages.address_to(sender, gate)
@@ -419,7 +285,7 @@ def resume_send(kernel: Kernel, core: Core, sender: Thread, partner: Thread) -> 
     if acceptable:
         receive_now(kernel, core, partner)
     elif deadline_us != NEVER:
-        _arm(kernel, sender, deadline_us)
+        waiting.arm(kernel, sender, deadline_us)
 
 
 def _reserve(kernel: Kernel, me: Thread, sender: Thread) -> None:
@@ -428,7 +294,7 @@ def _reserve(kernel: Kernel, me: Thread, sender: Thread) -> None:
     Source: the real kernel's `K/thread-ipc.cpp`, which sends the two more interrupts for the same reason.
     """
     if me.timeout is not None:
-        disarm(me)
+        waiting.disarm(me)
     if me.state == LATE:
         dispatch.unqueue(kernel, me)
     me.state = TAKING
@@ -487,7 +353,7 @@ def resume_receive(kernel: Kernel, core: Core, me: Thread) -> None:
         messages.fail_receive(kernel, me, messages.RECEIVE_TIMEOUT)
         dispatch.wake(kernel, core, me)
     else:
-        _wait_to_receive(kernel, me, deadline_us)
+        waiting.wait_to_receive(kernel, me, deadline_us)
 
 
 def receive_now(kernel: Kernel, core: Core, receiver: Thread) -> None:
@@ -495,7 +361,7 @@ def receive_now(kernel: Kernel, core: Core, receiver: Thread) -> None:
     queued = next_sender(receiver)
     if queued is None:
         return
-    disarm(receiver)
+    waiting.disarm(receiver)
     if receiver.state == LATE:
         dispatch.unqueue(kernel, receiver)
     receiver.state = READY
@@ -527,22 +393,6 @@ def receive_if_possible(kernel: Kernel, core: Core, thread: Thread) -> None:
     queued = next_sender(thread)
     if queued is not None and accepts(thread, queued):
         receive_now(kernel, core, thread)
-
-
-def release(kernel: Kernel, core: Core, semaphore: Semaphore) -> None:
-    """Semaphore up: the first of the highest priority that waits gets it; else it is counted."""
-    if not semaphore.waiting:
-        semaphore.count += 1
-        return
-    thread = semaphore.waiting.first()
-    if not isinstance(thread, Thread):
-        raise KernelBug(f"{thread!r} waits for a semaphore")
-    if kernel.events is not None:
-        causes.woken(kernel, kernel.events, OBTAINED, thread, semaphore.number)
-    stop_waiting(kernel, thread)
-    thread.state = READY
-    messages.semaphore_obtained(thread)
-    dispatch.wake(kernel, core, thread)
 
 
 def _activate(kernel: Kernel, core: Core, me: Thread, partner: Thread, donate: bool) -> None:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import capspace, causes, dispatch, ipc, messages, ports
+from l4lab.kernel import capspace, causes, dispatch, ipc, messages, ports, waiting
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.frame import CR3, UTCB_BASE
 from l4lab.kernel.memory import EVERY_PAGE
@@ -154,7 +154,7 @@ def kill(kernel: Kernel, me: Thread) -> None:
         return
     if me.queued:
         dispatch.unqueue(kernel, me)
-    ipc.stop_waiting(kernel, me)
+    waiting.stop_waiting(kernel, me)
     me.state = DEAD
     me.kernel_message = None
     me.pending_exception = None
@@ -165,7 +165,7 @@ def kill(kernel: Kernel, me: Thread) -> None:
         if isinstance(sender, Thread):
             me.senders.remove(sender, sender.queued_priority)
             sender.partner = None
-            ipc.disarm(sender)
+            waiting.disarm(sender)
             sender.state = READY
             messages.fail_send(kernel, sender, messages.SEND_CANCELLED)
             dispatch.wake_without_preempting(kernel, sender)
@@ -256,7 +256,7 @@ def _end_gate(kernel: Kernel, core: Core, gate: Gate) -> None:
     while gate.waiting:
         sender = gate.waiting.first()
         assert isinstance(sender, Thread)
-        ipc.stop_waiting(kernel, sender)
+        waiting.stop_waiting(kernel, sender)
         sender.state = READY
         messages.fail_send(kernel, sender, messages.NOT_EXISTENT)
         dispatch.wake(kernel, core, sender)
@@ -267,7 +267,7 @@ def _end_gate(kernel: Kernel, core: Core, gate: Gate) -> None:
         if isinstance(thread.delete_irq, Irq):
             ipc.trigger(kernel, core, thread.delete_irq)
         elif isinstance(thread.delete_irq, Semaphore):
-            ipc.release(kernel, core, thread.delete_irq)
+            waiting.release(kernel, core, thread.delete_irq)
 
 
 def unbind_irq(irq: Irq) -> bool:
@@ -304,7 +304,7 @@ def _end_semaphore(kernel: Kernel, core: Core, semaphore: Semaphore) -> None:
     while semaphore.waiting:
         thread = semaphore.waiting.first()
         assert isinstance(thread, Thread)
-        ipc.stop_waiting(kernel, thread)
+        waiting.stop_waiting(kernel, thread)
         thread.state = READY
         messages.fail_semaphore(kernel, thread, messages.NOT_EXISTENT)
         dispatch.wake(kernel, core, thread)

@@ -106,8 +106,8 @@ class Kernel:
     """The kernel of one machine. Only `kernel` modules change it.
 
     `words`: guest RAM as 32-bit words. `tasks`, `threads`: number -> object, live ones, by age.
-    `fast_path`: `fastpath` may be used. `fixed_frames`: kernel frames taken at boot for good. `clock_us`: the KIP clock. `here`: the core
-    that is being served. `bill`: cycles spent in this kernel entry, by cause.
+    `fast_path`: `fastpath` may be used. `fixed_frames`: kernel frames taken at boot for good. `clock_us`:
+    the KIP clock. `here`: the core that is being served. `bill`: cycles spent in this kernel entry, by cause.
     `line_cycles[a][b]`: what a cache line costs that core a has and core b wants. `held`: locks of this
     entry. `effects`: what the machine must do before any user code runs. `dying`: objects whose last
     capability went in this operation; `lifecycle.reap` ends them. `events`, `trace`: where to log what

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import causes, events, ipc, messages
+from l4lab.kernel import causes, events, ipc, messages, waiting
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import DECODE, OBJECT
 from l4lab.kernel.frame import EAX, ECX, EDX, ESI
@@ -180,7 +180,7 @@ def _to_gate(kernel: Kernel, core: Core, me: Thread, target: Gate, rights: int, 
         me.sends = bool(selector & abi.OP_SEND)
         if kernel.events is not None and me.sends:
             causes.begin(kernel, kernel.events, me, events.IPC, target.number, me.send_tag)
-        ipc.wait_for_gate(kernel, me, target)
+        waiting.wait_for_gate(kernel, me, target)
         return
     messages.address_to(me, target)
     if bound.state == DEAD:

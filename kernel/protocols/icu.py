@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import ipc, lifecycle
+from l4lab.kernel import ipc, lifecycle, waiting
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.messages import make_tag
 from l4lab.kernel.objects import Icu, Irq, Semaphore
@@ -75,4 +75,4 @@ def fire(kernel: Kernel, core: Core, icu: Icu, pin: int) -> None:
     if isinstance(target, Irq):
         ipc.trigger(kernel, core, target)
     else:
-        ipc.release(kernel, core, target)
+        waiting.release(kernel, core, target)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import contention, ipc, lifecycle
+from l4lab.kernel import contention, ipc, lifecycle, waiting
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.messages import make_tag
 from l4lab.kernel.objects import Irq, Semaphore
@@ -99,7 +99,7 @@ def handle_semaphore(call: Call, semaphore: KernelObject) -> int:
     contention.lock(call.kernel, semaphore)
     if call.label == abi.PROTO_IRQ:
         if call.words == 0 or call.word(0) & abi.IRQ_OP_MASK == abi.IRQ_TRIGGER:
-            ipc.release(call.kernel, call.core, semaphore)
+            waiting.release(call.kernel, call.core, semaphore)
             return NO_REPLY
         return NO_REPLY if call.word(0) & abi.IRQ_OP_MASK == abi.IRQ_UNMASK else error(abi.ENOSYS)
     if call.label != abi.PROTO_SEMAPHORE:
@@ -114,5 +114,5 @@ def handle_semaphore(call: Call, semaphore: KernelObject) -> int:
     if semaphore.count:
         semaphore.count -= 1
         return OK
-    ipc.wait_for_semaphore(call.kernel, call.me, semaphore)
+    waiting.wait_for_semaphore(call.kernel, call.me, semaphore)
     return BLOCKED

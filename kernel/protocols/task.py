@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING
 
 from l4lab.kernel import capspace, flexpage, items, lifecycle, ports
 from l4lab.kernel.abi import fiasco as abi
-from l4lab.kernel.costs import UNMAP
+from l4lab.kernel.costs import MAP, UNMAP
 from l4lab.kernel.messages import make_tag
 from l4lab.kernel.objects import Gate, Task
 from l4lab.kernel.protocols.common import OK, Call, error, ipc_error
@@ -49,6 +49,7 @@ def _map(call: Call, target: Task) -> int:
         special = call.rights & cap.rights & abi.OBJECT_RIGHT_S
         page &= ~abi.OBJECT_RIGHT_S | special
     # POINT OF NO RETURN
+    call.kernel.bill[MAP] += call.kernel.costs.map_item
     _, complete = items.map_flexpage(call.kernel, cap.object, page, target, items.EVERYTHING, call.word(1))
     return OK if complete else ipc_error(call, abi.IPC_SEND_MAP_FAILED)
 
@@ -56,6 +57,7 @@ def _map(call: Call, target: Task) -> int:
 def _unmap(call: Call, task: Task) -> int:
     """Takes from `task`; the flexpages come back with the access flags in their rights bits."""
     mask = call.word(1)
+    call.kernel.bill[UNMAP] += max(call.words - 2, 0) * call.kernel.costs.unmap_item
     for position in range(2, call.words):
         word = call.word(position)
         flags = _unmap_page(call, task, flexpage.decode(word), mask)
@@ -70,6 +72,7 @@ def _unmap_page(call: Call, task: Task, page: flexpage.Flexpage, mask: int) -> i
         order = 32 if page.is_everything else min(page.order, 32)
         if order >= abi.FPAGE_MIN_MEMORY_ORDER:
             memory = call.kernel.memory
+            items.lock_trees(call.kernel, task, page.address >> 12, 1 << (order - 12))
             before = memory.removals
             flags = memory.unmap_range(
                 task.space, page.address >> 12, 1 << (order - 12), page.rights, also_self=also_self

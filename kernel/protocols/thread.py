@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import dispatch, faults, ipc, lifecycle
+from l4lab.kernel import dispatch, faults, lifecycle, waiting
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.frame import EFLAGS, EIP, ESP, GDT_ENTRIES, USER_CYCLES, read_counter
 from l4lab.kernel.messages import make_tag
@@ -117,7 +117,7 @@ def _cancel(call: Call, thread: Thread) -> None:
     """Abort what the thread waits for; it becomes ready without being switched to."""
     if thread.state in (READY, DORMANT, DEAD, TAKING):
         return
-    ipc.cancel(call.kernel, thread)
+    waiting.cancel(call.kernel, thread)
     thread.pending_exception = None  # it restarts where it was told to, not in the fault it waited in
     dispatch.wake_without_preempting(call.kernel, thread)
 
