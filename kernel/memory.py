@@ -10,7 +10,6 @@ Source: ABI sheet section 7; the model behind it is σ: V → R ∪ {∅} of
 
 from __future__ import annotations
 
-from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
@@ -371,10 +370,11 @@ class Memory:
         else:
             found += [mapping for page, mapping in sorted(space.pages.items()) if vpn <= page < vpn + pages]
         if space.superpages:
-            numbers: Iterable[int] = range(vpn >> 10, (vpn + pages + _SUPER_MASK) >> 10)
-            if len(numbers) > len(space.superpages):
-                numbers = (number for number in sorted(space.superpages) if number in numbers)
-            found += [space.superpages[number] for number in numbers if number in space.superpages]
+            numbers = range(vpn >> 10, (vpn + pages + _SUPER_MASK) >> 10)
+            if len(numbers) <= len(space.superpages):
+                found += [space.superpages[number] for number in numbers if number in space.superpages]
+            else:
+                found += [mapping for number, mapping in sorted(space.superpages.items()) if number in numbers]
         return found
 
     def _take_rights(self, mapping: Mapping, rights: int) -> int:
