@@ -76,8 +76,11 @@ class _Layout:
         return at
 
 
-def load(manifest: Manifest, ram: Ram, mhz: int) -> BootParameters:
-    """Fill `ram` for `manifest`. ManifestError or ImageError, with file, for what cannot be."""
+def load(manifest: Manifest, ram: Ram, mhz: int, *, global_pages: bool = True) -> BootParameters:
+    """Fill `ram` for `manifest`. ManifestError or ImageError, with file, for what cannot be.
+
+    `mhz`, `global_pages`: of the processor.
+    """
     kernel_start = (ram.size_bytes - manifest.kernel_memory_bytes) // SUPERPAGE_BYTES * SUPERPAGE_BYTES
     layout = _Layout(manifest, kernel_start)
     sigma0, root = load_elf(manifest.sigma0.path), load_elf(manifest.roottask.path)
@@ -115,6 +118,7 @@ def load(manifest: Manifest, ram: Ram, mhz: int) -> BootParameters:
         kip_pfn=kip_address >> 12,
         sigma0_entry=sigma0.entry,
         root_entry=root.entry,
+        global_pages=global_pages,
     )
 
 

@@ -88,7 +88,9 @@ class Machine:
         self.manifest = manifest
         self.profile: Profile = load_profile(manifest.profile_path())
         self.ram = Ram(manifest.ram_bytes)
-        parameters = boot.load(manifest, self.ram, self.profile.mhz)
+        parameters = boot.load(
+            manifest, self.ram, self.profile.mhz, global_pages=self.profile.global_pages
+        )
         self.kernel: Kernel = kernel_boot.start(self.ram.words, parameters, self.profile.kernel_costs())
         self.kernel.tlb_policy = manifest.tlb
         self.engine = Engine(self.ram, self.profile.instruction_costs(), self.profile.cpuid)

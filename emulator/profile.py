@@ -2,7 +2,8 @@
 
 A profile is five tables:
 
-    [machine]    name (that of the file), description, mhz
+    [machine]    name (that of the file), description, mhz, global_pages: whether a load of CR3 leaves
+                 global translations in the TLB (processors before the Pentium Pro have none)
     [topology]   packages, dies_per_package, cores_per_die
     [cpuid]      vendor, family, model, stepping, brand: how user code sees the processor
     [cpu]        costs of instructions, mode switches, memory and messages between cores
@@ -157,6 +158,7 @@ class Profile:
     name: str
     description: str
     mhz: int
+    global_pages: bool
     topology: Topology
     cpuid: Cpuid
     cpu: Mapping[str, Cost]
@@ -182,7 +184,12 @@ class Profile:
         ):
             cpu[key] = {distance.value: cost.resolved() for distance, cost in costs.items()}
         return {
-            "machine": {"name": self.name, "description": self.description, "mhz": self.mhz},
+            "machine": {
+                "name": self.name,
+                "description": self.description,
+                "mhz": self.mhz,
+                "global_pages": self.global_pages,
+            },
             "topology": {f.name: getattr(self.topology, f.name) for f in fields(Topology)},
             "cpuid": {f.name: getattr(self.cpuid, f.name) for f in fields(Cpuid)},
             "cpu": cpu,
@@ -209,7 +216,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
     top = load_toml(path, ProfileError)
     tables = ("machine", "topology", "cpuid", "cpu", "kernel")
     top.allow(*tables).require(*tables)
-    machine = _table(top, "machine", ("name", "description", "mhz"))
+    machine = _table(top, "machine", ("name", "description", "mhz", "global_pages"))
     cpu = _table(top, "cpu", (*CPU_KEYS, *DISTANCE_KEYS))
     kernel = _table(top, "kernel", KERNEL_KEYS)
     return Profile(
@@ -217,6 +224,7 @@ def load_profile(name_or_path: str | Path) -> Profile:
         name=_name(machine),
         description=machine.string("description", "a sentence"),
         mhz=machine.integer("mhz", 1, 100_000),
+        global_pages=machine.take("global_pages", bool, "true or false"),
         topology=_topology(top),
         cpuid=_cpuid(top),
         cpu={key: _cost(cpu, key, _FRACTION_PLACES if key in INSTRUCTION_KEYS else 0) for key in CPU_KEYS},

@@ -31,7 +31,10 @@ _SHARED_INDEX = abi.SYSTEM_CALL_PAGE >> 22
 
 @dataclass(frozen=True, slots=True)
 class BootParameters:
-    """What the boot loader found and placed. Addresses and frames are physical."""
+    """What the boot loader found and placed. Addresses and frames are physical.
+
+    `global_pages`: whether the processor can keep translations in its TLB when it loads CR3.
+    """
 
     first_kernel_pfn: int
     kernel_frame_count: int
@@ -41,6 +44,7 @@ class BootParameters:
     kip_pfn: int
     sigma0_entry: int
     root_entry: int
+    global_pages: bool = True
 
 
 def start(words: memoryview[int], parameters: BootParameters, costs: KernelCosts) -> Kernel:
@@ -84,7 +88,7 @@ def _empty_kernel(words: memoryview[int], parameters: BootParameters, costs: Ker
     blank_directory = _kernel_frame(frames, root_quota, words)
     stub_bytes = words.cast("B")
     stub_bytes[stub << 12 : (stub << 12) + len(abi.SYSTEM_CALL_STUB)] = abi.SYSTEM_CALL_STUB
-    entry = stub << 12 | paging.PRESENT | paging.USER | paging.GLOBAL
+    entry = stub << 12 | paging.PRESENT | paging.USER | (paging.GLOBAL if parameters.global_pages else 0)
     words[(shared_table << 10) + (abi.SYSTEM_CALL_PAGE >> 12 & 1023)] = entry
     memory.shared_tables[_SHARED_INDEX] = shared_table
     paging.PageTables(words, blank_directory).share_table(_SHARED_INDEX, shared_table)

@@ -38,9 +38,11 @@ class KernelCosts:
     copy_word: int = 0
     """Each message word."""
     map_item: int = 0
-    """Decoding one typed item and its receive buffer."""
+    """Each typed item: decoding it and its receive buffer, finding and locking the source."""
     map_page: int = 0
     """Tree node and page table entry, for each page or superpage mapped."""
+    unmap_item: int = 0
+    """Each flexpage to be unmapped: decoding it, finding and locking what is there."""
     unmap_page: int = 0
     """The same backwards, for each mapping removed."""
     map_capability: int = 0
