@@ -13,8 +13,9 @@ reads them back. All little endian, whatever the host.
 from __future__ import annotations
 
 import struct
+from io import FileIO
 from pathlib import Path
-from typing import BinaryIO, Final
+from typing import Final
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.kernel import events
@@ -45,9 +46,10 @@ kernel did what stands under its causes, in cycles, for the request `served`. Re
 ROW_COLUMNS: Final = len(WIDE_COLUMNS) + len(NARROW_COLUMNS)
 ROW_BYTES: Final = 8 * len(WIDE_COLUMNS) + 4 * len(NARROW_COLUMNS)
 EVENT_BYTES: Final = 8 + 4 * (len(events.COLUMNS) - 1)
-BATCH_RECORDS: Final = 64
-BATCH_VALUES: Final = BATCH_RECORDS * ROW_COLUMNS
+BATCH_ROWS: Final = 64
+BATCH_VALUES: Final = BATCH_ROWS * ROW_COLUMNS
 """How long `Ledger.rows` may become before `flush` is due."""
+_PACKED_AT_ONCE: Final = 256
 
 _ROW_FORMAT: Final = f"{len(WIDE_COLUMNS)}Q{len(NARROW_COLUMNS)}I"
 _EVENT_FORMAT: Final = f"Q{len(events.COLUMNS) - 1}I"
@@ -81,76 +83,86 @@ class Ledger:
 
     def close(self) -> None:
         """Write what is left; no more rows after this."""
-        self._finish()
+        self.flush()
         self._row_sink.close()
         self._event_sink.close()
 
+    @property
+    def row_count(self) -> int:
+        """How many rows have been written down."""
+        return self._row_sink.count
+
+    @property
+    def event_count(self) -> int:
+        """How many events have been written down."""
+        return self._event_sink.count
+
     def row_data(self) -> bytes:
         """All rows so far of a ledger without folder, ROW_BYTES each."""
-        self._finish()
+        self.flush()
         return bytes(self._row_sink.kept)
 
     def event_data(self) -> bytes:
         """All events so far of a ledger without folder, EVENT_BYTES each."""
-        self._finish()
+        self.flush()
         return bytes(self._event_sink.kept)
-
-    def _finish(self) -> None:
-        self._row_sink.take_all(self.rows)
-        self._event_sink.take_all(self.log.pending)
 
 
 class _Sink:
     """A file, or memory, that takes records of `columns` integers packed by `record_format`."""
 
-    __slots__ = ("_batch", "_batch_values", "_columns", "_file", "_path", "_record", "kept")
+    __slots__ = ("_columns", "_file", "_format", "_packers", "_path", "count", "kept")
 
     def __init__(self, path: Path | None, record_format: str, columns: int) -> None:
         self.kept = bytearray()
+        self.count = 0
         self._path = path
         self._columns = columns
-        self._record = struct.Struct("<" + record_format)
-        self._batch = struct.Struct("<" + record_format * BATCH_RECORDS)
-        self._batch_values = BATCH_RECORDS * columns
-        self._file: BinaryIO | None = None
+        self._format = record_format
+        self._packers: dict[int, struct.Struct] = {}
+        self._file: FileIO | None = None
         if path is not None:
             try:
-                self._file = path.open("wb")
+                self._file = FileIO(path, "wb")
             except OSError as error:
                 raise _unwritable(path, error) from None
 
     def take(self, values: list[int]) -> None:
-        """Write as many whole batches of records as there are, and take them out of `values`."""
-        size = self._batch_values
-        whole = len(values) - len(values) % size
-        for first in range(0, whole, size):
-            self._write(self._batch.pack(*(values[first : first + size] if len(values) > size else values)))
-        del values[:whole]
-
-    def take_all(self, values: list[int]) -> None:
-        """Write all records and empty `values`."""
-        self.take(values)
-        for first in range(0, len(values), self._columns):
-            self._write(self._record.pack(*values[first : first + self._columns]))
+        """Write the records in `values` and empty it."""
+        count = len(values) // self._columns
+        if count <= _PACKED_AT_ONCE:
+            self._write(self._packer(count).pack(*values))
+        else:
+            step = _PACKED_AT_ONCE * self._columns
+            for first in range(0, len(values), step):
+                part = values[first : first + step]
+                self._write(self._packer(len(part) // self._columns).pack(*part))
+        self.count += count
         values.clear()
+
+    def _packer(self, count: int) -> struct.Struct:
+        """What packs `count` records, made on first use: there are not many counts."""
+        packer = self._packers.get(count)
+        if packer is None:
+            packer = self._packers[count] = struct.Struct("<" + self._format * count)
+        return packer
 
     def _write(self, data: bytes) -> None:
         if self._file is None:
             self.kept += data
             return
         try:
-            self._file.write(data)
+            written = self._file.write(data)
+            while written is not None and written < len(data):
+                data = data[written:]
+                written = self._file.write(data)
         except OSError as error:
             assert self._path is not None
             raise _unwritable(self._path, error) from None
 
     def close(self) -> None:
         if self._file is not None:
-            assert self._path is not None
-            try:
-                self._file.close()
-            except OSError as error:
-                raise _unwritable(self._path, error) from None
+            self._file.close()
             self._file = None
 
 

@@ -97,15 +97,29 @@ def cli() -> None:
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Write results, resolved manifest and console output to DIR.",
+    help="Write results, resolved manifest, console output and ledger to DIR.",
 )
+@click.option(
+    "--ledger/--no-ledger",
+    default=None,
+    help="Book every cycle, in the folder of --out. Without either: if there is one.",
+)
+@click.option("--trace", is_flag=True, help="Record all events for `l4lab trace`, in the folder of --out.")
 @click.option(
     "-v",
     "--verbose",
     is_flag=True,
     help="Tell on stderr what is booted, how far it is, and what each task cost.",
 )
-def boot(image: str, as_json: bool, max_cycles: int | None, out: Path | None, verbose: bool) -> int:
+def boot(
+    image: str,
+    as_json: bool,
+    max_cycles: int | None,
+    out: Path | None,
+    ledger: bool | None,
+    trace: bool,
+    verbose: bool,
+) -> int:
     """Boot IMAGE: a manifest (a path), or the name of a bundled image.
 
     What the guest prints comes out as it prints it.
@@ -118,7 +132,15 @@ def boot(image: str, as_json: bool, max_cycles: int | None, out: Path | None, ve
     """
     from l4lab.tools.session import boot_image
 
-    return boot_image(image, as_json=as_json, max_cycles=max_cycles, out=out, verbose=verbose)
+    return boot_image(
+        image,
+        as_json=as_json,
+        max_cycles=max_cycles,
+        out=out,
+        verbose=verbose,
+        ledger=ledger,
+        trace=trace,
+    )
 
 
 @cli.command(short_help="Boot three programs and show what each cost.")
@@ -163,6 +185,27 @@ def kernel(as_json: bool) -> int:
     from l4lab.tools.bench_kernel import run_bench
 
     return run_bench(as_json=as_json)
+
+
+# --- what a run has left ---------------------------------------------------------------------------
+
+
+@cli.command(short_help="Check that a run's books balance; where the cycles went.")
+@click.argument("run", type=click.Path(path_type=Path))
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the tables.")
+def books(run: Path, as_json: bool) -> int:
+    """Where every cycle of RUN went: by core, by cause, by task. RUN is a folder of `l4lab boot --out`.
+
+    First checks that the books balance: on each core one entry follows the other without a gap, and
+    their cycles add up to its clock. Exit code 1, and the place on one line, if they do not.
+
+    \b
+    Example:
+      l4lab boot hello --out run && l4lab books run
+    """
+    from l4lab.tools.books import show_books
+
+    return show_books(run, as_json=as_json)
 
 
 # --- the checkout --------------------------------------------------------------------------------------

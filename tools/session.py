@@ -6,7 +6,7 @@ import json
 import signal
 import sys
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from pathlib import Path
 from types import FrameType
 from typing import Any, Final
@@ -18,6 +18,7 @@ from l4lab.emulator.machine import Machine
 from l4lab.emulator.manifest import Manifest, find_image, load_manifest
 from l4lab.emulator.results import RunResult, StopReason
 from l4lab.emulator.vcpu import catch_interrupts
+from l4lab.tools.recording import Recording
 from l4lab.tools.report import grouped, print_tasks
 from l4lab.tools.versions import versions
 
@@ -42,19 +43,39 @@ EXIT_CODES: Final = {
 }
 
 
-def boot_image(image: str, *, as_json: bool, max_cycles: int | None, out: Path | None, verbose: bool) -> int:
-    """`l4lab boot`. Returns the exit code; raises OperatorError and KernelBug."""
+def boot_image(
+    image: str,
+    *,
+    as_json: bool,
+    max_cycles: int | None,
+    out: Path | None,
+    verbose: bool,
+    ledger: bool | None = None,
+    trace: bool = False,
+) -> int:
+    """`l4lab boot`. Returns the exit code; raises OperatorError and KernelBug.
+
+    `ledger` None: keep one if there is an `out` to put it.
+    """
+    if out is None and (ledger or trace):
+        raise OperatorError("--ledger and --trace write to the folder of --out: expected --out DIR, too")
+    if trace and ledger is False:
+        raise OperatorError("--trace needs the ledger: found --no-ledger with it")
     manifest = load_manifest(find_image(image))
-    if out is not None:
-        _make_folder(out)
-    if verbose:
-        _tell_machine(manifest)
+    console = None if as_json else write_console
     seconds = PROGRESS_SECONDS if verbose else 0
-    result = run(manifest, max_cycles, None if as_json else write_console, progress_seconds=seconds)
-    text = run_document(manifest, result, max_cycles)
-    if out is not None:
-        _write(out / "run.json", text.encode())
-        _write(out / "console.txt", result.console)
+    with ExitStack() as stack:
+        recording = None
+        if out is not None:
+            before = run_document(manifest, None, max_cycles)
+            keep = ledger is not False
+            recording = stack.enter_context(Recording(out, manifest, before, keep_ledger=keep, trace=trace))
+        if verbose:
+            _tell_machine(manifest)
+        result = run(manifest, max_cycles, console, progress_seconds=seconds, recording=recording)
+        text = run_document(manifest, result, max_cycles)
+        if recording is not None:
+            recording.finish(text)
     if as_json:
         sys.stdout.write(text)
         sys.stdout.flush()
@@ -81,12 +102,18 @@ def run(
     console: Callable[[bytes], None] | None,
     *,
     progress_seconds: float = 0,
+    recording: Recording | None = None,
 ) -> RunResult:
     """Boot and run to the end. Ctrl-C stops between two instructions and tells where everything was.
 
     `progress_seconds`: how often to tell on stderr how far the machine has come; 0: never.
+    `recording`: the run directory to write to; `finish` is left to the caller.
     """
-    machine = Machine(manifest, console=console)
+    if recording is None:
+        machine = Machine(manifest, console=console)
+    else:
+        machine = Machine(manifest, console=recording.console_too(console), ledger=recording.ledger)
+        recording.watch(machine)
     with catch_interrupts(), _progress(machine, progress_seconds):
         result = machine.run(max_cycles)
     if result.reason is StopReason.HOST_STOP:
@@ -120,14 +147,17 @@ def write_console(data: bytes) -> None:
     sys.stdout.buffer.flush()
 
 
-def run_document(manifest: Manifest, result: RunResult, max_cycles: int | None) -> str:
-    """Everything there is to know about a run, as JSON text: the same bytes for the same inputs."""
+def run_document(manifest: Manifest, result: RunResult | None, max_cycles: int | None) -> str:
+    """Everything there is to know about a run, as JSON text: the same bytes for the same inputs.
+
+    `result` None: the run has not ended.
+    """
     document: dict[str, Any] = {
         "format": RUN_FORMAT,
         "versions": versions(),
         "configuration": {**manifest.resolved(), "max_cycles": max_cycles},
-        "result": result.as_dict(),
-        "exit_code": exit_code(result),
+        "result": result.as_dict() if result is not None else None,
+        "exit_code": exit_code(result) if result is not None else None,
     }
     return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
 
@@ -151,20 +181,6 @@ def _tell_machine(manifest: Manifest) -> None:
         _say(f"{role}: {module.path}, as {module.command_line!r}")
     for module in manifest.modules:
         _say(f"module: {module.path}, as {module.command_line!r}")
-
-
-def _make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise OperatorError(f"--out {folder}: {error.strerror}, expected a folder to write to") from None
-
-
-def _write(path: Path, content: bytes) -> None:
-    try:
-        path.write_bytes(content)
-    except OSError as error:
-        raise OperatorError(f"--out: cannot write {path}: {error.strerror}") from None
 
 
 def _say(line: str) -> None:

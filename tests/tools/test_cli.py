@@ -17,7 +17,7 @@ from l4lab.kernel.errors import KernelBug
 from l4lab.tools import build, cli
 from l4lab.tools.versions import programs_digest, versions
 
-COMMANDS = ("boot", "demo", "bench", "test", "build")
+COMMANDS = ("boot", "demo", "bench", "books", "test", "build")
 
 
 def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
