@@ -156,9 +156,29 @@ def demo() -> int:
     return run_demo()
 
 
+@cli.command(short_help="Does the kernel behave as its specification says?")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+@click.option("--only", multiple=True, metavar="ID", help="Only tests whose names begin so; repeatable.")
+@click.option("--list", "list_tests", is_flag=True, help="A line for each test instead of the table.")
+@click.option("--cores", type=click.IntRange(1, 64), default=2, show_default=True, help="How many cores.")
+def conformance(as_json: bool, only: tuple[str, ...], list_tests: bool, cores: int) -> int:
+    """Run the conformance suite: real programs that try every operation and every error code.
+
+    The table shows which results of which operations were seen, by how many tests, and why the others
+    cannot occur. The exit code is 1 if a test fails or a cell is empty.
+
+    \b
+    l4lab conformance                     all of it, half a second
+    l4lab conformance --only IPC0004      one test
+    """
+    from l4lab.tools.conformance import run_conformance
+
+    return run_conformance(as_json=as_json, only=only, list_tests=list_tests, cores=cores)
+
+
 @cli.group()
 def bench() -> None:
-    """Measure: the engine, the kernel."""
+    """Measure: the engine, the kernel, page allocation."""
 
 
 @bench.command(short_help="User code and kernel entries against bare Unicorn.")
@@ -185,6 +205,87 @@ def kernel(as_json: bool) -> int:
     from l4lab.tools.bench_kernel import run_bench
 
     return run_bench(as_json=as_json)
+
+
+@bench.command(short_help="Page allocation: one pager for all cores, or one on each.")
+@click.option(
+    "--design",
+    type=click.Choice(["percore", "single", "l4re"]),
+    default="percore",
+    show_default=True,
+    help="Who serves page faults: a pager on each core, one on core 0, or a region map and one server.",
+)
+@click.option("--cores", type=click.IntRange(1, 64), default=48, show_default=True, help="A process on each.")
+@click.option("--pages", type=click.IntRange(1, 16384), default=100, show_default=True, help="In one task.")
+@click.option(
+    "--tasks",
+    type=click.IntRange(1, 1_000_000),
+    default=100,
+    show_default=True,
+    help="Of each process, one after the other.",
+)
+@click.option(
+    "--allocator",
+    type=click.Choice(["avl", "buddy", "slab"]),
+    default="avl",
+    show_default=True,
+    help="How servers keep their free page frames.",
+)
+@click.option("--clear", is_flag=True, help="Servers zero each frame before they give it out.")
+@click.option("--chunk", type=click.IntRange(min=1), metavar="N", help="Pages in one allocation.")
+@click.option("--region", type=click.IntRange(min=1), metavar="N", help="Pages that each server gets.")
+@click.option("--ram", default="1GiB", show_default=True, help="Of the machine, as in a manifest.")
+@click.option("--profile", default="opteron-6174", show_default=True, help="Cycle costs: a name or a path.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the summary.")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write a run directory with ledger."
+)
+@click.option("--manifest", "manifest_only", is_flag=True, help="Print the image's manifest and run nothing.")
+def pma(
+    design: str,
+    cores: int,
+    pages: int,
+    tasks: int,
+    allocator: str,
+    clear: bool,
+    chunk: int | None,
+    region: int | None,
+    ram: str,
+    profile: str,
+    as_json: bool,
+    out: Path | None,
+    manifest_only: bool,
+) -> int:
+    """The paper's benchmark: each process allocates pages, touches them, frees them, task by task.
+
+    Reports cycles a page, after holding what servers and processes counted against what the kernel did.
+
+    \b
+    Examples:
+      l4lab bench pma                                     48 pagers on 48 cores
+      l4lab bench pma --design single --cores 12          one pager, 12 cores
+      l4lab bench pma --pages 1000 --tasks 10 --json      more pages outstanding
+    """
+    from l4lab.emulator.inputs import is_path
+    from l4lab.tools.bench_pma import run_bench
+    from l4lab.tools.pma_image import PmaSetup
+
+    setup = PmaSetup(
+        design=design,
+        cores=cores,
+        pages=pages,
+        tasks=tasks,
+        allocator=allocator,
+        clear=clear,
+        chunk_pages=chunk,
+        region_pages=region,
+        ram=ram,
+        profile=str(Path(profile).absolute()) if is_path(profile) else profile,
+    )
+    if manifest_only:
+        click.echo(setup.manifest(), nl=False)
+        return 0
+    return run_bench(setup, as_json=as_json, out=out)
 
 
 # --- what a run has left ---------------------------------------------------------------------------

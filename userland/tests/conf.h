@@ -18,7 +18,7 @@
  *
  * With `--list` it prints what tests there are instead, `LIST SEM0001 semaphore.down:OK semaphore.up:OK | sentence`; with
  * `--only=PREFIX` it runs those whose identifier starts so. Cells are written operation:CODE,CODE; codes are OK, the
- * names of errno values, and IPC with the hexadecimal number for IPC errors. Which cells there must be is in cells.txt.
+ * names of errno values, and IPC with the hexadecimal number for IPC errors. Which cells there must be is in tools/conformance_cells.txt.
  * The table of tests also stands in the ELF file, from l4_table_start to l4_table_end: conf_test_t, sorted by
  * identifier. */
 #ifndef TESTS_CONF_H
