@@ -246,7 +246,7 @@ class Memory:
     def _skip_empty(self, source: Space, vpn: int, offset: int) -> int:
         """Where to go on after the unmapped page `vpn`: at the next entry in use, or past these 4 MiB."""
         if source is self.sigma0:
-            return offset + self.user_pages  # all there is lies below
+            return offset + max(self.ram_frames - vpn, 1)  # past the kernel's share
         return offset + source.tables.unused_entries(vpn + 1) + 1
 
     def _can_be_superpage(self, target: Space, vpn: int) -> bool:
