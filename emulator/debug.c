@@ -85,10 +85,17 @@ bool debug_marks_block(const struct machine *m, uint32_t eip, uint32_t size)
     return at < d->breakpoint_count && d->breakpoints[at].address - eip < size;
 }
 
-static bool count_reached(const struct vcpu *v, uint64_t more)
+/* Whether the count is reached within `more` instructions. */
+static bool count_near(const struct vcpu *v, uint64_t more)
 {
     const struct debug *d = &v->machine->debug;
     return d->counted == v->frame && executed(v) + more >= d->instructions;
+}
+
+static bool count_reached(const struct vcpu *v)
+{
+    const struct debug *d = &v->machine->debug;
+    return count_near(v, 0) && v->eip - d->range_first >= d->range_size;
 }
 
 static bool clock_reached(const struct vcpu *v, int64_t more)
@@ -101,7 +108,7 @@ static bool clock_reached(const struct vcpu *v, int64_t more)
 bool debug_stops_here(struct vcpu *v, uint64_t *outcome)
 {
     const struct debug *d = &v->machine->debug;
-    if (count_reached(v, 0))
+    if (count_reached(v))
         *outcome = stop(v, DEBUG_COUNT, 0);
     else if (clock_reached(v, 0))
         *outcome = stop(v, DEBUG_CLOCK, 0);
@@ -116,7 +123,7 @@ bool debug_stops_here(struct vcpu *v, uint64_t *outcome)
 bool debug_wants_block(struct vcpu *v, const struct block *block)
 {
     uint32_t size = block->size & ~BLOCK_IS_SLOW;
-    if (count_reached(v, block->instructions) || clock_reached(v, block->cost))
+    if (count_near(v, block->instructions) || clock_reached(v, block->cost))
         return true;
     if (block->flags & INSN_BREAKPOINT && breakpoint_between(v, block->eip, block->eip + size - 1))
         return true;
@@ -167,7 +174,7 @@ uint64_t debug_step_block(struct vcpu *v)
     v->block_end = 0;
     v->resuming = false;
     set_limit(v);
-    if (count_reached(v, 0))
+    if (count_reached(v))
         return stop(v, DEBUG_COUNT, 0);
     return clock_reached(v, 0) ? stop(v, DEBUG_CLOCK, 0) : GO_ON;
 }
@@ -351,11 +358,14 @@ void debug_activate(struct machine *m, bool active)
     m->debug.active = active;
 }
 
-/* Stops `frame` once it has executed `instructions` in all. NULL: none. */
-void debug_count(struct machine *m, struct thread_frame *frame, uint64_t instructions)
+/* Stops `frame` once it has executed `instructions` in all and EIP is not in the range. NULL: none. */
+void debug_count(struct machine *m, struct thread_frame *frame, uint64_t instructions, uint32_t range_first,
+                 uint32_t range_size)
 {
     m->debug.counted = frame;
     m->debug.instructions = instructions;
+    m->debug.range_first = range_first;
+    m->debug.range_size = range_size;
 }
 
 /* Stops a core at its first instruction at or after `clock` (thousandths of a cycle). INT64_MAX: never. */
@@ -370,11 +380,6 @@ void debug_pass(struct machine *m, struct thread_frame *frame, uint64_t instruct
 {
     m->debug.passed = frame;
     m->debug.passed_at = instructions;
-}
-
-uint64_t debug_retired(const struct vcpu *v)
-{
-    return v->retired;
 }
 
 /* Watchpoints hit by the last instruction of a run, even if it then trapped: bit per watchpoint; forgets them. */

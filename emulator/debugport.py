@@ -29,10 +29,9 @@ _PROTOTYPES: Final = {
     "debug_activate": (None, [_POINTER, ctypes.c_bool]),
     "debug_set_breakpoints": (ctypes.c_bool, [_POINTER, _POINTER, ctypes.c_uint32]),
     "debug_set_watchpoints": (ctypes.c_bool, [_POINTER, _POINTER, ctypes.c_uint32]),
-    "debug_count": (None, [_POINTER, _POINTER, ctypes.c_uint64]),
+    "debug_count": (None, [_POINTER, _POINTER, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint32]),
     "debug_clock": (None, [_POINTER, ctypes.c_uint32, ctypes.c_int64]),
     "debug_pass": (None, [_POINTER, _POINTER, ctypes.c_uint64]),
-    "debug_retired": (ctypes.c_uint64, [_POINTER]),
     "debug_take_hits": (ctypes.c_uint32, [_POINTER]),
     "state_save": (ctypes.c_uint32, [_POINTER, _POINTER, ctypes.c_uint32]),
     "state_load": (None, [_POINTER, _POINTER]),
@@ -106,10 +105,15 @@ class DebugPort:
             raise ValueError(f"{len(wanted)} watchpoints: not possible")
         self._watches = wanted
 
-    def stop_at_count(self, frame: array[int] | None, instructions: int = 0) -> None:
-        """Stop the thread once it has executed that many instructions in its life. None: do not."""
+    def stop_at_count(
+        self, frame: array[int] | None, instructions: int = 0, first: int = 0, size_bytes: int = 0
+    ) -> None:
+        """Stop the thread once it has executed that many instructions in its life. None: do not.
+
+        Not while it is among the `size_bytes` bytes of code at `first`.
+        """
         address = None if frame is None else frame.buffer_info()[0]
-        self._shim.debug_count(self._engine._handle, address, instructions)
+        self._shim.debug_count(self._engine._handle, address, instructions, first, size_bytes)
 
     def stop_at_clock(self, core: int, clock_cycles: int | None) -> None:
         """Stop the core at its first instruction at or after that cycle. None: do not."""
@@ -129,10 +133,6 @@ class DebugPort:
     def take_hits(self, vcpu: Vcpu) -> int:
         """Bit mask of the watchpoints that the last instruction of `vcpu` hit, even if it trapped."""
         return int(self._shim.debug_take_hits(vcpu._handle))
-
-    def retired(self, vcpu: Vcpu) -> int:
-        """Instructions that this vCPU has completed in all."""
-        return int(self._shim.debug_retired(vcpu._handle))
 
     # --- saving -----------------------------------------------------------------------------------
 

@@ -15,7 +15,6 @@
 
 struct saved_vcpu {
     int64_t clock;
-    uint64_t retired;
     struct thread_frame *fpu_frame, *suspended_frame;
     uint32_t suspended_eip, block_end, resuming;
     uint32_t cr3;
@@ -58,7 +57,6 @@ uint32_t state_save(struct vcpu *v, uint8_t *into, uint32_t size)
     uint32_t count = data + list_side(v, true, entries + used, room - used);
     struct saved_vcpu saved = {
         .clock = v->clock,
-        .retired = v->retired,
         .fpu_frame = v->fpu_frame != NULL && fpu_owned(v, v->fpu_frame) ? v->fpu_frame : NULL,
         .suspended_frame = v->suspended.frame,
         .suspended_eip = v->suspended.eip,
@@ -93,7 +91,6 @@ void state_load(struct vcpu *v, const uint8_t *from)
     struct saved_vcpu saved;
     memcpy(&saved, from, sizeof saved);
     v->clock = saved.clock;
-    v->retired = saved.retired;
     v->cr3 = saved.cr3;
     v->suspended.frame = saved.suspended_frame;
     v->suspended.eip = saved.suspended_eip;

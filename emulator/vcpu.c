@@ -855,7 +855,6 @@ uint64_t vcpu_run(struct vcpu *v)
     uint64_t outcome = execute(v);
     store(v);
     running = NULL;
-    v->retired += v->instructions;
     if (outcome == OUTCOME_HOST_STOP)
         v->stop_requested = false;
     frame->user_cycles += (uint64_t)(v->clock / MILLICYCLES - start / MILLICYCLES);

@@ -107,6 +107,7 @@ struct debug {
     uint32_t watchpoint_count;
     struct thread_frame *counted;  /* stop when it has executed `instructions` in all; NULL: nobody is */
     uint64_t instructions;
+    uint32_t range_first, range_size;  /* but not while EIP is in there */
     uint32_t clocked;              /* stop core `clocked` at the first instruction at or after `clock` */
     int64_t clock;                 /* thousandths of a cycle; INT64_MAX: never */
     struct thread_frame *passed;   /* breakpoints do not stop its instruction number `passed_at` */
@@ -234,7 +235,6 @@ struct vcpu {
     int64_t look_from;        /* clock from which on debug.c must see every block */
     bool watching;            /* that instruction may access watched frames */
     uint32_t watch_hits;      /* bit per watchpoint: accessed by that instruction */
-    uint64_t retired;         /* instructions of all runs */
     uint8_t *stamped[2];      /* [1024] 4 MiB regions with a stamp, ever */
 
     uint64_t anomalies;  /* things the engine should not do; tests expect zero */
