@@ -1,0 +1,198 @@
+"""Pagers, loader and memory benchmark on the machine: what they do, also to clients that misbehave."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import re
+from pathlib import Path
+
+import pytest
+
+from l4lab.emulator.errors import ManifestError
+from l4lab.emulator.machine import Machine
+from l4lab.emulator.manifest import load_manifest
+from l4lab.emulator.results import RunResult, StopReason
+from l4lab.kernel.invariants import check_all
+from l4lab.tools.bench_pma import BenchmarkError, PmaResult, books_balance, run_pma
+from l4lab.tools.books import show_books
+from l4lab.tools.build import CHECKOUT
+from l4lab.tools.pma_image import ALLOCATORS, DESIGNS, PmaSetup
+
+SMALL = PmaSetup(cores=2, pages=20, tasks=2, ram="64MiB")
+
+
+def boot(folder: Path, loader: str, *modules: str, cores: int = 2) -> RunResult:
+    """The loader with these arguments; afterwards the kernel must be sound and the books must balance."""
+    path = folder / "image.toml"
+    path.write_text(
+        f'[machine]\ncores = {cores}\nram = "64MiB"\n[boot]\nsigma0 = "sigma0"\n'
+        f'roottask = "loader {loader}"\nmodules = {list(modules)!r}\n',
+        encoding="utf-8",
+    )
+    machine = Machine(load_manifest(path))
+    result = machine.run(max_cycles=2_000_000_000)
+    check_all(machine.kernel)
+    assert books_balance(result)
+    return result
+
+
+def records(result: RunResult, kind: str) -> list[dict[str, str]]:
+    """The lines of that kind, as fields by name."""
+    lines = result.console.decode().splitlines()
+    return [dict(re.findall(r"(\w+)=(\S+)", line)) for line in lines if line.startswith(kind + " ")]
+
+
+# --- clients that misbehave ---------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("allocator", ALLOCATORS)
+@pytest.mark.parametrize("design", ["percore", "single"])
+def test_a_pager_answers_clients_that_misbehave(tmp_path: Path, design: str, allocator: str) -> None:
+    """Freed twice, never owned, garbage, unwanted memory: an error code each; and every frame comes back."""
+    result = boot(tmp_path, f"--design={design} --each=rom/rogue", f"pager --pma={allocator}", "rogue")
+    assert (result.reason, result.exit_code) == (StopReason.ROOT_ENDED, 0), result.console.decode()
+    assert [record["left"] for record in records(result, "client")] == ["3", "3"]
+    for record in records(result, "server"):
+        assert (record["in_use"], record["in_tables"]) == ("0", "0")
+        assert record["allocated"] == record["released"]
+
+
+def test_a_dataspace_server_answers_clients_that_misbehave(tmp_path: Path) -> None:
+    """The same for dataspaces: released twice, out of range, garbage; and every frame comes back."""
+    result = boot(tmp_path, "--design=l4re --each=rom/rogue-l4re", "dataspaces", "rogue-l4re")
+    assert (result.reason, result.exit_code) == (StopReason.ROOT_ENDED, 0), result.console.decode()
+    assert [record["left"] for record in records(result, "client")] == ["1", "1"]
+    (server,) = records(result, "server")
+    assert (server["in_use"], server["in_tables"]) == ("0", "0")
+    assert server["allocated"] == server["released"]
+
+
+def test_a_pager_clears_frames_if_told_to(tmp_path: Path) -> None:
+    """Clients read what others have written before, unless the pager zeroes it."""
+    loader = "--design=single --each=rom/rogue"
+    assert boot(tmp_path, loader, "pager --clear", "rogue clear").exit_code == 0
+    assert boot(tmp_path, loader, "pager", "rogue clear").exit_code == 1
+
+
+def test_a_client_that_gets_no_memory_ends_and_the_frames_come_back(tmp_path: Path) -> None:
+    """The pager says why; the loader says who; of the 40 pages that the region has, none is lost."""
+    result = boot(
+        tmp_path,
+        "--design=percore --region=41 --each=rom/pma --coordinator=rom/coordinator",
+        *("pager", "pma pages=100 tasks=1", "coordinator 2"),
+    )
+    text = result.console.decode()
+    assert (result.reason, result.exit_code) == (StopReason.ROOT_ENDED, 1)
+    assert "pager: out of memory: all 40 pages are in use; client 1, which has 39, wants one more at" in text
+    assert re.search(r"loader: pma\.\d: page fault: write to 0x", text)
+    assert all(record["in_use"] == "0" for record in records(result, "server"))
+    assert sum(int(record["left"]) for record in records(result, "client")) == 2 * 39
+
+
+@pytest.mark.parametrize(
+    ("loader", "line"),
+    [
+        ("--design=both --each=rom/pma", "--design=both: expected --design=percore, single or l4re"),
+        ("--design=percore", "command line: expected --design=DESIGN and --each=rom/PROGRAM"),
+        ("--design=percore --each=rom/none", "rom/none: there is no boot module of that name"),
+        ("--design=l4re --each=rom/pma", "dataspaces: there is no boot module of that name"),
+        (
+            "--design=percore --each=rom/pma --cores=3",
+            "--cores=3: expected a number of processors that the machine has",
+        ),
+        ("--design=percore --each=rom/pma --partition=odd", "--partition=odd: expected --partition=even"),
+        ("--design=percore --each=rom/pma --fast", "--fast: not an option"),
+        (
+            "--design=percore --each=rom/pma --region=1",
+            "pager.0: its memory is too small for its own records",
+        ),
+    ],
+)
+def test_the_loader_refuses_what_cannot_be(tmp_path: Path, loader: str, line: str) -> None:
+    """One line that names the option, and exit code 2."""
+    result = boot(tmp_path, loader, "pager", "pma")
+    assert (result.reason, result.exit_code) == (StopReason.ROOT_ENDED, 2)
+    assert result.console.decode() == f"loader: {line}\n"
+
+
+# --- the benchmark ------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+@pytest.mark.parametrize("cores", [1, 3])
+def test_a_run_is_in_order(design: str, cores: int) -> None:
+    """Kernel, servers and processes agree on every page; nothing is leaked; the books balance."""
+    result = run_pma(dataclasses.replace(SMALL, design=design, cores=cores))
+    assert result.problems == ()
+    assert result.page_faults == cores * 40
+    assert result.frames_leaked == 0
+    assert result.books_balance
+    assert len({p.begin for p in result.processes}) == 1, "all processes start at the same cycle"
+
+
+def per_page(design: str, cores: int) -> PmaResult:
+    return run_pma(dataclasses.replace(SMALL, design=design, cores=cores))
+
+
+def test_on_one_core_the_two_designs_are_one() -> None:
+    """The same programs in the same place: not a cycle differs."""
+    (percore,), (single,) = per_page("percore", 1).processes, per_page("single", 1).processes
+    assert percore.end - percore.begin == single.end - single.begin
+    assert (percore.allocation, percore.touch, percore.free) == (
+        single.allocation,
+        single.touch,
+        single.free,
+    )
+
+
+def test_one_pager_does_not_scale_and_pagers_on_each_core_do() -> None:
+    """What the paper is about, in small."""
+    one, six = per_page("percore", 1), per_page("percore", 6)
+    assert abs(six.total_cycles / one.total_cycles - 1) < 0.05
+    single = per_page("single", 6)
+    assert single.alloc_cycles > 5 * one.alloc_cycles
+    assert single.free_cycles > 5 * one.free_cycles
+
+
+@pytest.mark.parametrize("allocator", ALLOCATORS)
+def test_every_allocator_serves_the_benchmark(allocator: str) -> None:
+    """They differ in cycles only."""
+    assert run_pma(dataclasses.replace(SMALL, allocator=allocator)).problems == ()
+
+
+def test_a_run_can_be_repeated_to_the_cycle() -> None:
+    """The same setup gives the same document, byte for byte."""
+    one, two = (json.dumps(run_pma(SMALL).as_dict()) for _ in range(2))
+    assert one == two
+
+
+def test_more_cores_than_ram_is_one_line() -> None:
+    """A machine too small for its pagers says so."""
+    with pytest.raises(BenchmarkError, match=r"loader: memory: less than 4 MiB for each server; .* more RAM"):
+        run_pma(dataclasses.replace(SMALL, cores=24, ram="64MiB"))
+    with pytest.raises(ManifestError, match=r'bench pma: machine.ram: found "4GiB"'):
+        run_pma(dataclasses.replace(SMALL, ram="4GiB"))
+
+
+def test_more_pages_than_memory_is_one_line() -> None:
+    """In the words of the pager."""
+    with pytest.raises(BenchmarkError, match=r"pager: out of memory: all \d+ pages are in use; client 1"):
+        run_pma(dataclasses.replace(SMALL, region_pages=15))
+    with pytest.raises(BenchmarkError, match=r"dataspaces: out of memory: \d+ of \d+ pages are in use"):
+        run_pma(dataclasses.replace(SMALL, design="l4re", region_pages=15))
+
+
+def test_a_run_leaves_a_directory_with_balanced_books(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """`l4lab books` and the others can be asked about it."""
+    run_pma(SMALL, out=tmp_path / "run")
+    assert show_books(tmp_path / "run", as_json=True) == 0
+    assert json.loads(capsys.readouterr().out)["balanced"] is True
+
+
+def test_the_bundled_image_is_the_description_s_default() -> None:
+    """`images/pma.toml` is generated, too."""
+    text = (CHECKOUT / "images/pma.toml").read_text(encoding="utf-8")
+    assert text == PmaSetup().manifest()
