@@ -41,8 +41,6 @@
 
 
 _Static_assert(sizeof(struct block) == 32, "two blocks per cache line");
-_Static_assert(offsetof(struct thread_frame, instructions) == 32 * 4, "kernel/frame.py");
-_Static_assert(offsetof(struct thread_frame, fpu) == 64 * 4, "kernel/frame.py");
 
 enum { VECTOR_DE = 0, VECTOR_DB = 1, VECTOR_BP = 3, VECTOR_OF = 4, VECTOR_UD = 6, VECTOR_NM = 7, VECTOR_TS = 10, VECTOR_SS = 12,
        VECTOR_GP = 13, VECTOR_SYSTEM_CALL = 0x30 };
@@ -876,6 +874,14 @@ static const char *const cost_names[] = {
     COST_CLASSES(X)
 #undef X
     NULL,
+};
+
+#define WORD(member) (offsetof(struct thread_frame, member) / 4)
+/* For the test that kernel/frame.py has the same layout. */
+const uint32_t vcpu_frame_layout[] = {
+    WORD(general), WORD(eip), WORD(eflags), WORD(cs), WORD(ss), WORD(ds), WORD(es), WORD(fs), WORD(gs),
+    WORD(utcb_base), WORD(cr3), WORD(gdt), WORD(fpu_core), WORD(fpu_valid), WORD(instructions),
+    WORD(user_cycles), WORD(tlb_misses), WORD(fpu_switches), WORD(fpu), sizeof(struct thread_frame) / 4,
 };
 
 const char *const *vcpu_function_names(void)

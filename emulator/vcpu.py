@@ -107,7 +107,9 @@ def _engine_library() -> ctypes.CDLL:
     version = library.uc_version(None, None)
     found = (version >> 24 & 0xFF, version >> 16 & 0xFF)
     if found != ENGINE_VERSION:
-        raise EngineError(f"the emulation engine is unicorn {found[0]}.{found[1]}: expected 2.1")
+        raise EngineError(
+            "the emulation engine is unicorn {}.{}: expected {}.{}".format(*found, *ENGINE_VERSION)
+        )
     return library
 
 

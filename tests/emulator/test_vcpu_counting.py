@@ -8,6 +8,13 @@ from array import array
 
 import pytest
 import unicorn
+from unicorn import x86_const
+
+from l4lab.emulator.costs import MAX_COST_MILLICYCLES, CostTable
+from l4lab.emulator.vcpu import NO_DEADLINE
+from l4lab.kernel import traps
+from l4lab.kernel.frame import EAX, ECX, EDI, EDX, EIP, ESI
+from l4lab.kernel.traps import DEADLINE_REACHED, CpuException, PageFault
 from support.guest import (
     CODE,
     DATA,
@@ -24,13 +31,6 @@ from support.guest import (
 )
 from support.lockstep import Lockstep, Mode
 from support.random_code import READ_ONLY_PAGE, RandomProgram
-from unicorn import x86_const
-
-from l4lab.emulator.costs import MAX_COST_MILLICYCLES, CostTable
-from l4lab.emulator.vcpu import NO_DEADLINE
-from l4lab.kernel import traps
-from l4lab.kernel.frame import EAX, ECX, EDI, EDX, EIP, ESI
-from l4lab.kernel.traps import DEADLINE_REACHED, CpuException, PageFault
 
 CLASSES = [field.name for field in dataclasses.fields(CostTable)]
 
@@ -97,9 +97,11 @@ def engine_steps(code: bytes, fill: bytes) -> tuple[int, list[int], bytes]:
         uc.mem_map(page, 0x1000)
     uc.mem_write(CODE, code)
     uc.mem_write(DATA, fill)
-    names = "EAX ECX EDX EBX ESP EBP ESI EDI".split()
+    names = ["EAX", "ECX", "EDX", "EBX", "ESP", "EBP", "ESI", "EDI"]
     registers = [getattr(x86_const, f"UC_X86_REG_{name}") for name in names]
-    for register, value in zip(registers, (0, 0, 0, DATA + 0x800, STACK_TOP, DATA + 0xC00, 0, 0), strict=True):
+    for register, value in zip(
+        registers, (0, 0, 0, DATA + 0x800, STACK_TOP, DATA + 0xC00, 0, 0), strict=True
+    ):
         uc.reg_write(register, value)
     steps, eip, previous = 0, CODE, 0
     while uc.mem_read(eip, 2) != SYSTEM_CALL:
@@ -180,7 +182,7 @@ def test_two_string_instructions_in_a_row_and_in_a_loop() -> None:
     code = "bf00055000 be00055000 b903000000 f3a4 f3a4 b902000000 f3aa 4b 75f6 cd30"
     trap, frame = guest.run_code(code, ebx=4)
     assert trap is traps.SYSTEM_CALL
-    # Three moves; three iterations, then one of a count of zero; four rounds of move, two iterations, dec, jnz.
+    # Three moves; three iterations, then one of a count of zero; four rounds of five instructions.
     assert instructions(frame) == 3 + 3 + 1 + 4 * (1 + 2 + 2) + 1
 
 

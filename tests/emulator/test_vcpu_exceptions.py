@@ -3,11 +3,11 @@
 from __future__ import annotations
 
 import pytest
-from support.guest import CODE, DATA, SYSTEM_CALL, UNMAPPED, Guest, as_bytes, instructions, word
 
 from l4lab.kernel import traps
 from l4lab.kernel.frame import CS, EAX, EFLAGS, EIP, ESP, GDT_ENTRIES
 from l4lab.kernel.traps import CpuException, PageFault, Trap
+from support.guest import CODE, DATA, SYSTEM_CALL, UNMAPPED, Guest, as_bytes, instructions, word
 
 TF = 0x100
 NT = 0x4000
@@ -120,7 +120,9 @@ def guest() -> Guest:
     return Guest()
 
 
-@pytest.mark.parametrize(("code", "trap", "offset", "completed"), [c[1:] for c in CASES], ids=[c[0] for c in CASES])
+@pytest.mark.parametrize(
+    ("code", "trap", "offset", "completed"), [c[1:] for c in CASES], ids=[c[0] for c in CASES]
+)
 def test_trap(guest: Guest, code: str, trap: Trap, offset: int, completed: int) -> None:
     guest.put(guest.data_pfn, bytes(64))
     guest.put(guest.code_pfn, as_bytes(code))
@@ -141,7 +143,9 @@ def test_trap(guest: Guest, code: str, trap: Trap, offset: int, completed: int) 
 
 
 def test_registers_are_those_before_the_faulting_instruction(guest: Guest) -> None:
-    trap, frame = guest.run_code("b811111111 b922222222 51 5a a3" + word(UNMAPPED).hex(), ebx=0x33333333, ebp=7)
+    trap, frame = guest.run_code(
+        "b811111111 b922222222 51 5a a3" + word(UNMAPPED).hex(), ebx=0x33333333, ebp=7
+    )
     assert trap == PageFault(UNMAPPED, write=True, fetch=False, present=False)
     assert list(frame[0:8]) == [0x11111111, 0x22222222, 0x22222222, 0x33333333, 0x0060_1000, 7, 0, 0]
 
@@ -169,13 +173,15 @@ def test_faults_in_a_loop_each_have_their_own_vector(guest: Guest) -> None:
 # --- single steps (TF) ------------------------------------------------------------------------------
 
 
-def step(guest: Guest, code: str, *, steps: int, eflags: int = 0x202 | TF, **registers: int) -> list[tuple[int, int]]:
+def step(
+    guest: Guest, code: str, *, steps: int, eflags: int = 0x202 | TF, **registers: int
+) -> list[tuple[int, int]]:
     """(EIP offset, completed instructions) after each trap 1, up to the system call."""
     guest.put(guest.code_pfn, as_bytes(code) + SYSTEM_CALL)
     frame = guest.thread()
     frame[EFLAGS] = eflags
     for name, value in registers.items():
-        frame["eax ecx edx ebx esp ebp esi edi".split().index(name)] = value
+        frame[["eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi"].index(name)] = value
     seen = []
     for _ in range(steps):
         assert guest.run(frame) == fault(1)

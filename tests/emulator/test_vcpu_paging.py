@@ -1,4 +1,4 @@
-"""Page tables as user mode sees them: rights, accessed and dirty bits, large pages, faults, the modelled TLB."""
+"""Page tables as user mode sees them: rights, accessed and dirty bits, large pages, faults, the TLB."""
 
 from __future__ import annotations
 
@@ -6,6 +6,11 @@ import itertools
 from array import array
 
 import pytest
+
+from l4lab.emulator.costs import CostTable
+from l4lab.kernel import traps
+from l4lab.kernel.frame import CR3, EAX, EIP
+from l4lab.kernel.traps import PageFault, Trap
 from support.guest import (
     ACCESSED,
     CODE,
@@ -30,11 +35,6 @@ from support.guest import (
     tlb_misses,
     word,
 )
-
-from l4lab.emulator.costs import CostTable
-from l4lab.kernel import traps
-from l4lab.kernel.frame import CR3, EAX, EIP
-from l4lab.kernel.traps import PageFault, Trap
 
 LOAD = bytes.fromhex("8b03") + SYSTEM_CALL  # mov eax, [ebx]
 STORE = bytes.fromhex("8903") + SYSTEM_CALL  # mov [ebx], eax
@@ -72,7 +72,9 @@ def test_rights_of_both_levels_are_combined(pde: int, pte: int) -> None:
     present = bool(pde & pte & PRESENT)
     user = present and bool(pde & pte & USER)
     writable = user and bool(pde & pte & WRITABLE)
-    assert access(guest, LOAD, address) == (traps.SYSTEM_CALL if user else read_fault(address, present=present))
+    assert access(guest, LOAD, address) == (
+        traps.SYSTEM_CALL if user else read_fault(address, present=present)
+    )
     assert access(guest, STORE, address) == (
         traps.SYSTEM_CALL if writable else write_fault(address, present=present)
     )
@@ -88,7 +90,9 @@ def test_rights_of_a_large_page(flags: int) -> None:
     guest.ram.words[guest.space.directory_entry(LARGE_PAGE)] = 0x0040_0000 | LARGE | flags
     present, user = bool(flags & PRESENT), flags & 5 == 5
     address = LARGE_PAGE + 0x0012_3456
-    assert access(guest, LOAD, address) == (traps.SYSTEM_CALL if user else read_fault(address, present=present))
+    assert access(guest, LOAD, address) == (
+        traps.SYSTEM_CALL if user else read_fault(address, present=present)
+    )
     writes = traps.SYSTEM_CALL if flags == 7 else write_fault(address, present=present)
     assert access(guest, STORE, address) == writes
 
@@ -367,7 +371,9 @@ def misses_of(guest: Guest, frame: array[int]) -> int:
     return tlb_misses(frame) - before
 
 
-def looping_thread(guest: Guest, code: str, space: AddressSpace | None = None, **registers: int) -> array[int]:
+def looping_thread(
+    guest: Guest, code: str, space: AddressSpace | None = None, **registers: int
+) -> array[int]:
     """`code`, then int 0x30, then from the start again."""
     body = as_bytes(code) + SYSTEM_CALL
     guest.put(guest.code_pfn, body + bytes([0xEB, 0x100 - len(body) - 2]))
@@ -411,7 +417,11 @@ def test_loading_another_address_space_flushes_all_but_global_pages() -> None:
     guest = Guest()
     other = AddressSpace(guest)
     for space, address in itertools.product((guest.space, other), (CODE, DATA)):
-        space.map(address, guest.code_pfn if address == CODE else guest.data_pfn, READ_WRITE | (GLOBAL * (address == CODE)))
+        space.map(
+            address,
+            guest.code_pfn if address == CODE else guest.data_pfn,
+            READ_WRITE | (GLOBAL * (address == CODE)),
+        )
     first = looping_thread(guest, "8b03", ebx=DATA)
     second = looping_thread(guest, "8b03", space=other, ebx=DATA)
     assert [misses_of(guest, f) for f in (first, first, second, second, first)] == [2, 0, 1, 0, 1]

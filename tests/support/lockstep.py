@@ -9,11 +9,11 @@ from dataclasses import dataclass
 from enum import Enum
 
 import capstone
-from support.guest import CODE, DATA, READ_ONLY, Guest, cycles, instructions, set_registers, tlb_misses
-from support.random_code import LAZY_PAGES, READ_ONLY_PAGE, RandomProgram
 
 from l4lab.kernel.frame import EFLAGS, EIP
 from l4lab.kernel.traps import DEADLINE_REACHED, SYSTEM_CALL, CpuException, PageFault, Trap
+from support.guest import CODE, DATA, READ_ONLY, Guest, cycles, instructions, set_registers, tlb_misses
+from support.random_code import LAZY_PAGES, READ_ONLY_PAGE, RandomProgram
 
 TF = 0x100
 TRAPS = (1, 3, 4)  # vectors with EIP behind the instruction

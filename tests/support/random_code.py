@@ -1,8 +1,8 @@
 """Random 32-bit programs that run into everything a vCPU has to count: faults, traps, loops, strings.
 
-An item of a program is one instruction (or two, where said). A program is straight-line code with forward jumps, bounded backward loops and calls, ending in
-`int 0x30`. It touches mapped, read-only, not yet mapped and never mapped pages. EBX and EBP point
-into the data page and are not changed.
+A program is straight-line code with forward jumps, bounded backward loops and calls, ending in
+`int 0x30`. An item is one instruction, or two where that is said. It touches mapped, read-only, not
+yet mapped and never mapped pages. EBX and EBP point into the data page and are not changed.
 """
 
 from __future__ import annotations
@@ -138,7 +138,9 @@ class RandomProgram:
         elif choice == 2:
             self.asm.emit(bytes([0x81]) + self._operand(r.randrange(8)) + word(r.getrandbits(32)))
         elif choice == 3:
-            self.asm.emit(bytes([0xC1, 0xC0 | r.choice((0, 1, 4, 5, 7)) << 3 | self._free(), r.randrange(32)]))
+            self.asm.emit(
+                bytes([0xC1, 0xC0 | r.choice((0, 1, 4, 5, 7)) << 3 | self._free(), r.randrange(32)])
+            )
         else:
             self.asm.emit(bytes([0xC7]) + self._operand(0) + word(r.getrandbits(32)))
 
@@ -224,7 +226,9 @@ class RandomProgram:
     def _float(self) -> None:
         r = self.random
         self.asm.emit(
-            r.choice(("d9e8", "d9eb", "d9ee", "dec1", "dee9", "dec9", "d9c0", "d9e0", "d9fa", "ddd8", "dbe3", "9b"))
+            r.choice(
+                ("d9e8", "d9eb", "d9ee", "dec1", "dee9", "dec9", "d9c0", "d9e0", "d9fa", "ddd8", "dbe3", "9b")
+            )
         )
         if r.random() < 0.4:
             self.asm.emit(bytes([r.choice((0xD9, 0xDD, 0xDB))]) + self._operand(r.choice((0, 2, 3))))
