@@ -249,6 +249,8 @@ def gate_bound(kernel: Kernel, core: Core, gate: Gate) -> None:
             sender.receive_from = gate.thread
         if sender.sends:
             resume_send(kernel, core, sender, gate.thread)
+        elif sender.receive == RECEIVE_NONE:
+            dispatch.wake(kernel, core, sender)
         else:
             resume_receive(kernel, core, sender)
 

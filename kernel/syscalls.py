@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import causes, events, ipc, messages, waiting
+from l4lab.kernel import causes, dispatch, events, ipc, messages, waiting
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import DECODE, OBJECT
 from l4lab.kernel.frame import EAX, ECX, EDX, ESI
@@ -30,6 +30,7 @@ from l4lab.kernel.protocols import factory, gate, icu, irq, log, scheduler, task
 from l4lab.kernel.protocols.common import BLOCKED, NO_REPLY, Call, error
 from l4lab.kernel.thread import (
     DEAD,
+    READY,
     RECEIVE_CLOSED,
     RECEIVE_NONE,
     RECEIVE_OPEN,
@@ -139,8 +140,7 @@ def _explicit_slot(me: Thread, index: int) -> ReplySlot | None:
 def _run(kernel: Kernel, core: Core, me: Thread, partner: Thread, selector: int) -> None:
     """The prepared operation with a thread as partner, as far as its phases were asked for."""
     if not _set_receive(me, selector, partner):
-        kernel.words[me.utcb + messages.ERROR] = abi.IPC_NO_REPLY_SLOT
-        me.frame[EAX] = abi.TAG_ERROR
+        _refuse_reply_slot(kernel, me)
     elif selector & abi.OP_SEND:
         if kernel.events is not None and not selector & abi.OP_REPLY:
             causes.begin(kernel, kernel.events, me, events.IPC, partner.number, me.send_tag)
@@ -148,6 +148,11 @@ def _run(kernel: Kernel, core: Core, me: Thread, partner: Thread, selector: int)
         ipc.send_and_receive(kernel, core, me, partner, donate)
     elif selector & abi.OP_RECV:
         ipc.receive_only(kernel, core, me)
+
+
+def _refuse_reply_slot(kernel: Kernel, me: Thread) -> None:
+    kernel.words[me.utcb + messages.ERROR] = abi.IPC_NO_REPLY_SLOT
+    me.frame[EAX] = abi.TAG_ERROR
 
 
 def _reply(kernel: Kernel, core: Core, me: Thread, selector: int) -> None:
@@ -176,7 +181,9 @@ def _to_gate(kernel: Kernel, core: Core, me: Thread, target: Gate, rights: int, 
     me.send_rights = rights
     bound = target.thread
     if bound is None:
-        _set_receive(me, selector, target)
+        if not _set_receive(me, selector, target):
+            _refuse_reply_slot(kernel, me)
+            return
         me.sends = bool(selector & abi.OP_SEND)
         if kernel.events is not None and me.sends:
             causes.begin(kernel, kernel.events, me, events.IPC, target.number, me.send_tag)
@@ -216,5 +223,9 @@ def _invoke(
         return
     if wants_reply:
         source = target if isinstance(target, Irq) else me
-        if _set_receive(me, selector, source):
-            ipc.receive_only(kernel, core, me)
+        if not _set_receive(me, selector, source):
+            _refuse_reply_slot(kernel, me)
+            return
+        ipc.receive_only(kernel, core, me)
+        if me.queued and me.state != READY:
+            dispatch.unqueue(kernel, me)  # whom the operation woke has taken its place already
