@@ -20,6 +20,9 @@
 
 #include "decode.h"
 
+/* Nothing in here is for others: no detour over the global offset table. */
+#pragma GCC visibility push(hidden)
+
 #define LIKELY(x) __builtin_expect(!!(x), 1)
 #define UNLIKELY(x) __builtin_expect(!!(x), 0)
 
@@ -329,5 +332,7 @@ void fpu_switch(struct vcpu *v);
 void fpu_save(struct vcpu *v);
 void fpu_set_ts(struct vcpu *v, bool ts);
 void fpu_adopt(struct vcpu *v, struct thread_frame *frame);
+
+#pragma GCC visibility pop
 
 #endif

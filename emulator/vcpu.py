@@ -122,7 +122,9 @@ def _shim() -> ctypes.CDLL:
     except OSError as error:
         raise EngineError(f"the vCPU shim {path.name} cannot be loaded ({error}); build it first") from error
     for name, (result, arguments) in _PROTOTYPES.items():
-        function = getattr(shim, name)
+        function = getattr(shim, name, None)
+        if function is None:
+            raise EngineError(f"the vCPU shim {path.name} is of another version (no {name}); build it again")
         function.restype, function.argtypes = result, arguments
     library = _engine_library()
     functions = [

@@ -51,7 +51,7 @@ PLACE_FLAGS: Final = (
     "-ffile-prefix-map=@zig@=zig",
     "-ffile-prefix-map=@unicorn@=unicorn",
 )
-SHIM_FLAGS: Final = ("-std=gnu11", "-O3", "-fPIC", "-shared")
+SHIM_FLAGS: Final = ("-std=gnu11", "-O3", "-fomit-frame-pointer", "-fPIC", "-shared")
 PROGRAM_FLAGS: Final = (
     "-std=c11",
     *("-target", "x86-freestanding-none", "-mcpu=i486"),  # x87 is allowed, SSE is not
