@@ -37,6 +37,9 @@ PMA_FORMAT: Final = 1
 
 IMAGE_NAME: Final = "pma.toml"
 PROGRESS_SECONDS: Final = 0.5
+MAX_SKEW_CYCLES: Final = 1000
+"""Processes wait for the same moment in a loop that takes less; but a timer tick may come between."""
+
 EXIT_INTERRUPTED: Final = 130
 
 _FIELD: Final = re.compile(r"(\w+)=(\S+)")
@@ -265,6 +268,9 @@ def examine(setup: PmaSetup, result: RunResult, configuration: dict[str, Any]) -
         )
     served = sum(int(record["allocated"]) for record in servers)
     expect(served >= wanted * setup.cores, f"servers gave out {served} frames, fewer than there were faults")
+    begins = [p.begin for p in processes] or [0]
+    skew = max(begins) - min(begins)
+    expect(skew <= MAX_SKEW_CYCLES, f"the processes started up to {skew} cycles apart")
     balance = books_balance(result)
     expect(balance, "the cycles of tasks, kernel and idling do not add up to the cores' clocks")
     return PmaResult(

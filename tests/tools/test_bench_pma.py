@@ -69,6 +69,7 @@ def test_a_run_that_is_in_order_gives_its_figures() -> None:
         ("pages=10 errors", "pages=9 errors", "a process did not get through its 10 pages"),
         ("released=11", "released=10", "pager.0 gave out 11 frames and took back 10"),
         ("allocated=11", "allocated=8", "servers gave out 19 frames, fewer than there were faults"),
+        ("begin=100 end=700", "begin=1101 end=700", "the processes started up to 1001 cycles apart"),
         ("process number=1 ", "process? ", "1 processes reported, expected 2"),
         ("server name=pager.1", "server? ", "a server did not report"),
     ],

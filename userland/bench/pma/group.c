@@ -14,9 +14,11 @@ uint64_t group_start(void)
 	if (error < 0)
 		l4_panic("no start from the coordinator: error %d", error);
 	uint64_t start = (uint64_t)utcb->mr[1] << 32 | utcb->mr[0];
-	while (l4_tsc() < start)
-		;
-	return start;
+	uint64_t now;
+	do {
+		now = l4_tsc();
+	} while (now < start);
+	return now;
 }
 
 void group_finish(const result_t *result)

@@ -23,7 +23,7 @@ typedef struct {
 
 enum { RESULT_WORDS = sizeof(result_t) / sizeof(l4_word_t) };
 
-/** Returns when all processes are ready, at the same time on all processors. */
+/** Returns when all processes are ready, at the same time on all processors: that on the own cycle counter. */
 uint64_t group_start(void);
 
 /** Returns when all processes have handed in their results. */

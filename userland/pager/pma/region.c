@@ -1,5 +1,5 @@
-/* Memory comes in pieces; where they touch they are joined. The records of the allocator lie at the start of the
- * longest piece. */
+/* Memory comes in pieces; where they touch they are joined. The records of the allocator lie at the end of the longest
+ * piece, so that the first pages to be given out have the first records, whatever the size of the region. */
 #include "region.h"
 
 #include <l4/pager.h>
@@ -71,11 +71,10 @@ static int start(const pieces_t *all, pma_t *pma, const pma_kind_t *kind)
 	pma_page_t record_pages = (pma_page_t)((record_bytes + L4_PAGE_BYTES - 1) >> L4_PAGE_SHIFT);
 	if (all->pieces[longest].end - all->pieces[longest].first <= record_pages)
 		return -L4_ENOMEM;
-	pma_init(pma, kind, first, end, (void *)(uintptr_t)(all->pieces[longest].first << L4_PAGE_SHIFT));
-	for (unsigned i = 0; i < all->count; i++) {
-		pma_page_t from = all->pieces[i].first + (i == longest ? record_pages : 0);
-		pma_add(pma, from, all->pieces[i].end - from);
-	}
+	pma_page_t records = all->pieces[longest].end - record_pages;
+	pma_init(pma, kind, first, end, (void *)(uintptr_t)(records << L4_PAGE_SHIFT));
+	for (unsigned i = 0; i < all->count; i++)
+		pma_add(pma, all->pieces[i].first, (i == longest ? records : all->pieces[i].end) - all->pieces[i].first);
 	return 0;
 }
 
