@@ -47,10 +47,9 @@ class KernelFrames:
             return self.take()
         run = self._reuse_run(count)
         if run is None:
-            if self._next + count > self.end_pfn:
-                return None
-            run = self._next
-            self._next += count
+            run = self._new_run(count)
+        if run is None:
+            return None
         self._taken.update(range(run, run + count))
         return run
 
@@ -65,6 +64,18 @@ class KernelFrames:
     def is_taken(self, pfn: int) -> bool:
         """True while the frame is in use by the kernel."""
         return pfn in self._taken
+
+    def _new_run(self, count: int) -> int | None:
+        """A run that ends in frames never taken; returned ones right below them belong to it."""
+        free = set(self._free)
+        run = self._next
+        while run - 1 in free:
+            run -= 1
+        if run + count > self.end_pfn:
+            return None
+        self._free = sorted(free.difference(range(run, self._next)))
+        self._next = run + count
+        return run
 
     def _reuse_run(self, count: int) -> int | None:
         """A run among returned frames, lowest first. O(free frames): only UTCB areas of several pages ask."""
