@@ -214,7 +214,7 @@ def _kernel_share(text: str, ram_bytes: int) -> int | None:
 
 def _tlb(machine: Table) -> TlbPolicy:
     words = [policy.value for policy in TlbPolicy]
-    expected = f'one of {", ".join(shown(word) for word in words)}'
+    expected = f"one of {', '.join(shown(word) for word in words)}"
     text = machine.string("tlb", expected, TlbPolicy.FULL.value)
     if text not in words:
         machine.refuse("tlb", shown(text), expected)

@@ -374,7 +374,9 @@ class Memory:
             if len(numbers) <= len(space.superpages):
                 found += [space.superpages[number] for number in numbers if number in space.superpages]
             else:
-                found += [mapping for number, mapping in sorted(space.superpages.items()) if number in numbers]
+                found += [
+                    mapping for number, mapping in sorted(space.superpages.items()) if number in numbers
+                ]
         return found
 
     def _take_rights(self, mapping: Mapping, rights: int) -> int:

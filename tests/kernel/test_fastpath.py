@@ -5,17 +5,23 @@ from __future__ import annotations
 import random
 
 import pytest
+
 from l4lab.emulator.machine import Machine
 from l4lab.emulator.manifest import find_image, load_manifest
 from l4lab.kernel import fastpath
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.thread import READY, Thread
-
 from support.kernel_world import World, tag
 
 IMAGES = ("hello", "clntsrv")
 CLIENT_OPERATIONS = (abi.OP_CALL, abi.OP_CALL, abi.OP_CALL, abi.OP_SEND, abi.OP_SEND_AND_WAIT)
-SERVER_OPERATIONS = (abi.OP_REPLY_AND_WAIT, abi.OP_REPLY_AND_WAIT, abi.OP_REPLY_AND_WAIT, abi.OP_WAIT, abi.OP_CALL)
+SERVER_OPERATIONS = (
+    abi.OP_REPLY_AND_WAIT,
+    abi.OP_REPLY_AND_WAIT,
+    abi.OP_REPLY_AND_WAIT,
+    abi.OP_WAIT,
+    abi.OP_CALL,
+)
 SEEDS = range(12)
 STEPS = 150
 
