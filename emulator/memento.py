@@ -35,7 +35,7 @@ _ATOMS: Final = (
     types.BuiltinFunctionType,
     types.MethodType,
 )
-_OWN_MODULES: Final = ("l4lab.kernel.", "l4lab.emulator.machine.")
+_OWN_MODULES: Final = ("l4lab.kernel.", "l4lab.emulator.machine.", "l4lab.emulator.debugged.")
 _MISSING: Final = object()
 
 
@@ -85,7 +85,7 @@ class Memento:
             if kind in plain or id(thing) in seen:
                 continue
             seen.add(id(thing))
-            if kind is tuple or kind is frozenset:
+            if kind is tuple or kind is frozenset or issubclass(kind, tuple):
                 contents.append((thing, None))  # keeps its id from being used again
                 waiting += thing
             elif kind is list or kind is deque:

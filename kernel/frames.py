@@ -29,6 +29,10 @@ class KernelFrames:
         """How many frames are in use."""
         return len(self._taken)
 
+    def taken_frames(self) -> list[int]:
+        """The numbers of all frames in use, in order; for people and snapshots."""
+        return sorted(self._taken)
+
     def take(self) -> int | None:
         """One frame, contents undefined; None when there is none left."""
         if self._free:

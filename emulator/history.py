@@ -1,0 +1,261 @@
+"""Snapshots of a debugged machine, and the way back to them.
+
+A snapshot has everything that decides how a run goes on: the contents of the kernel's and the
+machine's objects (`memento`), what the vCPUs remember (`state.c`), and RAM. RAM is kept as
+differences: the frames that changed since the snapshot before, as far as their contents are new.
+Which these are is known: user code's stores go through the shim, and the kernel writes only its own
+frames and the kernel info page.
+
+Between two snapshots everything is reached by running again, so they need not lie close together.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_right
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Final
+
+from l4lab.emulator.debugged import Control, DebuggedMachine, Position
+from l4lab.emulator.debugport import DebugPort
+from l4lab.emulator.ledger import Ledger
+from l4lab.emulator.manifest import Manifest
+from l4lab.emulator.memento import Memento
+from l4lab.emulator.profile import Profile
+from l4lab.emulator.ram import Ram
+from l4lab.emulator.vcpu import Engine, Vcpu
+from l4lab.kernel.frame import FPU_CORE, INSTRUCTIONS, read_counter
+from l4lab.kernel.units import PAGE_BYTES
+
+if TYPE_CHECKING:
+    from l4lab.kernel.thread import Thread
+
+BUDGET_BYTES: Final = 512 << 20
+"""About how much memory snapshots may take before every other one of the older half is dropped."""
+
+_OPAQUE: Final = (Ram, Engine, Vcpu, DebugPort, Profile, Manifest, Ledger)
+_BYTES_PER_OBJECT: Final = 300
+_ZERO_PAGE: Final = bytes(PAGE_BYTES)
+_CHUNK_BYTES: Final = 1 << 20
+
+
+@dataclass(slots=True, eq=False)
+class Snapshot:
+    """One moment. `edited`: somebody changed the machine by hand here; running on from before ends here.
+
+    `frames`: pfn -> contents of frames that are not as in the snapshot before. `counts`: thread number ->
+    instructions it had executed. `kernel_written`: frames declared as such.
+    """
+
+    position: Position
+    memento: Memento
+    vcpus: tuple[bytes, ...]
+    frames: dict[int, bytes]
+    kernel_written: tuple[int, ...]
+    counts: dict[int, int] = field(default_factory=dict)
+    edited: bool = False
+
+    @property
+    def size_bytes(self) -> int:
+        """About how much memory it takes."""
+        states = sum(map(len, self.vcpus))
+        return len(self.memento) * _BYTES_PER_OBJECT + len(self.frames) * PAGE_BYTES + states
+
+    def count_of(self, thread: Thread) -> int:
+        """Instructions that `thread` had executed; 0 if it did not exist."""
+        return self.counts.get(thread.number, 0)
+
+
+class History:
+    """The snapshots of one machine, by position; there is always one at the start.
+
+    `seconds_per_snapshot`: how long the last one took, in host time.
+    """
+
+    def __init__(self, machine: DebuggedMachine, control: type[Control]) -> None:
+        """`control`: the class of the machine's control, which is not part of its state."""
+        self._machine = machine
+        self._opaque = (*_OPAQUE, control)
+        self.seconds_per_snapshot = 0.0
+        self._base = _nonzero_frames(machine.ram)
+        self._known: dict[int, bytes] = {}  # RAM at `_current`, where it is not as in `_base`
+        self._edited_frames: set[int] = set()
+        self.snapshots: list[Snapshot] = []
+        self._current = 0
+        machine.port.take_dirty()
+        self.take()
+
+    # --- taking -------------------------------------------------------------------------------------
+
+    def take(self, *, edited: bool = False) -> Snapshot:
+        """Note the present, which is not before the snapshot that was restored or taken last.
+
+        If there is one at this position it stays, unless this one is `edited`: then it takes its place,
+        and all later ones, which belong to another course of events, are dropped.
+        """
+        position = self._machine.position
+        if edited:
+            del self.snapshots[self._index_before(position) + 1 :]
+        elif self.snapshots and self.snapshots[self._index_upto(position)].position == position:
+            return self.snapshots[self._index_upto(position)]
+        started = time.perf_counter()
+        snapshot = self._capture(position)
+        snapshot.edited = edited
+        index = self._index_upto(position) + 1
+        self.snapshots.insert(index, snapshot)
+        self._current = index
+        self._thin_out()
+        self.seconds_per_snapshot = time.perf_counter() - started
+        return snapshot
+
+    def _capture(self, position: Position) -> Snapshot:
+        machine = self._machine
+        kernel = machine.kernel
+        for thread in kernel.threads.values():
+            if thread.frame[FPU_CORE]:
+                machine.engine.sync_fpu(thread.frame)
+        return Snapshot(
+            position,
+            Memento([vars(machine)], self._opaque),
+            tuple(machine.port.save_vcpu(core.vcpu) for core in machine.cores),
+            self._changed_frames(),
+            tuple(_marked(machine.port.kernel_written())),
+            {t.number: read_counter(t.frame, INSTRUCTIONS) for t in kernel.threads.values()},
+        )
+
+    def _changed_frames(self) -> dict[int, bytes]:
+        changed: dict[int, bytes] = {}
+        for pfn in {*_marked(self._machine.port.take_dirty()), *self._edited_frames, *self._kernel_frames()}:
+            data = self._read(pfn)
+            if data != self._content_of(pfn):
+                changed[pfn] = self._known[pfn] = data
+        self._edited_frames.clear()
+        return changed
+
+    def edited_frames(self, frames: Iterable[int]) -> None:
+        """The debugger wrote these frames itself."""
+        self._edited_frames.update(frames)
+
+    def _thin_out(self) -> None:
+        """Keep within the budget: of the older half, every other snapshot goes."""
+        if sum(snapshot.size_bytes for snapshot in self.snapshots) <= BUDGET_BYTES:
+            return
+        for index in range(len(self.snapshots) // 2 - 1, 0, -2):
+            if self.snapshots[index].edited or index == self._current:
+                continue
+            gone = self.snapshots.pop(index)
+            following = self.snapshots[index]
+            following.frames = {**gone.frames, **following.frames}
+            self._current -= self._current > index
+
+    # --- going back -----------------------------------------------------------------------------------
+
+    def last_before(self, position: Position) -> Snapshot:
+        """The latest snapshot at or before `position`."""
+        return self.snapshots[self._index_upto(position)]
+
+    def next_edit_after(self, position: Position) -> Snapshot | None:
+        """The first edited snapshot behind `position`."""
+        for snapshot in self.snapshots[self._index_upto(position) + 1 :]:
+            if snapshot.edited:
+                return snapshot
+        return None
+
+    def earlier(self, snapshot: Snapshot) -> Snapshot | None:
+        """The snapshot before that one; None for the first."""
+        index = self.snapshots.index(snapshot)
+        return self.snapshots[index - 1] if index else None
+
+    def restore(self, snapshot: Snapshot) -> None:
+        """The machine is at `snapshot` again, in every respect that counts."""
+        machine = self._machine
+        index = self.snapshots.index(snapshot)
+        self._restore_ram(index)
+        _restore_kernel_written(machine, snapshot.kernel_written)
+        snapshot.memento.restore()
+        for core, state in zip(machine.cores, snapshot.vcpus, strict=True):
+            machine.port.load_vcpu(core.vcpu, state)
+        machine.port.take_dirty()
+        self._current = index
+
+    def _restore_ram(self, index: int) -> None:
+        low, high = sorted((index, self._current))
+        affected = {*_marked(self._machine.port.take_dirty()), *self._edited_frames, *self._kernel_frames()}
+        for snapshot in self.snapshots[low + 1 : high + 1]:
+            affected.update(snapshot.frames)
+        affected.update(pfn for pfn in self._known if self._machine.kernel.frames.first_pfn <= pfn)
+        self._edited_frames.clear()
+        for pfn in affected:
+            content = self._content_at(index, pfn)
+            if content is None:
+                self._known.pop(pfn, None)
+                content = self._base.get(pfn, _ZERO_PAGE)
+            else:
+                self._known[pfn] = content
+            if self._read(pfn) != content:
+                self._write(pfn, content)
+
+    def _content_at(self, index: int, pfn: int) -> bytes | None:
+        """What was in the frame at the snapshot; None: as at the start."""
+        for snapshot in self.snapshots[index::-1]:
+            content = snapshot.frames.get(pfn)
+            if content is not None:
+                return content
+        return None
+
+    # --- parts ----------------------------------------------------------------------------------------
+
+    def _content_of(self, pfn: int) -> bytes:
+        return self._known.get(pfn) or self._base.get(pfn, _ZERO_PAGE)
+
+    def _kernel_frames(self) -> list[int]:
+        kernel = self._machine.kernel
+        return [kernel.kip_word >> 10, *kernel.frames.taken_frames()]
+
+    def _read(self, pfn: int) -> bytes:
+        return bytes(self._machine.ram.bytes_[pfn * PAGE_BYTES : (pfn + 1) * PAGE_BYTES])
+
+    def _write(self, pfn: int, content: bytes) -> None:
+        self._machine.ram.bytes_[pfn * PAGE_BYTES : (pfn + 1) * PAGE_BYTES] = content
+        self._machine.engine.forget_code(pfn, 1)
+
+    def _index_upto(self, position: Position) -> int:
+        """Of the latest snapshot at or before `position`."""
+        return bisect_right(self.snapshots, position, key=lambda snapshot: snapshot.position) - 1
+
+    def _index_before(self, position: Position) -> int:
+        """Of the latest snapshot before `position`; -1: none."""
+        index = self._index_upto(position)
+        return index - 1 if index >= 0 and self.snapshots[index].position == position else index
+
+
+def _restore_kernel_written(machine: DebuggedMachine, wanted: tuple[int, ...]) -> None:
+    present = set(_marked(machine.port.kernel_written()))
+    for pfn in sorted(present.symmetric_difference(wanted)):
+        machine.engine.set_kernel_written(pfn, pfn not in present)
+
+
+def _marked(flags: bytearray) -> list[int]:
+    """The indices of the bytes that are 1."""
+    found = []
+    index = flags.find(1)
+    while index >= 0:
+        found.append(index)
+        index = flags.find(1, index + 1)
+    return found
+
+
+def _nonzero_frames(ram: Ram) -> dict[int, bytes]:
+    """pfn -> contents of all frames that are not empty."""
+    zeros = bytes(_CHUNK_BYTES)
+    frames: dict[int, bytes] = {}
+    for start in range(0, ram.size_bytes, _CHUNK_BYTES):
+        chunk = bytes(ram.bytes_[start : start + _CHUNK_BYTES])  # comparing memoryviews is slow
+        if chunk == zeros:
+            continue
+        for offset in range(0, len(chunk), PAGE_BYTES):
+            content = chunk[offset : offset + PAGE_BYTES]
+            if content != _ZERO_PAGE:
+                frames[(start + offset) // PAGE_BYTES] = content
+    return frames
