@@ -295,7 +295,7 @@ def test_cpu_set(granularity: int, offset: int, bitmap: int) -> None:
 
 @given(st.integers(0, 0xFFFF), st.lists(words, min_size=58, max_size=58))
 def test_timeout_word(encoded: int, registers: list[int]) -> None:
-    """0 waits for ever; mantissa and exponent are microseconds; else a time stands in two buffer registers."""
+    """0 waits for ever; mantissa and exponent are microseconds; else two buffer registers tell."""
     world = _WORLD
     world.receive_buffers(world.root, *registers[:57])
     world.ram[world.root.utcb + abi.UTCB_BR // 4 + 57] = registers[57]

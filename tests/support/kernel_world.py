@@ -15,11 +15,11 @@ from l4lab.kernel.costs import KernelCosts
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.frame import EAX, ECX, EDX, ESI
 from l4lab.kernel.invariants import check_all
-from l4lab.kernel.objects import Task
+from l4lab.kernel.objects import Gate, Task
 from l4lab.kernel.requests import Request
 from l4lab.kernel.state import ConsoleOutput, Effect, Ipi
 from l4lab.kernel.thread import DEAD, READY, Thread
-from l4lab.kernel.traps import DEADLINE_REACHED, SYSTEM_CALL, Interrupt, Trap
+from l4lab.kernel.traps import DEADLINE_REACHED, SYSTEM_CALL, Interrupt, PageFault, Trap
 
 RAM_BYTES = 32 << 20
 KERNEL_BYTES = 8 << 20
@@ -219,10 +219,12 @@ class World:
         self.switch_to(self.root)
         return thread
 
-    def new_task(self, slot: int, utcb_area: int = abi.BOOT_UTCB) -> Task:
+    def new_task(
+        self, slot: int, utcb_area: int = abi.BOOT_UTCB, *, factory: int = abi.BOOT_CAP_FACTORY
+    ) -> Task:
         """A task with one page of kernel-user memory."""
         area = utcb_area | 12 << abi.FPAGE_ORDER_SHIFT | abi.FPAGE_TYPE_MEMORY << abi.FPAGE_TYPE_SHIFT
-        assert self.create(slot, abi.PROTO_TASK, area).value == 0
+        assert self.create(slot, abi.PROTO_TASK, area, factory=factory).value == 0
         task = self.object(slot)
         assert isinstance(task, Task)
         return task
@@ -239,9 +241,84 @@ class World:
             *item(slot),
         )
 
+    def take_off_line(self, slot: int) -> None:
+        """The root task gives a thread a set of cores that do not exist."""
+        words = (abi.SCHEDULER_RUN_THREAD, 0, 0, 1, 0)
+        got = self.object_call(abi.BOOT_CAP_SCHEDULER, abi.PROTO_SCHEDULER, *words, items=item(slot))
+        assert got.tag == 0
+
+    def new_gate(self, slot: int, thread_slot: int | None = None, label: int = 0) -> Gate:
+        """An IPC gate, bound at once or not at all."""
+        self.receive_buffers(self.root, slot << 12 | abi.BUFFER_ITEM | abi.BUFFER_SMALL)
+        items = item(thread_slot) if thread_slot is not None else ()
+        made = self.object_call(abi.BOOT_CAP_FACTORY, abi.PROTO_FACTORY, 0, 0, label, items=items)
+        assert made.value == 0, made
+        gate = self.object(slot)
+        assert isinstance(gate, Gate)
+        return gate
+
+    def bind_gate(self, slot: int, thread_slot: int, label: int) -> Answer:
+        """Bind a gate of the root task to a thread."""
+        words = (abi.ENDPOINT_BIND, label)
+        return self.object_call(slot, abi.PROTO_KOBJECT, *words, items=item(thread_slot))
+
+    def object_call(self, slot: int, label: int, *words: int, items: tuple[int, ...] = ()) -> Answer:
+        """The root task calls a kernel object, which answers at once."""
+        sent = tag(label, len(words), len(items) // 2)
+        answer = self.call(self.root, slot << 12, abi.OP_CALL, sent, *words, *items)
+        return answer if answer is not None else self.answer(self.root)
+
+    def ex_regs(
+        self, slot: int, flags: int = 0, ip: int = abi.EX_REGS_KEEP, sp: int = abi.EX_REGS_KEEP
+    ) -> Answer:
+        """Thread.ex_regs by the root task."""
+        return self.object_call(slot, abi.PROTO_THREAD, abi.THREAD_EX_REGS | flags, ip, sp)
+
+    def cancel(self, slot: int) -> None:
+        """ex_regs with the cancel flag, else changing nothing."""
+        assert self.ex_regs(slot, abi.EX_REGS_CANCEL).value == 0
+
+    def control(
+        self, slot: int, *, pager: int | None = None, handler: int | None = None, alien: bool = False
+    ) -> None:
+        """Set a thread's handlers, as capability indices of its task."""
+        flags = abi.THREAD_CONTROL
+        flags |= abi.CONTROL_SET_PAGER if pager is not None else 0
+        flags |= abi.CONTROL_SET_EXCEPTION_HANDLER if handler is not None else 0
+        flags |= abi.CONTROL_ALIEN if alien else 0
+        words = (flags, (pager or 0) << 12, (handler or 0) << 12, 0, abi.CONTROL_ALIEN, 0)
+        assert self.object_call(slot, abi.PROTO_THREAD, *words).value == 0
+
+    def give(self, task_slot: int, target: int, source: int, rights: int = 7, *, weak: bool = False) -> None:
+        """Map one of the root task's capabilities into another task."""
+        control = target << 12 | abi.ITEM_OBJECT_RIGHTS_MASK | (abi.ITEM_WEAK if weak else 0)
+        words = (abi.TASK_MAP, control, object_page(source, rights))
+        assert self.object_call(task_slot, abi.PROTO_TASK, *words, items=item(abi.BOOT_CAP_TASK)).tag == 0
+
+    def give_memory(self, address: int, order: int = 12, rights: int = abi.MEMORY_RIGHTS) -> None:
+        """The root task faults at `address`, and sigma0 maps memory there one to one."""
+        self.switch_to(self.root)
+        self.trap(PageFault(address, write=True, fetch=False, present=False))
+        answer = (address | abi.ITEM_MAP, memory_page(address, order, rights))
+        self.call(self.sigma0, abi.CAP_INVALID, abi.OP_REPLY_AND_WAIT, tag(0, 0, 1), *answer)
+        assert self.root.state == READY
+
+    def unmap(self, task_slot: int, *pages: int, mask: int = abi.UNMAP_SELF) -> Answer:
+        """task.unmap by the root task."""
+        return self.object_call(task_slot, abi.PROTO_TASK, abi.TASK_UNMAP, mask, *pages)
+
+    def delete(self, slot: int) -> None:
+        """The root task ends an object of its own."""
+        self.unmap(abi.BOOT_CAP_TASK, object_page(slot), mask=abi.UNMAP_SELF | abi.UNMAP_DELETE)
+
     def dead(self, thread: Thread) -> bool:
         """True once the thread was killed."""
         return thread.state == DEAD
+
+
+def cap(slot: int) -> int:
+    """The selector of a capability index."""
+    return slot << 12
 
 
 def tag(label: int = 0, words: int = 0, items: int = 0, flags: int = 0) -> int:
