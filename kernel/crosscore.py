@@ -22,6 +22,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from l4lab.kernel import causes, contention, dispatch, ipc, shootdown
+from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.requests import (
     Answer,
     FlushRequest,
@@ -75,7 +76,8 @@ def _serve_send(kernel: Kernel, core: Core, request: SendRequest) -> None:
         return
     sender.state = READY
     sender.partner = None
-    lines = contention.THREAD_LINES + (sender.send_tag & 63) // contention.WORDS_PER_LINE
+    words = sender.send_tag & abi.TAG_WORDS_MASK
+    lines = contention.THREAD_LINES + -(-words // contention.WORDS_PER_LINE)
     contention.use(kernel, sender, lines)
     ipc.resume_send(kernel, core, sender, partner)
     if sender.state == SENDING and sender.core not in (core.number, NO_CORE):

@@ -178,7 +178,7 @@ def conformance(as_json: bool, only: tuple[str, ...], list_tests: bool, cores: i
 
 @cli.group()
 def bench() -> None:
-    """Measure: the engine, the kernel, page allocation."""
+    """Measure: the engine, the kernel, messages, page allocation."""
 
 
 @bench.command(short_help="User code and kernel entries against bare Unicorn.")
@@ -205,6 +205,27 @@ def kernel(as_json: bool) -> int:
     from l4lab.tools.bench_kernel import run_bench
 
     return run_bench(as_json=as_json)
+
+
+@bench.command(short_help="What a message costs, in every place and size.")
+@click.option("--profile", default="opteron-6174", show_default=True, help="Cycle costs: a name or a path.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the tables.")
+@click.option("--sel4bench", is_flag=True, help="Print JSON in the shape of sel4bench's results.")
+def pingpong(profile: str, as_json: bool, sel4bench: bool) -> int:
+    """Cycles of a message between two threads: on one core, on two, and what they are spent on.
+
+    After figure 5 of the paper: within one address space, between two, to another core of the die,
+    of the package, of another package; 0 to 63 words. Measured by the guests with their cycle
+    counter; the ledger says where the cycles went, and must agree. The same in every run.
+
+    \b
+    Examples:
+      l4lab bench pingpong                           the paper's machine
+      l4lab bench pingpong --profile i486-dx50       Liedtke's
+    """
+    from l4lab.tools.bench_pingpong import run_bench
+
+    return run_bench(profile, as_json=as_json, sel4bench=sel4bench)
 
 
 @bench.command(short_help="Page allocation: one pager for all cores, or one on each.")
@@ -286,6 +307,64 @@ def pma(
         click.echo(setup.manifest(), nl=False)
         return 0
     return run_bench(setup, as_json=as_json, out=out)
+
+
+# --- against what is published ------------------------------------------------------------------------
+
+
+@cli.command(short_help="Measure again what a paper shows, and draw it.")
+@click.argument("name", metavar="NAME|all")
+@click.option(
+    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the results [l4lab-out/NAME]."
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+def reproduce(name: str, out: Path | None, as_json: bool) -> int:
+    """Reproduce a figure or table: ours beside what is published, and how far off we are.
+
+    Writes the figure (PNG and SVG), every number with the resolved configuration (data.json), a page
+    about it (README.md) and the hashes of all that; the same bytes in every run.
+
+    \b
+    NAME is one of
+      fig5       cross-core and same-core IPC
+      table1     one-way IPC on three x86 processors
+
+    \b
+    Examples:
+      l4lab reproduce fig5
+      l4lab reproduce all --out results
+    """
+    from l4lab.tools.reproduce import run_reproduce
+
+    return run_reproduce(name, out=out, as_json=as_json)
+
+
+@cli.group()
+def profile() -> None:
+    """Cost profiles: what is in them, and whether they give what is published."""
+
+
+@profile.command("show", short_help="Every number of a profile and where it comes from.")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+def profile_show(name: str, as_json: bool) -> int:
+    """Every number of profile NAME, bundled or the path of one's own, and where it comes from."""
+    from l4lab.tools.profile_check import show_profile
+
+    return show_profile(name, as_json=as_json)
+
+
+@profile.command("check", short_help="Measure what is published of that machine.")
+@click.argument("name")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+def profile_check(name: str, as_json: bool) -> int:
+    """Run the ping-pong on profile NAME and hold it against the published figures of that machine.
+
+    Exit code 1 if one of them is not met within the tolerance that is printed with it.
+    """
+    from l4lab.tools.profile_check import run_check
+
+    return run_check(name, as_json=as_json)
 
 
 # --- what a run has left ---------------------------------------------------------------------------

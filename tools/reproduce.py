@@ -1,0 +1,252 @@
+"""`l4lab reproduce NAME`: measure again what a paper shows, draw it, and say how far off we are.
+
+Each figure or table is a module of `tools/figures` with a function that measures and one that draws; `FIGURES`
+lists them. What is common is here: the results directory, whose bytes depend on nothing but the inputs.
+
+    README.md          the figure, the residuals, and how it was made
+    NAME.png, .svg     the figure
+    data.json          every number in it, residuals, resolved configuration, versions
+    SHA256SUMS         of all other files; `sha256sum --check` reads it
+"""
+
+from __future__ import annotations
+
+import hashlib
+import importlib
+import json
+import sys
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Final, Protocol
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from l4lab.emulator.errors import OperatorError
+from l4lab.emulator.inputs import did_you_mean, printable
+from l4lab.tools.versions import versions
+
+FORMAT: Final = 1
+"""Version of data.json; raised when a key goes or changes its meaning."""
+
+FIGURES: Final = {
+    "fig5": "cross-core and same-core IPC (000_1be4d2f6ae8bebbc.txt)",
+    "table1": "one-way IPC on three x86 processors (001_1b920a6df003b76d.txt)",
+}
+"""What there is to reproduce: name -> what it is. The code is `tools/figures/NAME.py`."""
+
+DEFAULT_OUT: Final = Path("l4lab-out")
+_SUMS_FILE: Final = "SHA256SUMS"
+
+Step = Callable[[str], None]
+"""Is told what is done next."""
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """One published statement and what we have for it.
+
+    `published`: the number, None for a statement without one. `low`, `high`: what counts as reproduced,
+    None if nothing can be said. `unit`: of all of them.
+    """
+
+    what: str
+    statement: str
+    source: str
+    published: float | None
+    low: float | None
+    high: float | None
+    ours: float
+    unit: str
+
+    @property
+    def deviation_percent(self) -> float | None:
+        """Ours against the published number."""
+        return (self.ours / self.published - 1) * 100 if self.published else None
+
+    @property
+    def within(self) -> bool | None:
+        """Whether it counts as reproduced; None if that cannot be said."""
+        if self.low is None or self.high is None:
+            return None
+        return self.low <= self.ours <= self.high
+
+    def as_dict(self) -> dict[str, Any]:
+        """As data.json has it."""
+        deviation = self.deviation_percent
+        return {
+            "what": self.what,
+            "statement": self.statement,
+            "source": self.source,
+            "published": self.published,
+            "low": self.low,
+            "high": self.high,
+            "ours": round(self.ours, 2),
+            "deviation_percent": round(deviation, 2) if deviation is not None else None,
+            "within": self.within,
+            "unit": self.unit,
+        }
+
+
+class Outcome(Protocol):
+    """What a figure's `measure` returns: numbers, and how to draw them."""
+
+    title: str
+    residuals: Sequence[Residual]
+    remarks: Sequence[str]
+    """Paragraphs for the README: what one should know when looking at the figure."""
+    data: dict[str, Any]
+    configurations: Sequence[dict[str, Any]]
+
+    def draw(self, folder: Path, stem: str) -> tuple[str, ...]:
+        """Write the figure; returns the names of its files."""
+
+
+def run_reproduce(name: str, *, out: Path | None, as_json: bool) -> int:
+    """`l4lab reproduce`. Returns the exit code."""
+    names = list(FIGURES) if name == "all" else [name]
+    for one in names:
+        if one not in FIGURES:
+            found = f'reproduce: found no figure "{printable(one)}"{did_you_mean(one, FIGURES)}'
+            raise OperatorError(f"{found}, expected one of {', '.join(FIGURES)}, all")
+    base = out if out is not None else DEFAULT_OUT
+    documents = []
+    for one in names:
+        folder = base / one if out is None or len(names) > 1 else base
+        outcome, document = reproduce(one, folder)
+        documents.append(document)
+        if not as_json:
+            print_outcome(one, outcome, folder)
+    if as_json:
+        text = documents[0] if len(documents) == 1 else documents
+        print(json.dumps(text, indent=2, ensure_ascii=False))
+    return 0
+
+
+def reproduce(name: str, folder: Path) -> tuple[Outcome, dict[str, Any]]:
+    """Measure and draw figure `name` into `folder`; the outcome, and what went into data.json."""
+    module = importlib.import_module(f"l4lab.tools.figures.{name}")
+    _make_folder(folder)
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task(name, total=None)
+        outcome: Outcome = module.measure(lambda what: progress.update(bar, description=f"{name}: {what}"))
+        progress.update(bar, description=f"{name}: drawing")
+        files = outcome.draw(folder, name)
+    document = as_document(name, outcome)
+    _write(folder / "data.json", json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    _write(folder / "README.md", as_page(name, outcome, files))
+    names = sorted(["data.json", "README.md", *files])
+    sums = (f"{hashlib.sha256((folder / one).read_bytes()).hexdigest()}  {one}\n" for one in names)
+    _write(folder / _SUMS_FILE, "".join(sums))
+    return outcome, document
+
+
+def as_document(name: str, outcome: Outcome) -> dict[str, Any]:
+    """What data.json says."""
+    return {
+        "format": FORMAT,
+        "name": name,
+        "title": outcome.title,
+        "command": f"l4lab reproduce {name}",
+        "residuals": [residual.as_dict() for residual in outcome.residuals],
+        "data": outcome.data,
+        "configurations": list(outcome.configurations),
+        "versions": versions(),
+    }
+
+
+# --- for people ---------------------------------------------------------------------------------------
+
+
+def as_page(name: str, outcome: Outcome, files: Sequence[str]) -> str:
+    """README.md of the results directory."""
+    lines = [f"# {outcome.title}", ""]
+    lines += [f"![{outcome.title}]({file})" for file in files if file.endswith(".png")]
+    lines += ["", "| | published | ours | deviation | reproduced |", "|---|---|---|---|---|"]
+    for residual in outcome.residuals:
+        cells = (
+            residual.what,
+            _published(residual),
+            _ours(residual),
+            _deviation(residual),
+            _verdict(residual),
+        )
+        lines.append(f"| {' | '.join(cells)} |")
+    lines += ["", *(f"{remark}\n" for remark in outcome.remarks)]
+    lines += ["Sources:", ""]
+    lines += [f"- {source}" for source in dict.fromkeys(residual.source for residual in outcome.residuals)]
+    made_with = ", ".join(f"{key} {value}" for key, value in versions().items())
+    lines += [
+        "",
+        f"Made by `l4lab reproduce {name}` with {made_with}. `data.json` has every number and the resolved",
+    ]
+    lines += ["configuration, `SHA256SUMS` the hashes; the same inputs give the same bytes.", ""]
+    return "\n".join(lines)
+
+
+def print_outcome(name: str, outcome: Outcome, folder: Path) -> None:
+    """The residuals, and where the figure is."""
+    console = Console(highlight=False, file=sys.stdout)
+    table = Table(name, box=None, pad_edge=False, header_style="bold")
+    for title in ("published", "ours", "deviation"):
+        table.add_column(title, justify="right")
+    table.add_column("reproduced")
+    for residual in outcome.residuals:
+        table.add_row(
+            residual.what, _published(residual), _ours(residual), _deviation(residual), _verdict(residual)
+        )
+    console.print(outcome.title, soft_wrap=True)
+    console.print()
+    console.print(table)
+    console.print()
+    for remark in outcome.remarks:
+        console.print(remark, soft_wrap=True)
+    click.echo(f"{folder}/: {', '.join(sorted(path.name for path in folder.iterdir()))}")
+
+
+def _number(value: float, unit: str) -> str:
+    shown = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
+    return f"{shown} {unit}" if unit else shown
+
+
+def _published(residual: Residual) -> str:
+    return (
+        f"“{residual.statement}”"
+        if residual.published is None
+        else _number(residual.published, residual.unit)
+    )
+
+
+def _ours(residual: Residual) -> str:
+    return _number(residual.ours, residual.unit)
+
+
+def _deviation(residual: Residual) -> str:
+    deviation = residual.deviation_percent
+    return f"{deviation:+.1f} %" if deviation is not None else ""
+
+
+def _verdict(residual: Residual) -> str:
+    return {True: "yes", False: "no", None: ""}[residual.within]
+
+
+# --- files --------------------------------------------------------------------------------------------
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise OperatorError(
+            f"--out {printable(folder)}: {error.strerror}, expected a folder to write to"
+        ) from None
+
+
+def _write(path: Path, text: str) -> None:
+    try:
+        path.write_text(text, encoding="utf-8")
+    except OSError as error:
+        raise OperatorError(f"cannot write {printable(path)}: {error.strerror}") from None
