@@ -17,7 +17,7 @@ from l4lab.kernel.errors import KernelBug
 from l4lab.tools import build, cli
 from l4lab.tools.versions import programs_digest, versions
 
-COMMANDS = ("boot", "demo", "bench", "books", "test", "build")
+COMMANDS = tuple(cli.cli.commands)
 
 
 def call(*arguments: str, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
@@ -56,6 +56,7 @@ def test_help_names_every_command_and_shows_how_to_start(flag: str) -> None:
     assert done.stderr == ""
     assert re.findall(r"^  (\w+)  ", done.stdout.split("Commands:")[1], re.M) == list(COMMANDS)
     assert "l4lab demo" in done.stdout
+    assert {"boot", "demo", "conformance", "bench", "test", "build"} <= set(COMMANDS)
 
 
 @pytest.mark.parametrize("command", [[name] for name in COMMANDS] + [["bench", "engine"]])
