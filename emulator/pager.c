@@ -5,15 +5,16 @@
  *    sets accessed and dirty bits. The engine gets write permission only once the page is dirty, so
  *    that the first store comes here too.
  * 2. The engine's TLB has a geometry that depends on host time, and it is flushed for reasons of our
- *    own. What is counted and charged is therefore a TLB modelled on top: a stamp per page, current
- *    until a flush. Instructions and data apart, so the engine gets only the rights of the side that
- *    was filled.
+ *    own. So there is a TLB modelled on top, and the engine's is filled from that: translations that
+ *    are in it stay in force, stale or not, until the kernel flushes or invalidates them; others are
+ *    walked, counted and charged. It holds any number of pages, instructions and data apart. As on
+ *    hardware, an access that a cached translation does not allow looks at the page tables again.
  * 3. Engines cache translated code by physical page and do not see each other's stores. So a frame is
  *    either executed or writable, never both, in all engines together; passing from one to the other
  *    comes here (make_executable(), forget_frame()). The exception, an instruction that writes to the
  *    page it lies on, is executed alone by step() in vcpu.c.
  *
- * Ref: Intel SDM vol. 3, 4.3 (32-bit paging), 4.6 (access rights), 4.8 (accessed and dirty flags).
+ * Ref: Intel SDM vol. 3, 4.3 (32-bit paging), 4.6 (access rights), 4.8 (accessed and dirty flags), 4.10 (TLB).
  */
 #include <stdlib.h>
 #include <string.h>
@@ -62,25 +63,55 @@ enum walk_result walk(const struct vcpu *v, uint32_t address, enum access access
 
 /* --- modelled TLB ------------------------------------------------------------------------------ */
 
-static uint32_t *stamp_of(struct vcpu *v, uint32_t address, bool fetch, bool super)
+static bool is_current(const struct vcpu *v, const struct tlb_slot *slot)
 {
-    return super ? &v->super_stamps[fetch][address >> 22] : &v->stamps[fetch][address >> 12];
+    return slot->stamp == v->generation || slot->stamp == (v->global_generation | GLOBAL_STAMP);
 }
 
-static bool tlb_holds(struct vcpu *v, uint32_t address, bool fetch, bool super)
+/* The translation in force for an address, or NULL. */
+static struct tlb_slot *tlb_find(struct vcpu *v, uint32_t address, bool fetch, struct mapping *m)
 {
-    uint32_t stamp = *stamp_of(v, address, fetch, super);
-    return stamp == v->generation || stamp == (v->global_generation | GLOBAL_STAMP);
+    struct tlb_slot *slot = &v->slots[fetch][address >> 12];
+    m->super = false;
+    if (!is_current(v, slot)) {
+        slot = &v->super_slots[fetch][address >> 22];
+        m->super = true;
+        if (!is_current(v, slot))
+            return NULL;
+    }
+    m->frame = (slot->word >> 12) + (m->super ? address >> 12 & 0x3ff : 0);
+    m->global = slot->stamp & GLOBAL_STAMP;
+    m->writable = slot->word & SLOT_WRITABLE;
+    return slot;
 }
 
-static void tlb_access(struct vcpu *v, uint32_t address, bool fetch, const struct mapping *m)
+static void tlb_insert(struct vcpu *v, uint32_t address, bool fetch, const struct mapping *m)
 {
-    if (LIKELY(tlb_holds(v, address, fetch, m->super)))
-        return;
-    *stamp_of(v, address, fetch, m->super) = m->global ? v->global_generation | GLOBAL_STAMP : v->generation;
+    struct tlb_slot *slot = m->super ? &v->super_slots[fetch][address >> 22] : &v->slots[fetch][address >> 12];
+    uint32_t first = m->super ? m->frame & ~0x3ffu : m->frame;
+    slot->stamp = m->global ? v->global_generation | GLOBAL_STAMP : v->generation;
+    slot->word = first << 12 | (m->writable ? SLOT_WRITABLE : 0);
     v->stamped[fetch][address >> 22] = 1;
-    v->tlb_misses++;
-    v->clock += v->machine->costs[COST_TLB_MISS];
+}
+
+/* What an access that really happens is translated to, with everything that goes with it. */
+static enum walk_result translate(struct vcpu *v, uint32_t address, enum access access, struct mapping *m)
+{
+    bool fetch = access == ACCESS_FETCH;
+    struct tlb_slot *slot = tlb_find(v, address, fetch, m);
+    if (slot != NULL && (access != ACCESS_WRITE || m->writable))
+        return WALK_OK;
+    enum walk_result result = walk(v, address, access, true, m);
+    if (result != WALK_OK)
+        return result;
+    if (slot != NULL) {
+        slot->stamp = 0;  /* the new one may be of another size */
+    } else {
+        v->tlb_misses++;
+        v->clock += v->machine->costs[COST_TLB_MISS];
+    }
+    tlb_insert(v, address, fetch, m);
+    return WALK_OK;
 }
 
 static uint32_t next_generation(struct vcpu *v, uint32_t generation)
@@ -88,8 +119,8 @@ static uint32_t next_generation(struct vcpu *v, uint32_t generation)
     if (++generation < GLOBAL_STAMP)
         return generation;
     for (int side = 0; side < 2; side++) {  /* after 2 ** 31 flushes: forget every stamp ever made */
-        memset(v->stamps[side], 0, PAGES * sizeof(uint32_t));
-        memset(v->super_stamps[side], 0, 1024 * sizeof(uint32_t));
+        memset(v->slots[side], 0, PAGES * sizeof *v->slots[side]);
+        memset(v->super_slots[side], 0, 1024 * sizeof *v->super_slots[side]);
     }
     return 1;
 }
@@ -105,8 +136,8 @@ void tlb_flush(struct vcpu *v, bool global)
 void tlb_invalidate(struct vcpu *v, uint32_t address)
 {
     for (int side = 0; side < 2; side++) {
-        v->stamps[side][address >> 12] = 0;
-        v->super_stamps[side][address >> 22] = 0;
+        v->slots[side][address >> 12].stamp = 0;
+        v->super_slots[side][address >> 22].stamp = 0;
     }
     v->engine_flush = true;
 }
@@ -207,11 +238,8 @@ static bool refuse(struct vcpu *v, uint32_t address, enum access access, enum wa
    v->fault set, if it faults. */
 bool access_page(struct vcpu *v, uint32_t address, enum access access, struct mapping *m)
 {
-    enum walk_result result = walk(v, address, access, true, m);
-    if (result != WALK_OK)
-        return refuse(v, address, access, result);
-    tlb_access(v, address, access == ACCESS_FETCH, m);
-    return true;
+    enum walk_result result = translate(v, address, access, m);
+    return result == WALK_OK || refuse(v, address, access, result);
 }
 
 bool tlb_fill(uc_engine *uc, uint64_t address, uc_mem_type type, uc_tlb_entry *entry, void *opaque)
@@ -228,8 +256,8 @@ bool tlb_fill(uc_engine *uc, uint64_t address, uc_mem_type type, uc_tlb_entry *e
     }
     if (v->setup)
         return refuse(v, linear, access, WALK_NOT_PRESENT);
-    struct mapping m;
-    enum walk_result result = walk(v, linear, access, true, &m);
+    struct mapping m, other;
+    enum walk_result result = translate(v, linear, access, &m);
     if (result != WALK_OK)
         return refuse(v, linear, access, result);
 
@@ -254,22 +282,20 @@ bool tlb_fill(uc_engine *uc, uint64_t address, uc_mem_type type, uc_tlb_entry *e
         v->event = EVENT_STEP;
         return false;
     }
-    tlb_access(v, linear, fetch, &m);
-
-    entry->paddr = (uint64_t)m.frame * PAGE_BYTES;
-    entry->perms = 0;
+    /* The engine has one entry for data and instructions; each side's rights only if it has them here. */
     bool executed = machine->frame_flags[m.frame] & FRAME_EXECUTED;
-    if (tlb_holds(v, linear, false, m.super)) {
-        entry->perms |= UC_PROT_READ;
-        if (m.writable && (!executed || shared)) {
-            entry->perms |= UC_PROT_WRITE;
-            note_writer(v, m.frame);
-            machine->frame_dirty[m.frame] = 1;
-        }
+    bool data = !fetch || (tlb_find(v, linear, false, &other) != NULL && other.frame == m.frame);
+    bool writable = fetch ? data && other.writable : m.writable;
+    entry->paddr = (uint64_t)m.frame * PAGE_BYTES;
+    entry->perms = data ? UC_PROT_READ : 0;
+    if (writable && (!executed || shared)) {
+        entry->perms |= UC_PROT_WRITE;
+        note_writer(v, m.frame);
+        machine->frame_dirty[m.frame] = 1;
     }
-    /* Rights to fetch only where this engine is known to hold translations. */
+    /* And to fetch only where this engine is known to hold translations. */
     if (fetch || (executed && !careful && (v->executed[m.frame >> 3] >> (m.frame & 7) & 1)
-                  && tlb_holds(v, linear, true, m.super)
+                  && tlb_find(v, linear, true, &other) != NULL && other.frame == m.frame
                   && v->code[linear >> 12].token == machine->frame_token[m.frame]))
         entry->perms |= UC_PROT_EXEC;
     return true;

@@ -18,31 +18,39 @@ struct saved_vcpu {
     struct thread_frame *fpu_frame, *suspended_frame;
     uint32_t suspended_eip, block_end, resuming;
     uint32_t cr3;
-    uint32_t entries;  /* of the TLB, behind this: flags and page number */
+    uint32_t entries;  /* of the TLB, behind this: struct saved_slot */
     uint32_t reserved;
 };
 
-/* Calls nothing back: fills `into` as long as there is room, and returns how many entries there are. */
-static uint32_t list_side(struct vcpu *v, bool fetch, uint32_t *into, uint32_t room)
+struct saved_slot {
+    uint32_t place;  /* page number and the flags above */
+    uint32_t word;   /* of struct tlb_slot */
+};
+
+/* Adds a slot to `into`, if it is in force and there is room; 1 if it is in force. */
+static uint32_t list_slot(const struct vcpu *v, const struct tlb_slot *slot, uint32_t place, struct saved_slot *into,
+                          bool room)
 {
-    uint32_t count = 0, global = v->global_generation | GLOBAL_STAMP, side = fetch ? FETCH_ENTRY : 0;
+    bool global = slot->stamp == (v->global_generation | GLOBAL_STAMP);
+    if (slot->stamp != v->generation && !global)
+        return 0;
+    if (room)
+        *into = (struct saved_slot){place | (global ? GLOBAL_ENTRY : 0), slot->word};
+    return 1;
+}
+
+/* Calls nothing back: fills `into` as long as there is room, and returns how many entries there are. */
+static uint32_t list_side(struct vcpu *v, bool fetch, struct saved_slot *into, uint32_t room)
+{
+    uint32_t count = 0, side = fetch ? FETCH_ENTRY : 0;
     for (uint32_t region = 0; region < 1024; region++) {
         if (!v->stamped[fetch][region])
             continue;
-        uint32_t stamp = v->super_stamps[fetch][region];
-        if (stamp == v->generation || stamp == global) {
-            if (count < room)
-                into[count] = region << 10 | SUPER_ENTRY | side | (stamp == global ? GLOBAL_ENTRY : 0);
-            count++;
-        }
-        const uint32_t *stamps = v->stamps[fetch] + (region << 10);
-        for (uint32_t page = 0; page < 1024; page++) {
-            if (stamps[page] != v->generation && stamps[page] != global)
-                continue;
-            if (count < room)
-                into[count] = region << 10 | page | side | (stamps[page] == global ? GLOBAL_ENTRY : 0);
-            count++;
-        }
+        uint32_t first = region << 10 | side;
+        count += list_slot(v, &v->super_slots[fetch][region], first | SUPER_ENTRY, into + count, count < room);
+        const struct tlb_slot *slots = v->slots[fetch] + (region << 10);
+        for (uint32_t page = 0; page < 1024; page++)
+            count += list_slot(v, &slots[page], first | page, into + count, count < room);
     }
     return count;
 }
@@ -50,8 +58,9 @@ static uint32_t list_side(struct vcpu *v, bool fetch, uint32_t *into, uint32_t r
 /* Saves into `size` bytes; returns how many it takes, which may be more. */
 uint32_t state_save(struct vcpu *v, uint8_t *into, uint32_t size)
 {
-    uint32_t *entries = (uint32_t *)(into + sizeof(struct saved_vcpu));
-    uint32_t room = size > sizeof(struct saved_vcpu) ? (size - (uint32_t)sizeof(struct saved_vcpu)) / 4 : 0;
+    struct saved_slot *entries = (struct saved_slot *)(into + sizeof(struct saved_vcpu));
+    uint32_t left = size > sizeof(struct saved_vcpu) ? size - (uint32_t)sizeof(struct saved_vcpu) : 0;
+    uint32_t room = left / sizeof *entries;
     uint32_t data = list_side(v, false, entries, room);
     uint32_t used = data < room ? data : room;
     uint32_t count = data + list_side(v, true, entries + used, room - used);
@@ -67,20 +76,18 @@ uint32_t state_save(struct vcpu *v, uint8_t *into, uint32_t size)
     };
     if (size >= sizeof saved)
         memcpy(into, &saved, sizeof saved);
-    return (uint32_t)sizeof saved + count * 4;
+    return (uint32_t)(sizeof saved + count * sizeof *entries);
 }
 
-static void load_tlb(struct vcpu *v, const uint32_t *entries, uint32_t count)
+static void load_tlb(struct vcpu *v, const struct saved_slot *entries, uint32_t count)
 {
     tlb_flush(v, true);
     for (uint32_t i = 0; i < count; i++) {
-        uint32_t page = entries[i] & (PAGES - 1);
-        bool fetch = entries[i] & FETCH_ENTRY;
-        uint32_t stamp = entries[i] & GLOBAL_ENTRY ? v->global_generation | GLOBAL_STAMP : v->generation;
-        if (entries[i] & SUPER_ENTRY)
-            v->super_stamps[fetch][page >> 10] = stamp;
-        else
-            v->stamps[fetch][page] = stamp;
+        uint32_t place = entries[i].place, page = place & (PAGES - 1);
+        bool fetch = place & FETCH_ENTRY;
+        uint32_t stamp = place & GLOBAL_ENTRY ? v->global_generation | GLOBAL_STAMP : v->generation;
+        struct tlb_slot *slot = place & SUPER_ENTRY ? &v->super_slots[fetch][page >> 10] : &v->slots[fetch][page];
+        *slot = (struct tlb_slot){stamp, entries[i].word};
         v->stamped[fetch][page >> 10] = 1;
     }
 }
@@ -98,7 +105,7 @@ void state_load(struct vcpu *v, const uint8_t *from)
     v->suspended.resuming = saved.resuming;
     v->watch_hits = 0;
     v->stop_requested = false;
-    load_tlb(v, (const uint32_t *)(from + sizeof saved), saved.entries);
+    load_tlb(v, (const struct saved_slot *)(from + sizeof saved), saved.entries);
     v->fpu_frame = NULL;
     if (saved.fpu_frame != NULL && v->uc != NULL)
         fpu_adopt(v, saved.fpu_frame);

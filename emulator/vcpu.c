@@ -539,7 +539,7 @@ static void clean_pushed_flags(struct vcpu *v)
 {
     struct mapping m;
     uint32_t address = engine_word(v, UC_X86_REG_ESP) + 1;  /* TF is bit 8 */
-    if (walk(v, address, ACCESS_READ, false, &m) == WALK_OK)
+    if (access_page(v, address, ACCESS_READ, &m))
         v->machine->ram[(size_t)m.frame * PAGE_BYTES + (address & ~PAGE_MASK)] &= (uint8_t)~(EFLAGS_TF >> 8);
 }
 
@@ -943,10 +943,10 @@ struct vcpu *vcpu_new(struct machine *m)
     v->private_page = reserve(PAGE_BYTES);
     v->executed = reserve(m->frames / 8 + 1);
     for (int side = 0; side < 2; side++) {
-        v->stamps[side] = reserve(PAGES * sizeof(uint32_t));
-        v->super_stamps[side] = reserve(1024 * sizeof(uint32_t));
+        v->slots[side] = reserve(PAGES * sizeof *v->slots[side]);
+        v->super_slots[side] = reserve(1024 * sizeof *v->super_slots[side]);
         v->stamped[side] = calloc(1024, 1);
-        if (!v->stamps[side] || !v->super_stamps[side] || !v->stamped[side])
+        if (!v->slots[side] || !v->super_slots[side] || !v->stamped[side])
             return NULL;
     }
     if (!v->private_page || !v->executed)
@@ -966,8 +966,8 @@ void vcpu_delete_machine(struct machine *m)
         munmap(v->private_page, PAGE_BYTES);
         munmap(v->executed, m->frames / 8 + 1);
         for (int side = 0; side < 2; side++) {
-            munmap(v->stamps[side], PAGES * sizeof(uint32_t));
-            munmap(v->super_stamps[side], 1024 * sizeof(uint32_t));
+            munmap(v->slots[side], PAGES * sizeof *v->slots[side]);
+            munmap(v->super_slots[side], 1024 * sizeof *v->super_slots[side]);
             free(v->stamped[side]);
         }
         free(v->dropped);

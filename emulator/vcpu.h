@@ -169,7 +169,13 @@ struct mapping {
     bool global, super;
 };
 
-struct translation_state;
+/* A translation in the modelled TLB. */
+struct tlb_slot {
+    uint32_t stamp;  /* a generation; with GLOBAL_STAMP, one of global pages */
+    uint32_t word;   /* number of the (first) frame << 12, SLOT_WRITABLE */
+};
+#define GLOBAL_STAMP 0x80000000u
+#define SLOT_WRITABLE 2u  /* and dirty: a store need not look at the page tables */
 
 struct vcpu {
     /* Seen by vcpu.py through a memoryview: cheaper than arguments of a foreign call. */
@@ -215,8 +221,8 @@ struct vcpu {
     uint16_t segments[6];   /* selectors the engine has; index as X86_ES .. */
 
     /* Modelled TLB: a page is in it if its stamp is the current one. Data and instructions apart. */
-    uint32_t *stamps[2];       /* [PAGES] */
-    uint32_t *super_stamps[2]; /* [1024] */
+    struct tlb_slot *slots[2];       /* [PAGES] */
+    struct tlb_slot *super_slots[2]; /* [1024] */
     uint32_t generation, global_generation;
     uint32_t cr3;
     uint64_t tlb_misses;
@@ -324,7 +330,6 @@ bool access_page(struct vcpu *v, uint32_t address, enum access access, struct ma
 void forget_frame(struct machine *m, uint32_t frame);
 void tlb_flush(struct vcpu *v, bool global);
 void tlb_invalidate(struct vcpu *v, uint32_t address);
-#define GLOBAL_STAMP 0x80000000u  /* in the stamp of a global page */
 
 /* fpu.c */
 bool fpu_owned(const struct vcpu *v, const struct thread_frame *frame);

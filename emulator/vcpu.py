@@ -268,7 +268,7 @@ class Vcpu:
             )
 
     def flush_tlb(self) -> None:
-        """Forgets all translations but global ones."""
+        """Forgets all translations but global ones. Without it, and `invalidate_page`, they stay in force."""
         self._shim.vcpu_flush_tlb(self._handle)
 
     def invalidate_page(self, address: int) -> None:

@@ -477,3 +477,123 @@ def test_user_code_cannot_see_the_page_with_the_descriptors() -> None:
     for address in {base, 0xFFFF_F000, 0xFFFF_F040}:
         trap, _ = guest.run_code("b843000000 8ee0 8b03 cd30", ebx=address)
         assert trap == read_fault(address, present=False)
+
+
+# --- translations that are out of date --------------------------------------------------------------
+
+
+def engine_forgets(guest: Guest) -> None:
+    """Makes the engine fill its own TLB anew, which may happen any time and must not be seen."""
+    guest.engine.set_kernel_written(guest.code_pfn, True)
+    guest.run(guest.thread())
+    guest.engine.set_kernel_written(guest.code_pfn, False)
+
+
+def read_word(guest: Guest, frame: array[int]) -> int:
+    frame[EIP] = CODE
+    assert guest.run(frame) is traps.SYSTEM_CALL
+    return frame[EAX]
+
+
+def test_a_changed_entry_counts_from_its_invalidation() -> None:
+    guest = Guest()
+    first, second = guest.new_page(UNMAPPED), guest.take_frame()
+    guest.put(first, word(1))
+    guest.put(second, word(2))
+    frame = guest.run_code(LOAD, ebx=UNMAPPED)[1]
+    guest.space.map(UNMAPPED, second)
+    assert read_word(guest, frame) == 1
+    engine_forgets(guest)
+    assert read_word(guest, frame) == 1
+    guest.vcpu.invalidate_page(UNMAPPED)
+    assert read_word(guest, frame) == 2
+
+
+def test_rights_taken_away_are_lost_with_the_invalidation() -> None:
+    guest = Guest()
+    guest.new_page(UNMAPPED)
+    frame = guest.run_code(STORE, ebx=UNMAPPED, eax=7)[1]
+    for entry, fault in ((READ_ONLY, True), (0, False)):
+        pte = guest.space.entry(UNMAPPED)
+        guest.ram.words[pte] = guest.ram.words[pte] & ~0xFFF | entry if entry else 0
+        engine_forgets(guest)
+        frame[EIP] = CODE
+        assert guest.run(frame) is traps.SYSTEM_CALL
+        guest.vcpu.invalidate_page(UNMAPPED)
+        frame[EIP] = CODE
+        assert guest.run(frame) == write_fault(UNMAPPED, present=fault)
+        guest.ram.words[pte] = guest.data_pfn << 12 | READ_WRITE
+        frame[EIP] = CODE
+        assert guest.run(frame) is traps.SYSTEM_CALL
+
+
+def test_code_unmapped_runs_until_the_invalidation() -> None:
+    guest = Guest()
+    frame = guest.run_code("40 40 cd30")[1]
+    guest.space.unmap(CODE)
+    engine_forgets(guest)
+    frame[EIP] = CODE
+    assert guest.run(frame) is traps.SYSTEM_CALL
+    guest.vcpu.flush_tlb()
+    frame[EIP] = CODE
+    assert guest.run(frame) == fetch_fault(CODE, present=False)
+
+
+def test_bits_cleared_without_an_invalidation_stay_clear() -> None:
+    guest = Guest()
+    frame = guest.run_code(STORE, ebx=DATA)[1]
+    for page in (DATA, CODE):
+        guest.ram.words[guest.space.entry(page)] &= ~(ACCESSED | DIRTY)
+    engine_forgets(guest)
+    frame[EIP] = CODE
+    guest.run(frame)
+    assert [entry_bits(guest, page) for page in (DATA, CODE)] == [0, 0]
+    guest.vcpu.invalidate_page(DATA)
+    frame[EIP] = CODE
+    guest.run(frame)
+    assert [entry_bits(guest, page) for page in (DATA, CODE)] == [ACCESSED | DIRTY, 0]
+
+
+def test_an_access_that_the_translation_does_not_allow_looks_at_the_tables() -> None:
+    """The first store to a clean page sees a changed entry, and is no miss."""
+    guest = Guest()
+    first, second = guest.new_page(UNMAPPED), guest.take_frame()
+    frame = guest.run_code(LOAD + STORE, ebx=UNMAPPED)[1]
+    misses = tlb_misses(frame)
+    guest.space.map(UNMAPPED, second)
+    frame[EAX] = 9
+    assert guest.run(frame) is traps.SYSTEM_CALL
+    assert (guest.word(first), guest.word(second), tlb_misses(frame)) == (0, 9, misses)
+
+
+def test_a_small_page_replaced_by_a_large_one_and_back() -> None:
+    guest = Guest()
+    small = guest.new_page(LARGE_PAGE)
+    table = guest.ram.words[guest.space.directory_entry(LARGE_PAGE)]
+    guest.put(small, word(1))
+    guest.put(0x400, word(2))
+    frame = guest.run_code(LOAD, ebx=LARGE_PAGE)[1]
+    for expected_stale, expected in ((1, 2), (2, 1)):
+        if expected == 2:
+            guest.space.map_large(LARGE_PAGE, 0x400)
+        else:
+            guest.ram.words[guest.space.directory_entry(LARGE_PAGE)] = table
+        engine_forgets(guest)
+        assert read_word(guest, frame) == expected_stale
+        guest.vcpu.invalidate_page(LARGE_PAGE)
+        assert read_word(guest, frame) == expected
+
+
+def test_out_of_date_translations_do_not_depend_on_the_size_of_the_engines_tlb() -> None:
+    guest = Guest(ram_bytes=32 << 20)
+    pages, base = 3000, 0x1000_0000
+    for page in range(pages):
+        guest.new_page(base + page * 0x1000)
+    code = "b9" + word(pages).hex() + "bb" + word(base).hex() + "8b03 81c300100000 49 75f5"
+    frame = looping_thread(guest, code)
+    misses_of(guest, frame)
+    for page in range(pages):
+        guest.space.unmap(base + page * 0x1000)
+    assert misses_of(guest, frame) == 0
+    guest.vcpu.invalidate_page(base + 0x0012_3000)
+    assert guest.run(frame) == read_fault(base + 0x0012_3000, present=False)
