@@ -98,6 +98,15 @@ def preempt_if_outranked(core: Core) -> None:
         core.reschedule = True
 
 
+def preempt_if_lower(core: Core) -> None:
+    """A tick is a scheduling point: a higher thread that was made ready without a switch runs now."""
+    current, context = core.current, core.context
+    if current is not None and context is not None:
+        top = core.ready.top_priority()
+        if top > context.priority and top > current.priority:
+            core.reschedule = True
+
+
 def end_of_quantum(core: Core) -> None:
     """The context has used its time: a fresh quantum, and to the back of its priority."""
     context, current = core.context, core.current

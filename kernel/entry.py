@@ -143,6 +143,7 @@ def _tick(kernel: Kernel, core: Core) -> None:
     context = core.context
     if context is not None and context.quantum_left_cycles <= 0:
         dispatch.end_of_quantum(core)
+    dispatch.preempt_if_lower(core)
 
 
 def advance_clock(kernel: Kernel) -> None:
