@@ -534,6 +534,13 @@ static uc_err run_engine(struct vcpu *v)
     return err;
 }
 
+/* Goes on by single steps as long as EIP stays on this page, but not for more than so many. */
+static void step_carefully(struct vcpu *v, uint32_t eip, uint32_t steps)
+{
+    v->careful_page = (eip & PAGE_MASK) + 1;
+    v->careful_steps = steps;
+}
+
 /* pushf under our own TF: the flag must not show in what it pushed. */
 static void clean_pushed_flags(struct vcpu *v)
 {
@@ -656,7 +663,7 @@ static uint64_t step(struct vcpu *v, bool shared)
     }
     if ((v->machine->frame_flags[frames[0]] | v->machine->frame_flags[frames[1]]) & FRAME_HAZARDOUS) {
         v->free_flush = true;  /* it may now fetch there without asking */
-        v->careful_page = (eip & PAGE_MASK) + 1;
+        step_carefully(v, eip, UINT32_MAX);
     }
 
     bool completed = by_block ? v->event == EVENT_STEP : v->event == EVENT_INTERRUPT && v->vector == VECTOR_DB;
@@ -746,6 +753,10 @@ static uint64_t report_fault(struct vcpu *v, const struct insn *stepped)
     return page_fault(address, write, false, present);
 }
 
+/* Code that writes to its own page may do so again. Each time, the engine translates what lies ahead
+   anew, in milliseconds if that is long: then a few steps are cheaper. */
+enum { LONG_BLOCK = 64 /* bytes */, STEPS_AFTER_OWN_WRITE = 16 };
+
 /*
  * A store to an executed frame. The instruction is executed alone, whether or not it lies on that
  * frame: the block it is in may reach there, and would make the frame executed again every time.
@@ -754,12 +765,16 @@ static uint64_t report_code_write(struct vcpu *v)
 {
     struct insn insn;
     uint32_t frames[2];
+    uint32_t ahead = v->block != NULL ? v->block->eip + (v->block->size & ~BLOCK_IS_SLOW) - v->eip : 0;
     settle(v, v->eip);
     forget_frame(v->machine, v->code_write_frame);
     uint64_t outcome = peek(v, &insn, frames);
     if (outcome != GO_ON)
         return outcome;
-    return step(v, frames[0] == v->code_write_frame || frames[1] == v->code_write_frame);
+    bool own = frames[0] == v->code_write_frame || frames[1] == v->code_write_frame;
+    if (own && (ahead > LONG_BLOCK || v->careful_steps > 0))
+        step_carefully(v, v->eip, STEPS_AFTER_OWN_WRITE);
+    return step(v, own);
 }
 
 static uint64_t report(struct vcpu *v, uc_err err, const struct insn *stepped)
@@ -817,10 +832,11 @@ static uint64_t execute(struct vcpu *v)
         }
         if (!v->resuming && v->clock >= v->deadline)
             return OUTCOME_DEADLINE;
-        if (v->careful_page == (v->eip & PAGE_MASK) + 1) {
+        if (v->careful_page == (v->eip & PAGE_MASK) + 1 && v->careful_steps > 0) {
+            v->careful_steps--;
             outcome = step(v, false);
         } else {
-            v->careful_page = 0;
+            v->careful_page = v->careful_steps = 0;
             outcome = report(v, run_engine(v), NULL);
         }
     }
@@ -846,7 +862,7 @@ uint64_t vcpu_run(struct vcpu *v)
         return OUTCOME_DEADLINE;
     int64_t start = v->clock;
     v->instructions = v->tlb_misses = v->fpu_switches = 0;
-    v->careful_page = 0;
+    v->careful_page = v->careful_steps = 0;
     running = v;
     debug_look_ahead(v);
     load(v);

@@ -197,7 +197,8 @@ struct vcpu {
     bool resuming;    /* the next block continues one that was left: no deadline there */
     bool engine_flush;/* the engine's TLB must be flushed before it runs again */
     bool free_flush;  /* the same, but not before it runs for one step */
-    uint32_t careful_page; /* 1 + linear address of the hazardous page being stepped through; or 0 */
+    uint32_t careful_page;  /* 1 + linear address of a page being stepped through; or 0 */
+    uint32_t careful_steps; /* that many more, unless it is left before */
     bool ts;          /* CR0.TS as the engine has it */
     volatile bool stop_requested;
 
