@@ -155,7 +155,7 @@ def page_fault(kernel: Kernel, core: Core, me: Thread, trap: PageFault) -> None:
             kernel.warn(f"sigma0 touched {trap.address:#x}, which is not RAM it owns, at {me.frame[EIP]:#x}")
             exception(kernel, core, me, fault)
         return
-    if trap.present and task is not None and not _has_ram(kernel, task, trap.address):
+    if trap.present and task is not None and task.alive and not _has_ram(kernel, task, trap.address):
         exception(kernel, core, me, fault)  # a pager cannot help: nothing answers at that physical address
         return
     word = trap.address & abi.FAULT_ADDRESS_MASK | trap.present | trap.write << 1

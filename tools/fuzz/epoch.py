@@ -204,7 +204,8 @@ class Epoch:
         elif rng.random() < 0.1:
             self._prepare(sigma0, abi.CAP_INVALID | abi.OP_REPLY_AND_WAIT, 0xFFFF0000)
         else:
-            item = (rng.choice(PAGES) << 12 | abi.ITEM_MAP, words.memory_page())
+            page = words.memory_page() if rng.random() < 0.9 else words.port_page()
+            item = (rng.choice(PAGES) << 12 | abi.ITEM_MAP, page)
             self._prepare(sigma0, abi.CAP_INVALID | abi.OP_REPLY_AND_WAIT, 0x40, *item)
         self._system_call(core, sigma0, "sigma0 serves")
 
@@ -394,8 +395,8 @@ class Epoch:
         if now != self.baseline:
             raise KernelBug(f"kernel memory (bytes, frames) is {now}, was {self.baseline} before the tasks")
         mapped = [root for root in kernel.memory.roots.values() if root.children]
-        if mapped:
-            raise KernelBug(f"still mapped from: {mapped}")
+        if mapped or kernel.port_roots:
+            raise KernelBug(f"still mapped from: {mapped}, ports {list(kernel.port_roots)}")
         for core in kernel.cores:
             if [thread for thread in core.ready.threads() if thread not in well_behaved] or len(
                 core.wake_ups

@@ -77,7 +77,9 @@ class Words:
         chance = self.rng.random()
         if chance < 0.45:
             return self.memory_page()
-        return self.object_page() if chance < 0.93 else self.any_word()
+        if chance < 0.5:
+            return self.port_page()
+        return self.object_page() if chance < 0.95 else self.any_word()
 
     def memory_page(self) -> int:
         """A memory flexpage."""
@@ -85,6 +87,16 @@ class Words:
         order = rng.choice(MEMORY_ORDERS) if rng.random() < 0.97 else rng.getrandbits(6)
         rights = 7 if rng.random() < 0.7 else rng.getrandbits(4)
         return rng.choice(PAGES) << 12 | order << 6 | abi.FPAGE_TYPE_MEMORY << 4 | rights
+
+    def port_page(self) -> int:
+        """An I/O flexpage: some ports."""
+        rng = self.rng
+        order = (
+            rng.choice((0, 0, 1, 3, 5)) if rng.random() < 0.95 else rng.choice((16, 12, rng.getrandbits(6)))
+        )
+        return (
+            rng.choice((0x60, 0x61, 0x70, 0x3F8, 0, 0xFFFF)) << 12 | order << 6 | abi.FPAGE_TYPE_IO << 4 | 6
+        )
 
     def object_page(self, kind: tuple[int, int] | None = None, *, single: bool = False) -> int:
         """An object flexpage."""
