@@ -213,12 +213,6 @@ static void refine_two_bytes(struct state *s)
     case 0xba:
         if (reg == 4)
             s->word = A | M | R | I8;  /* bt */
-        if (s->lock && s->register_form)
-            s->word |= NO;
-        break;
-    case 0xa3: case 0xab: case 0xb3: case 0xbb:
-        if (s->lock && s->register_form)  /* see decode_is_hazardous() */
-            s->word |= NO;
         break;
     case 0xd6:
         if (mandatory_prefix(s) > 0x66)
@@ -352,6 +346,14 @@ static void implicit_accesses(const struct state *s, struct insn *insn)
     }
 }
 
+/* Whether the instruction, which reads and writes memory, may have a lock prefix. */
+static int may_be_locked(const struct state *s)
+{
+    if (s->map == 0)
+        return s->opcode < 0x40 || (s->opcode >= 0x80 && s->opcode <= 0x87) || s->opcode >= 0xf6;
+    return s->map == 1 && s->opcode >= 0xab && s->opcode != 0xac && s->opcode != 0xad;
+}
+
 static void set_flags(const struct state *s, struct insn *insn)
 {
     if (s->word & SEG)
@@ -367,8 +369,9 @@ static void set_flags(const struct state *s, struct insn *insn)
                                     : s->opcode == 0x8f || s->opcode == 0xc4 || s->opcode == 0xc5;
         insn->refusal = undefined ? REFUSE_UD : REFUSE_GP;
     }
-    if (s->map == 1 && s->opcode == 0x01 && s->register_form && (s->modrm == 0xc8 || s->modrm == 0xc9)) {
-        insn->flags |= INSN_REFUSED;  /* monitor, mwait: not in user mode */
+    int monitors = s->map == 1 && s->opcode == 0x01 && s->register_form && (s->modrm == 0xc8 || s->modrm == 0xc9);
+    if (monitors || (s->lock && !(insn->flags & INSN_READ_WRITE && may_be_locked(s)))) {
+        insn->flags |= INSN_REFUSED;  /* monitor and mwait are not for user mode */
         insn->refusal = REFUSE_UD;
     }
     if (s->map != 0)
@@ -494,27 +497,30 @@ static int is_prefix(uint8_t byte)
     return prefixes(&byte, 1, &ignored) == 1;
 }
 
-/* Whether what follows a lock prefix at `code` could be a bit test of a register. */
-static int locks_bit_test(const uint8_t *code, size_t left)
+/* Whether a lock prefix before `code` could make a locked bit test of a register. Where the page ends in the middle, the
+ * page that has more of it answers: this one if the opcode has begun here, else the next (see has_locked_bit_test()). */
+static int bit_test_follows(const uint8_t *code, size_t left)
 {
-    size_t at = 1;
-    while (at < left && at < INSN_MAX_BYTES && is_prefix(code[at]))
+    size_t at = 0;
+    while (at < left && at < INSN_MAX_BYTES - 1 && is_prefix(code[at]))
         at++;
-    if (at >= INSN_MAX_BYTES)
+    if (at >= INSN_MAX_BYTES - 1 || at == left || code[at] != 0x0f)
         return 0;
     if (left - at < 3)
-        return at == left || (code[at] == 0x0f && (left - at < 2 || (code[at + 1] & 0xe2) == 0xa2));
+        return left - at < 2 || (code[at + 1] & 0xe2) == 0xa2;
     uint8_t second = code[at + 1], modrm = code[at + 2];
     int bit_test = second == 0xa3 || second == 0xab || second == 0xb3 || second == 0xbb
                 || (second == 0xba && (modrm & 0x20));
-    return code[at] == 0x0f && bit_test && modrm >= 0xc0;
+    return bit_test && modrm >= 0xc0;
 }
 
 static int has_locked_bit_test(const uint8_t *page)
 {
+    if (bit_test_follows(page, PAGE_SIZE))
+        return 1;  /* the page before may end with a lock prefix, and often a byte there just looks like one */
     const uint8_t *end = page + PAGE_SIZE;
     for (const uint8_t *p = page; (p = memchr(p, 0xf0, (size_t)(end - p))) != NULL; p++)
-        if (locks_bit_test(p, (size_t)(end - p)))
+        if (bit_test_follows(p + 1, (size_t)(end - p - 1)))
             return 1;
     return 0;
 }

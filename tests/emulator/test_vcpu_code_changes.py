@@ -346,6 +346,23 @@ def test_x87_code_on_two_pages() -> None:
     assert instructions(frame) == 401
 
 
+@pytest.mark.parametrize("split", [1, 2, 3, 4])
+@pytest.mark.parametrize("known", [False, True])
+def test_a_locked_bit_test_on_two_pages_is_refused(split: int, known: bool) -> None:
+    """Wherever it is cut, and whether or not the engine has translated the second page before."""
+    guest = Guest()
+    code = as_bytes("f0660fa3c3")
+    second = guest.new_page(CODE + 0x1000, READ_ONLY)
+    guest.put(guest.code_pfn, code[:split], 4096 - split)
+    guest.put(second, code[split:])
+    guest.put(second, SYSTEM_CALL, 0x100)
+    if known:
+        assert guest.run(guest.thread(CODE + 0x1100)) is traps.SYSTEM_CALL
+    frame = guest.thread(CODE + 4096 - split)
+    assert guest.run(frame) == CpuException(6, 0)
+    assert frame[EIP] == CODE + 4096 - split
+
+
 def test_a_hazardous_page_keeps_deadlines() -> None:
     guest = Guest()
     guest.put(guest.code_pfn, as_bytes("f00fa3c3"), 0x800)
