@@ -35,12 +35,15 @@ NARROW_COLUMNS: Final = (
     "tlb misses",
     "fpu switches",
     "served",
+    "sent to",
+    "sent tag",
     *CAUSE_NAMES,
 )
 """A row is what a core did from cycle `start` on. Until `entry`, when the kernel was entered for the reason
 `trap` (`kernel.traps`), it ran user code of `thread`, which worked for `request`; `thread` 0: it idled.
 `tlb misses`, `fpu switches`: how often the thread had had them by then, modulo 2**32. From `entry` on, the
-kernel did what stands under its causes, in cycles, for the request `served`. Request 0: nobody's.
+kernel did what stands under its causes, in cycles, for the request `served`. Request 0: nobody's. `sent to`,
+`sent tag`: the first message that `thread` sent in this entry, see `kernel.events.EventLog`.
 """
 
 ROW_COLUMNS: Final = len(WIDE_COLUMNS) + len(NARROW_COLUMNS)

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel.events import BOUND, END, EXTRA_SHIFT, IRQ, MESSAGE, QUEUED, SENT, SERVED, object_kind
+from l4lab.kernel.events import BOUND, END, EXTRA_SHIFT, IPC, IRQ, MESSAGE, QUEUED, SENT, SERVED, object_kind
 from l4lab.kernel.requests import (
     Answer,
     FlushRequest,
@@ -25,6 +25,7 @@ from l4lab.kernel.requests import (
     TransferRequest,
     WakeRequest,
 )
+from l4lab.kernel.thread import RECEIVING
 
 if TYPE_CHECKING:
     from l4lab.kernel.capability import KernelObject
@@ -52,38 +53,62 @@ def begin(kernel: Kernel, log: EventLog, thread: Thread, kind: int, partner: int
 
     `kind`: with extra. `partner`, `detail`: `events.MEANINGS` says of what.
     """
-    number = thread.request
-    if not number:
-        log.requests = number = log.requests + 1
-        thread.request = thread.began = thread.last_request = number
-        if not kernel.served:
-            kernel.served = number
+    if not thread.request:
+        _begin_request(kernel, log, thread)
+    log.entered = None  # messages that follow have records, too, so that the order is known
     log.pending += (
         kernel.now_cycles,
         kernel.here,
         kind,
         thread.number,
         partner,
-        number,
+        thread.request,
         detail,
         thread.frame[_EIP],
     )
 
 
+def begin_ipc(kernel: Kernel, log: EventLog, thread: Thread, partner: Thread) -> None:
+    """`begin` for a send to `partner`. No record if the message is about to go over: see `EventLog`."""
+    if (
+        partner.state == RECEIVING
+        and thread is log.entered
+        and kernel.trace is None
+        and partner.core == kernel.here
+        and (partner.partner is None or partner.partner is thread)
+    ):
+        if not thread.request:
+            _begin_request(kernel, log, thread)
+        log.sent_to = 1
+    else:
+        begin(kernel, log, thread, IPC, partner.number, thread.send_tag)
+
+
+def _begin_request(kernel: Kernel, log: EventLog, thread: Thread) -> None:
+    log.requests = number = log.requests + 1
+    thread.request = thread.began = thread.last_request = number
+    if not kernel.served:
+        kernel.served = number
+
+
 def pass_on(kernel: Kernel, log: EventLog, sender: Thread, receiver: Thread, tag: int) -> None:
     """A message goes over. It ends what the receiver has begun, as its answer; anything else binds it."""
-    request = sender.request
     if receiver.began:
         receiver.request = receiver.began = 0
     else:
-        receiver.request = receiver.last_request = request
+        receiver.request = receiver.last_request = sender.request
+    if sender is log.entered and kernel.trace is None:
+        log.entered = None
+        log.sent_to |= receiver.number << 1
+        log.sent_tag = tag
+        return
     log.pending += (
         kernel.now_cycles,
         kernel.here,
         MESSAGE,
         sender.number,
         receiver.number,
-        request,
+        sender.request,
         tag,
         sender.send_label,
     )

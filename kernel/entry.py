@@ -82,9 +82,7 @@ def handle_trap(kernel: Kernel, number: int, trap: Trap, now_cycles: int, decisi
         kernel.bill[ENTRY] = kernel.costs.kernel_entry
         if me.alien:
             _alien_call(kernel, core, me)
-        elif (
-            not kernel.fast_path or kernel.events is not None or not fastpath.call_or_reply(kernel, core, me)
-        ):
+        elif not kernel.fast_path or not fastpath.call_or_reply(kernel, core, me):
             syscalls.system_call(kernel, core, me)
     else:
         _serve_other(kernel, core, me, trap)

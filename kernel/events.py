@@ -14,7 +14,10 @@ time, events inside one as they came.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from l4lab.kernel.thread import Thread
 
 COLUMNS: Final = ("cycle", "core", "kind", "thread", "partner", "request", "a", "b")
 EXTRA_SHIFT: Final = 8
@@ -121,13 +124,22 @@ class EventLog:
 
     Whoever keeps the log empties `pending` now and then. `requests`: how many there were so far.
     `names`: number -> name of every object that has or had one. `homes`: thread -> its task, by number.
+
+    The commonest of all has no record of its own: a message that the thread which entered the kernel sends,
+    before anything else has happened in that entry. The entry's row in the ledger has it: `sent_to` is twice
+    the receiver's number, plus one if an operation begins with it (IPC), and `sent_tag` its tag. Whoever has
+    kernel entries served sets `entered` to that thread before each, and `sent_to` to 0. In a trace all
+    have records.
     """
 
-    __slots__ = ("homes", "names", "pending", "requests")
+    __slots__ = ("entered", "homes", "names", "pending", "requests", "sent_tag", "sent_to")
 
     def __init__(self) -> None:
         self.pending: list[int] = []
         self.requests = 0
+        self.entered: Thread | None = None
+        self.sent_to = 0
+        self.sent_tag = 0
         self.names: dict[int, str] = {}
         self.homes: dict[int, int] = {}
 

@@ -13,6 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from l4lab.kernel import causes
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import COPY, DECODE, IPC
 from l4lab.kernel.frame import EAX, ECX, EDX, ESI
@@ -93,6 +94,25 @@ def call_or_reply(kernel: Kernel, core: Core, me: Thread) -> bool:
     me.send_rights = rights
     me.receive_timeout = 0
     me.reply_slot_wanted = None
+    log = kernel.events
+    if kernel.trace is not None and log is not None:
+        if operation == abi.OP_CALL:
+            causes.begin_ipc(kernel, log, me, partner)
+        causes.pass_on(kernel, log, me, partner, tag)
+    elif log is not None:  # the same, without records
+        number = me.request
+        if operation == abi.OP_CALL:
+            if not number:
+                log.requests = kernel.served = number = log.requests + 1
+                me.request = me.began = me.last_request = number
+            log.sent_to = partner.number << 1 | 1
+        else:
+            log.sent_to = partner.number << 1
+        log.sent_tag = tag
+        if partner.began:
+            partner.request = partner.began = 0
+        else:
+            partner.request = partner.last_request = number
     me.state = RECEIVING
     if wanted is not None and partner.held_by is not None:
         partner.held_by.clear()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from bisect import bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -15,6 +16,7 @@ from l4lab.emulator.inputs import printable
 from l4lab.emulator.ledger import EVENTS_FILE, ROWS_FILE
 from l4lab.emulator.vcpu import MAX_CORES
 from l4lab.kernel import events
+from l4lab.kernel.traps import HostStop
 from l4lab.tools.recording import (
     EVENT_COLUMNS,
     FORMAT,
@@ -39,7 +41,7 @@ KIND_MASK: Final = (1 << events.EXTRA_SHIFT) - 1
 
 @dataclass(frozen=True, slots=True)
 class Run:
-    """A run directory, opened. `rows`, `events`: mapped from their files, not read.
+    """A run directory, opened. `rows`, `events`: mapped from their files, not read; see `event_chunks`.
 
     `clocks`: each core's clock at the end; None if the run was killed and nobody knows.
     `names`: number of an object -> its name. `homes`: number of a thread -> that of its task.
@@ -60,12 +62,32 @@ class Run:
     homes: dict[int, int]
 
     def row_chunks(self) -> Iterator[Records]:
-        """The rows in pieces that fit into memory, in the order of booking."""
-        return _chunks(self.rows)
+        """The rows in pieces that fit into memory, in the order of booking.
+
+        All rows that enter the kernel at the same cycle are in the same piece.
+        """
+        first = 0
+        while first < len(self.rows):
+            behind = min(first + CHUNK_RECORDS, len(self.rows))
+            while behind < len(self.rows) and self.rows["entry"][behind] == self.rows["entry"][behind - 1]:
+                behind += 1
+            yield np.asarray(self.rows[first:behind])
+            first = behind
 
     def event_chunks(self) -> Iterator[Records]:
-        """The events in pieces that fit into memory, in the order of happening."""
-        return _chunks(self.events)
+        """The events in pieces that fit into memory, in the order of happening.
+
+        Among them those that only the ledger has (`kernel.events.EventLog`), with 0 for what it does not tell.
+        """
+        first = 0
+        for rows in self.row_chunks():
+            entries = rows["entry"][rows["trap"] != HostStop.number]
+            until = int(entries.max()) if len(entries) else 0
+            behind = bisect_right(self.events, until, lo=first, key=_cycle_of)
+            yield _with_messages(rows, np.asarray(self.events[first:behind]))
+            first = behind
+        if first < len(self.events):
+            yield np.asarray(self.events[first:])
 
     def thread_name(self, number: int) -> str:
         """What to call a thread: its task's name, and its own where that says more."""
@@ -82,9 +104,35 @@ class Run:
         return self.names.get(number) or (f"task #{number}" if number else "no task")
 
 
-def _chunks(records: Records) -> Iterator[Records]:
-    for first in range(0, len(records), CHUNK_RECORDS):
-        yield np.asarray(records[first : first + CHUNK_RECORDS])
+def _cycle_of(event: Records) -> int:
+    return int(event["cycle"])
+
+
+def _with_messages(rows: Records, records: Records) -> Records:
+    """`records` and the events that `rows` stand for, which come first in their kernel entries."""
+    sending = np.flatnonzero(rows["sent to"])
+    if not len(sending):
+        return records
+    beginning = sending[(rows["sent to"][sending] & 1) == 1]
+    found = np.concatenate(
+        [_sent(rows[beginning], events.IPC), _sent(rows[sending], events.MESSAGE), records]
+    )
+    keys = rows["entry"] * np.uint64(MAX_CORES) + rows["core"]
+    order = np.argsort(keys, kind="stable")
+    places = np.searchsorted(keys[order], records["cycle"] * np.uint64(MAX_CORES) + records["core"])
+    entries = order[np.minimum(places, len(order) - 1)]
+    return found[np.argsort(np.r_[beginning, sending, entries], kind="stable")]
+
+
+def _sent(rows: Records, kind: int) -> Records:
+    """An event for each of the rows, about the message it has."""
+    made = np.zeros(len(rows), EVENT)
+    made["cycle"], made["core"], made["thread"] = rows["entry"], rows["core"], rows["thread"]
+    made["kind"] = kind
+    made["partner"] = rows["sent to"] >> 1
+    made["request"] = rows["served"]
+    made["a"] = rows["sent tag"]
+    return made
 
 
 def open_run(folder: Path) -> Run:

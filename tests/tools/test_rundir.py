@@ -11,6 +11,7 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -66,12 +67,31 @@ def test_header_describes_the_binary_files(hello: Path) -> None:
 
 
 def test_events_come_in_the_order_of_kernel_entries(hello: Path) -> None:
-    run = open_run(hello)
-    cycles = run.events["cycle"].tolist()
+    found = np.concatenate(list(open_run(hello).event_chunks()))
+    cycles = found["cycle"].tolist()
     assert cycles == sorted(cycles)
-    kinds = set((run.events["kind"] & KIND_MASK).tolist())
+    kinds = set((found["kind"] & KIND_MASK).tolist())
     assert {events.FAULT, events.IPC, events.MESSAGE, events.BOUND} <= kinds
     assert max(kinds) < events.FIRST_OF_TRACE  # the others only with --trace
+
+
+@pytest.mark.parametrize("piece", [1, 7, 1 << 17])
+def test_messages_are_the_same_whether_they_have_records_or_not(
+    piece: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A trace has a record of every message; without, the ledger's rows stand for most of them."""
+    monkeypatch.setattr("l4lab.tools.rundir.CHUNK_RECORDS", piece)
+    found = []
+    for trace in (True, False):
+        record(image("clntsrv"), tmp_path / str(trace), trace=trace)
+        run = open_run(tmp_path / str(trace))
+        table = np.concatenate(list(run.event_chunks()))
+        kinds = table["kind"] & KIND_MASK
+        causal = table[kinds < events.FIRST_OF_TRACE]
+        causal["b"][(causal["kind"] == events.MESSAGE) | (causal["kind"] == events.IPC)] = 0
+        found.append(causal)
+    assert np.array_equal(found[0], found[1])
+    assert len(open_run(tmp_path / "False").events) < len(found[1]) - 20
 
 
 def test_without_ledger_there_is_none(tmp_path: Path) -> None:
@@ -235,3 +255,4 @@ def test_no_file_content_brings_the_reader_down(data: st.DataObject, hello: Path
             return
         if imbalance(run.row_chunks(), run.cores, run.clocks) is None:
             accounts(run)
+        list(run.event_chunks())
