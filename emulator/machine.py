@@ -34,6 +34,7 @@ from l4lab.kernel.traps import (
     DEADLINE_REACHED,
     HOST_STOP,
     INTERRUPT,
+    SYSTEM_CALL,
     Interrupt,
     Trap,
 )
@@ -264,9 +265,13 @@ class Machine:
         thread = decision.thread
         ledger = self.ledger
         if ledger is not None:
+            log = ledger.log
+            log.entered = thread
+            log.sent_to = 0
             rows = ledger.rows
+            kind = 0 if trap is SYSTEM_CALL else trap.number
             if thread is None:
-                rows += (core.booked_until, now, core.number, 0, 0, trap.number, 0, 0)
+                rows += (core.booked_until, now, core.number, 0, 0, kind, 0, 0)
             else:
                 frame = thread.frame
                 rows += (
@@ -275,11 +280,12 @@ class Machine:
                     core.number,
                     thread.number,
                     thread.request,
-                    trap.number,
+                    kind,
                     frame[TLB_MISSES],
                     frame[FPU_SWITCHES],
                 )
-        handle_trap(self.kernel, core.number, trap, now, decision)
+        kernel = self.kernel
+        handle_trap(kernel, core.number, trap, now, decision)
         if decision.effects:
             self._apply(core, decision.effects, now + decision.kernel_cycles)
         cost = decision.kernel_cycles
@@ -292,7 +298,7 @@ class Machine:
             core.idle_since_cycles = now + cost
         if ledger is not None:
             core.booked_until = now + cost
-            rows.append(self.kernel.served)
+            rows += (kernel.served, log.sent_to, log.sent_tag)
             rows += decision.bill
             if len(rows) >= BATCH_VALUES:
                 ledger.flush()
@@ -306,7 +312,7 @@ class Machine:
             if thread is not None and end > start:
                 misses, switches = thread.frame[TLB_MISSES], thread.frame[FPU_SWITCHES]
                 ledger.rows += (start, end, core.number, thread.number, thread.request)
-                ledger.rows += (HOST_STOP.number, misses, switches, 0, *(0,) * CAUSES)
+                ledger.rows += (HOST_STOP.number, misses, switches, 0, 0, 0, *(0,) * CAUSES)
                 core.booked_until = end
         ledger.flush()
 

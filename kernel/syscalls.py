@@ -143,7 +143,7 @@ def _run(kernel: Kernel, core: Core, me: Thread, partner: Thread, selector: int)
         _refuse_reply_slot(kernel, me)
     elif selector & abi.OP_SEND:
         if kernel.events is not None and not selector & abi.OP_REPLY:
-            causes.begin(kernel, kernel.events, me, events.IPC, partner.number, me.send_tag)
+            causes.begin_ipc(kernel, kernel.events, me, partner)
         donate = not me.send_tag & abi.TAG_SCHEDULE
         ipc.send_and_receive(kernel, core, me, partner, donate)
     elif selector & abi.OP_RECV:
