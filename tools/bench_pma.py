@@ -40,7 +40,6 @@ PROGRESS_SECONDS: Final = 0.5
 MAX_SKEW_CYCLES: Final = 1000
 """Processes wait for the same moment in a loop that takes less; but a timer tick may come between."""
 
-EXIT_INTERRUPTED: Final = 130
 
 _FIELD: Final = re.compile(r"(\w+)=(\S+)")
 
@@ -52,8 +51,8 @@ class BenchmarkError(OperatorError):
     """The benchmark did not run to its end, and why, in the words of the program that noticed."""
 
 
-class Interrupted(Exception):
-    """Somebody pressed Ctrl-C."""
+class Interrupted(KeyboardInterrupt):
+    """Ctrl-C during a run; the machine has stopped between two instructions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -300,10 +299,6 @@ def run_bench(setup: PmaSetup, *, as_json: bool, out: Path | None) -> int:
     start = time.monotonic()
     try:
         result = run_pma(setup, progress=meter.show, out=out)
-    except Interrupted:
-        meter.clear()
-        click.echo("l4lab: interrupted", err=True)
-        return EXIT_INTERRUPTED
     finally:
         meter.clear()
     if as_json:

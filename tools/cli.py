@@ -317,8 +317,12 @@ def pma(
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the results [l4lab-out/NAME]."
 )
+@click.option("--quick", is_flag=True, help="Smaller sizes and fewer core counts, for the memory figures.")
+@click.option(
+    "--jobs", type=click.IntRange(min=1), metavar="N", help="Runs at a time [all cores of the host]."
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
-def reproduce(name: str, out: Path | None, as_json: bool) -> int:
+def reproduce(name: str, out: Path | None, quick: bool, jobs: int | None, as_json: bool) -> int:
     """Reproduce a figure or table: ours beside what is published, and how far off we are.
 
     Writes the figure (PNG and SVG), every number with the resolved configuration (data.json), a page
@@ -328,15 +332,24 @@ def reproduce(name: str, out: Path | None, as_json: bool) -> int:
     NAME is one of
       fig5       cross-core and same-core IPC
       table1     one-way IPC on three x86 processors
+      fig4       allocation and free with one memory server for 1 to 48 cores
+      fig9       the memory benchmark, one server against a pager on each core
+      fig10      allocation and free with a pager on each core
+      fig11      outstanding pages, with a pager on each core
+      page_cycles    where the cycles of one page go, by cause
+      all        all of them: ten minutes on two cores of a host; with --quick less than one
+
+    Long runs are kept in l4lab-out/runs: what was interrupted goes on where it stopped.
 
     \b
     Examples:
       l4lab reproduce fig5
+      l4lab reproduce all --quick
       l4lab reproduce all --out results
     """
     from l4lab.tools.reproduce import run_reproduce
 
-    return run_reproduce(name, out=out, as_json=as_json)
+    return run_reproduce(name, out=out, as_json=as_json, quick=quick, workers=jobs)
 
 
 @cli.group()

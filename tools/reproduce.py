@@ -1,7 +1,9 @@
 """`l4lab reproduce NAME`: measure again what a paper shows, draw it, and say how far off we are.
 
 Each figure or table is a module of `tools/figures` with a function that measures and one that draws; `FIGURES`
-lists them. What is common is here: the results directory, whose bytes depend on nothing but the inputs.
+lists them. A module that needs long runs has a function `jobs` besides, which names them: those of all figures
+asked for are done first, side by side, and kept (`tools/campaign.py`). What is common is here: the results
+directory, whose bytes depend on nothing but the inputs.
 
     README.md          the figure, the residuals, and how it was made
     NAME.png, .svg     the figure
@@ -11,6 +13,7 @@ lists them. What is common is here: the results directory, whose bytes depend on
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import importlib
 import json
@@ -35,10 +38,19 @@ FORMAT: Final = 1
 FIGURES: Final = {
     "fig5": "cross-core and same-core IPC (000_1be4d2f6ae8bebbc.txt)",
     "table1": "one-way IPC on three x86 processors (001_1b920a6df003b76d.txt)",
+    "fig4": "allocation and free with one memory server (000_1be4d2f6ae8bebbc.txt)",
+    "fig9": "the memory benchmark, one server against a pager on each core (000_1be4d2f6ae8bebbc.txt)",
+    "fig10": "allocation and free with a pager on each core (000_1be4d2f6ae8bebbc.txt)",
+    "fig11": "outstanding pages, with a pager on each core (000_1be4d2f6ae8bebbc.txt)",
+    "page_cycles": "where the cycles of one page go: the explanation of figures 4, 9 and 10",
 }
 """What there is to reproduce: name -> what it is. The code is `tools/figures/NAME.py`."""
 
+NEED_RUNS: Final = ("fig4", "fig9", "fig10", "fig11", "page_cycles")
+"""Those that are made of long runs."""
+
 DEFAULT_OUT: Final = Path("l4lab-out")
+_RUNS_FOLDER: Final = "runs"
 _SUMS_FILE: Final = "SHA256SUMS"
 
 Step = Callable[[str], None]
@@ -105,18 +117,24 @@ class Outcome(Protocol):
         """Write the figure; returns the names of its files."""
 
 
-def run_reproduce(name: str, *, out: Path | None, as_json: bool) -> int:
-    """`l4lab reproduce`. Returns the exit code."""
+Measure = Callable[[Step], Outcome]
+
+
+def run_reproduce(
+    name: str, *, out: Path | None, as_json: bool, quick: bool = False, workers: int | None = None
+) -> int:
+    """`l4lab reproduce`. Returns the exit code. `workers`: runs at a time; None: one for each core of the host."""
     names = list(FIGURES) if name == "all" else [name]
     for one in names:
         if one not in FIGURES:
             found = f'reproduce: found no figure "{printable(one)}"{did_you_mean(one, FIGURES)}'
             raise OperatorError(f"{found}, expected one of {', '.join(FIGURES)}, all")
     base = out if out is not None else DEFAULT_OUT
+    measures = _measures(names, base / _RUNS_FOLDER, quick=quick, workers=workers)
     documents = []
     for one in names:
         folder = base / one if out is None or len(names) > 1 else base
-        outcome, document = reproduce(one, folder)
+        outcome, document = reproduce(one, folder, measures[one])
         documents.append(document)
         if not as_json:
             print_outcome(one, outcome, folder)
@@ -126,13 +144,33 @@ def run_reproduce(name: str, *, out: Path | None, as_json: bool) -> int:
     return 0
 
 
-def reproduce(name: str, folder: Path) -> tuple[Outcome, dict[str, Any]]:
+def _measures(names: Sequence[str], kept: Path, *, quick: bool, workers: int | None) -> dict[str, Measure]:
+    """Each figure's function that measures, all long runs being done and in the folder `kept`."""
+    modules = {name: importlib.import_module(f"l4lab.tools.figures.{name}") for name in names}
+    long = [name for name in names if name in NEED_RUNS]
+    measures: dict[str, Measure] = {
+        name: module.measure for name, module in modules.items() if name not in long
+    }
+    if not long:
+        return measures
+    from l4lab.tools.campaign import Console as Progress
+    from l4lab.tools.campaign import host_workers, run_all
+    from l4lab.tools.pma_experiment import FULL, QUICK, Plan
+
+    plan = Plan(QUICK if quick else FULL)
+    jobs = {job.key: job for name in long for job in modules[name].jobs(plan)}
+    finished = run_all(list(jobs.values()), kept, workers or host_workers(), Progress())
+    for name in long:
+        measures[name] = functools.partial(modules[name].measure, plan=plan, finished=finished)
+    return measures
+
+
+def reproduce(name: str, folder: Path, measure: Measure) -> tuple[Outcome, dict[str, Any]]:
     """Measure and draw figure `name` into `folder`; the outcome, and what went into data.json."""
-    module = importlib.import_module(f"l4lab.tools.figures.{name}")
     _make_folder(folder)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task(name, total=None)
-        outcome: Outcome = module.measure(lambda what: progress.update(bar, description=f"{name}: {what}"))
+        outcome = measure(lambda what: progress.update(bar, description=f"{name}: {what}"))
         progress.update(bar, description=f"{name}: drawing")
         files = outcome.draw(folder, name)
     document = as_document(name, outcome)
@@ -165,7 +203,8 @@ def as_page(name: str, outcome: Outcome, files: Sequence[str]) -> str:
     """README.md of the results directory."""
     lines = [f"# {outcome.title}", ""]
     lines += [f"![{outcome.title}]({file})" for file in files if file.endswith(".png")]
-    lines += ["", "| | published | ours | deviation | reproduced |", "|---|---|---|---|---|"]
+    if outcome.residuals:
+        lines += ["", "| | published | ours | deviation | reproduced |", "|---|---|---|---|---|"]
     for residual in outcome.residuals:
         cells = (
             residual.what,
@@ -176,8 +215,11 @@ def as_page(name: str, outcome: Outcome, files: Sequence[str]) -> str:
         )
         lines.append(f"| {' | '.join(cells)} |")
     lines += ["", *(f"{remark}\n" for remark in outcome.remarks)]
-    lines += ["Sources:", ""]
-    lines += [f"- {source}" for source in dict.fromkeys(residual.source for residual in outcome.residuals)]
+    if outcome.residuals:
+        lines += ["Sources:", ""]
+        lines += [
+            f"- {source}" for source in dict.fromkeys(residual.source for residual in outcome.residuals)
+        ]
     made_with = ", ".join(f"{key} {value}" for key, value in versions().items())
     lines += [
         "",
@@ -200,15 +242,16 @@ def print_outcome(name: str, outcome: Outcome, folder: Path) -> None:
         )
     console.print(outcome.title, soft_wrap=True)
     console.print()
-    console.print(table)
-    console.print()
+    if outcome.residuals:
+        console.print(table)
+        console.print()
     for remark in outcome.remarks:
         console.print(remark, soft_wrap=True)
     click.echo(f"{folder}/: {', '.join(sorted(path.name for path in folder.iterdir()))}")
 
 
 def _number(value: float, unit: str) -> str:
-    shown = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}"
+    shown = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
     return f"{shown} {unit}" if unit else shown
 
 
