@@ -89,9 +89,7 @@ class Machine:
         self.manifest = manifest
         self.profile: Profile = load_profile(manifest.profile_path())
         self.ram = Ram(manifest.ram_bytes)
-        parameters = boot.load(
-            manifest, self.ram, self.profile.mhz, global_pages=self.profile.global_pages
-        )
+        parameters = boot.load(manifest, self.ram, self.profile.mhz, global_pages=self.profile.global_pages)
         self.kernel: Kernel = kernel_boot.start(self.ram.words, parameters, self.profile.kernel_costs())
         self.kernel.tlb_policy = manifest.tlb
         self.engine = Engine(self.ram, self.profile.instruction_costs(), self.profile.cpuid)
@@ -145,53 +143,77 @@ class Machine:
         return collect(self, reason)
 
     def _run(self, limit: int) -> StopReason:
+        """The turns of the cores, by their moments. O(log cores) each; the benchmark is `l4lab bench scale`."""
         kernel = self.kernel
+        kernel_cores = kernel.cores
         agenda = self._agenda
         cores = self.cores
+        lookahead_cycles = self._lookahead_cycles
+        heappop, heapreplace = heapq.heappop, heapq.heapreplace
         while kernel.end is None:
             if not agenda:
                 return StopReason.ALL_WAIT
             now, number = agenda[0]
             core = cores[number]
             if core.moment != now:
-                heapq.heappop(agenda)
+                heappop(agenda)
                 continue
             if now >= limit:
                 return StopReason.MAX_CYCLES
-            others = self._next_of_others()
-            thread = core.decision.thread
-            if core.trap is not None:
-                trap, core.trap = core.trap, None
-                self._serve(core, trap, now)
-            elif core.interrupts and core.interrupts[0][0] <= now:
-                self._serve(core, heapq.heappop(core.interrupts)[2], now)
-            elif thread is None:
-                self._serve(core, DEADLINE_REACHED, now)
-            elif kernel.cores[number].current is not thread:
-                self._serve(core, INTERRUPT, now)  # another core has killed it
+            # No other core does anything before this. An outdated entry only makes it too early.
+            waiting = len(agenda)
+            others = agenda[1][0] if waiting > 1 else NEVER
+            if waiting > 2 and agenda[2][0] < others:
+                others = agenda[2][0]
+            decision = core.decision
+            trap = core.trap
+            if trap is None:
+                trap = self._due(core, now)
             else:
-                if self._run_ahead(core, thread, now, others, limit) is HOST_STOP:
-                    return StopReason.HOST_STOP
-            self._reschedule(core)
+                core.trap = None
+            if trap is not None:
+                self._serve(core, trap, now)
+            thread = decision.thread
+            if thread is None:
+                moment = self._next_moment(core)
+            else:
+                moment = core.clock_cycles
+                # After a kernel entry, user code can follow at once, unless something may come between.
+                if trap is None or not (
+                    decision.effects
+                    or core.interrupts
+                    or kernel_cores[number].current is not thread
+                    or moment >= limit
+                    or kernel.end is not None
+                ):
+                    if moment < others:
+                        trap = self._run_ahead(core, thread, moment, others, limit)
+                    else:
+                        horizon = others + lookahead_cycles
+                        trap = self._run_core(core, thread, moment, horizon if horizon < limit else limit)
+                    if trap is HOST_STOP:
+                        return StopReason.HOST_STOP
+                    moment = core.clock_cycles
+                    if core.trap is None and decision.thread is None:
+                        moment = self._next_moment(core)
+            # In place of the moment that has passed, which is still the first of the agenda.
+            core.moment = moment
+            if moment == NEVER:
+                heappop(agenda)
+            else:
+                heapreplace(agenda, (moment, number))
         return StopReason.ROOT_ENDED if kernel.end is End.ROOT_ENDED else StopReason.ROOT_KILLED
 
-    def _next_of_others(self) -> int:
-        """No other core does anything before this moment. The agenda's first is the core that runs.
-
-        An outdated entry can make this too early, never too late: it only shortens a run.
-        """
-        agenda = self._agenda
-        if len(agenda) > 2:
-            return min(agenda[1][0], agenda[2][0])
-        return agenda[1][0] if len(agenda) == 2 else NEVER
-
-    def _reschedule(self, core: CoreState) -> None:
-        """Enter the core's next moment into the agenda; it is the agenda's first. O(log cores)."""
-        moment = core.moment = self._next_moment(core)
-        if moment == NEVER:
-            heapq.heappop(self._agenda)
-        else:
-            heapq.heapreplace(self._agenda, (moment, core.number))
+    def _due(self, core: CoreState, now: int) -> Trap | None:
+        """What enters the kernel on `core` now, though its user code did not trap; None: nothing does."""
+        thread = core.decision.thread
+        if core.interrupts and core.interrupts[0][0] <= now:
+            return heapq.heappop(core.interrupts)[2]
+        if thread is None:
+            return DEADLINE_REACHED
+        if self.kernel.cores[core.number].current is not thread:
+            return INTERRUPT  # another core has killed it
+        return None
 
     def _expect(self, core: CoreState) -> None:
         """Something was sent to another core: its next moment may have come closer."""
