@@ -145,7 +145,8 @@ def _end(kernel: Kernel, core: Core, obj: KernelObject) -> None:
         _end_irq(obj)
     elif isinstance(obj, Semaphore):
         _end_semaphore(kernel, core, obj)
-    # A factory forbids nothing to its children: their charges stay until they end.
+    elif isinstance(obj, Factory):
+        obj.budget.closed = True  # what it made stays charged until it ends, but nothing is added
 
 
 def kill(kernel: Kernel, me: Thread) -> None:
@@ -198,6 +199,8 @@ def _forget_thread(kernel: Kernel, me: Thread) -> None:
         if isinstance(irq, Irq):
             irq.thread = None
     me.bound_irqs.clear()
+    if me.delete_irq is not None:  # registered after the death
+        _stop_notifying(me.delete_irq)
     if me.task is not None and me in me.task.threads:
         me.task.totals.add(me)
         del me.task.threads[me]

@@ -27,20 +27,24 @@ MAPPING_BYTES: Final = 32
 
 
 class Quota:
-    """One node of the budget tree. `used_bytes` <= `limit_bytes` holds at all times."""
+    """One node of the budget tree. `used_bytes` <= `limit_bytes` holds at all times.
 
-    __slots__ = ("limit_bytes", "parent", "used_bytes")
+    `closed`: its factory has been deleted; nothing is charged any more, here or below.
+    """
+
+    __slots__ = ("closed", "limit_bytes", "parent", "used_bytes")
 
     def __init__(self, limit_bytes: int, parent: Quota | None = None) -> None:
         self.limit_bytes = limit_bytes
         self.parent = parent
         self.used_bytes = 0
+        self.closed = False
 
     def charge(self, size_bytes: int) -> bool:
         """Take `size_bytes` from this budget and all above it; False, and nothing taken, if one refuses."""
         node: Quota | None = self
         while node is not None:
-            if node.used_bytes + size_bytes > node.limit_bytes:
+            if node.used_bytes + size_bytes > node.limit_bytes or node.closed:
                 return False
             node = node.parent
         node = self

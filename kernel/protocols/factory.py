@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 from l4lab.kernel import capspace, contention, items, lifecycle
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.messages import make_tag
-from l4lab.kernel.objects import Factory, Task
+from l4lab.kernel.objects import Factory, Gate, Task
 from l4lab.kernel.protocols.common import NO_REPLY, Call, error, ipc_error, object_argument
 from l4lab.kernel.thread import DEAD, Thread
 
@@ -44,6 +44,9 @@ def handle(call: Call, factory: KernelObject) -> int:
     if not 0 < slot < capspace.INDEX_LIMIT or not capspace.insert_new(
         call.kernel, call.me.task, slot, created
     ):
+        if isinstance(created, Gate) and created.thread is not None:
+            created.thread.bound_gates.pop(created, None)  # which never had it: nothing is reported
+            created.thread = None
         capspace.kill_object(call.kernel, created)
         return error(abi.ENOMEM)
     if words:
