@@ -176,6 +176,24 @@ def conformance(as_json: bool, only: tuple[str, ...], list_tests: bool, cores: i
     return run_conformance(as_json=as_json, only=only, list_tests=list_tests, cores=cores)
 
 
+@cli.command(short_help="Random programs against the kernel.")
+@click.option(
+    "--calls", type=click.IntRange(1), default=100_000, show_default=True, help="System calls to make."
+)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Which calls they are.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document.")
+def fuzz(calls: int, seed: int, as_json: bool) -> int:
+    """Let programs do random things, and check after each that the kernel keeps its rules.
+
+    Random registers, messages, faults and operations of several tasks on several cores; every invariant
+    of `kernel/invariants.py`, quotas, and that all memory comes back. The exit code is 1 on a violation,
+    which the same seed shows again.
+    """
+    from l4lab.tools.fuzz.report import run_fuzz
+
+    return run_fuzz(calls=calls, seed=seed, as_json=as_json)
+
+
 @cli.group()
 def bench() -> None:
     """Measure: the engine, the kernel, messages, page allocation."""

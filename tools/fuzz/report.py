@@ -1,0 +1,50 @@
+"""`l4lab fuzz`: the run with its progress, and its outcome for people or programs."""
+
+from __future__ import annotations
+
+import json
+import sys
+from dataclasses import asdict
+from typing import Final
+
+import click
+from rich.console import Console
+from rich.progress import Progress
+
+from l4lab.tools import fuzz
+from l4lab.tools.report import grouped
+from l4lab.tools.versions import versions
+
+FORMAT: Final = 1
+
+
+def run_fuzz(*, calls: int, seed: int, as_json: bool) -> int:
+    """The exit code is 1 if the kernel broke one of its rules."""
+    with Progress(console=Console(stderr=True), transient=True) as bar:
+        task = bar.add_task("system calls", total=calls)
+        summary = fuzz.run(calls, seed, lambda made, _: bar.update(task, completed=made))
+    violation = summary.violation
+    if as_json:
+        document = {
+            "format": FORMAT,
+            "versions": versions(),
+            "seed": summary.seed,
+            "epochs": summary.epochs,
+            "tally": asdict(summary.tally),
+            "violation": asdict(violation) if violation is not None else None,
+        }
+        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        return 1 if violation is not None else 0
+    for name, count in asdict(summary.tally).items():
+        click.echo(f"{grouped(count):>14}  {name.replace('_', ' ')}")
+    click.echo(
+        f"{grouped(summary.epochs):>14}  systems booted, run and taken down again, seed {summary.seed}"
+    )
+    if violation is None:
+        click.echo(f"no violation, in {summary.seconds:.0f} s of this host")
+        return 0
+    click.echo(
+        f"violation in epoch {violation.epoch}, entry {violation.entry}, {violation.action}: {violation.error}"
+    )
+    click.echo(f"again: l4lab fuzz --seed {violation.seed} (the same calls in the same order)")
+    return 1
