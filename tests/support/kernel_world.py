@@ -6,6 +6,7 @@ the test plays their part. `World.call` is what a program's system call stub wou
 
 from __future__ import annotations
 
+import mmap
 from collections import deque
 from dataclasses import dataclass
 
@@ -57,7 +58,7 @@ class World:
     def __init__(
         self, cores: int = 1, *, check: bool = True, kernel_bytes: int = KERNEL_BYTES, late: bool = False
     ) -> None:
-        self.ram = memoryview(bytearray(RAM_BYTES)).cast("I")
+        self.ram = memoryview(mmap.mmap(-1, RAM_BYTES)).cast("I")  # zero, and not there until it is used
         self.now_cycles = 0
         self.check = check
         self.late = late

@@ -7,6 +7,7 @@ at its worst: whatever user code could have looked up since the last flush may s
 
 from __future__ import annotations
 
+import mmap
 from collections import deque
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -92,7 +93,7 @@ class Bench:
         self, rng: Random, *, cores: int, ram_bytes: int, kernel_bytes: int, policy: TlbPolicy, events: bool
     ) -> None:
         self.rng = rng
-        self.ram = memoryview(bytearray(ram_bytes)).cast("I")
+        self.ram = memoryview(mmap.mmap(-1, ram_bytes)).cast("I")  # zero, and not there until it is used
         parameters = boot.BootParameters(
             first_kernel_pfn=ram_bytes - kernel_bytes >> 12,
             kernel_frame_count=kernel_bytes >> 12,
