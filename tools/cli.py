@@ -156,6 +156,26 @@ def demo() -> int:
     return run_demo()
 
 
+@cli.command(short_help="Does the kernel behave as its specification says?")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+@click.option("--only", multiple=True, metavar="ID", help="Only tests whose names begin so; repeatable.")
+@click.option("--list", "list_tests", is_flag=True, help="A line for each test instead of the table.")
+@click.option("--cores", type=click.IntRange(1, 64), default=2, show_default=True, help="How many cores.")
+def conformance(as_json: bool, only: tuple[str, ...], list_tests: bool, cores: int) -> int:
+    """Run the conformance suite: real programs that try every operation and every error code.
+
+    The table shows which results of which operations were seen, by how many tests, and why the others
+    cannot occur. The exit code is 1 if a test fails or a cell is empty.
+
+    \b
+    l4lab conformance                     all of it, half a second
+    l4lab conformance --only IPC0004      one test
+    """
+    from l4lab.tools.conformance import run_conformance
+
+    return run_conformance(as_json=as_json, only=only, list_tests=list_tests, cores=cores)
+
+
 @cli.command(short_help="Random programs against the kernel.")
 @click.option(
     "--calls", type=click.IntRange(1), default=100_000, show_default=True, help="System calls to make."
