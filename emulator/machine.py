@@ -113,8 +113,9 @@ class Machine:
         self._interconnect_free = 0
         self._sent = 0
         self.entries = 0
-        # Heap of (moment, core number): an entry counts while it is that core's `moment`.
-        self._agenda: list[tuple[int, int]] = []
+        # Heap of (moment, core number): an entry counts while it is that core's `moment`. Two that never
+        # come see to it that there are always two others.
+        self._agenda: list[tuple[int, int]] = [(NEVER, 0), (NEVER, 0)]
         self._apply(self.cores[0], self.kernel.effects, 0)
         self.cores[0].trap = INTERRUPT  # the boot core enters the kernel once, to choose its first thread
         self._expect(self.cores[0])
@@ -151,20 +152,17 @@ class Machine:
         lookahead_cycles = self._lookahead_cycles
         heappop, heapreplace = heapq.heappop, heapq.heapreplace
         while kernel.end is None:
-            if not agenda:
-                return StopReason.ALL_WAIT
             now, number = agenda[0]
             core = cores[number]
-            if core.moment != now:
+            if core.moment != now and now != NEVER:
                 heappop(agenda)
                 continue
             if now >= limit:
-                return StopReason.MAX_CYCLES
+                return StopReason.ALL_WAIT if now == NEVER else StopReason.MAX_CYCLES
             # No other core does anything before this. An outdated entry only makes it too early.
-            waiting = len(agenda)
-            others = agenda[1][0] if waiting > 1 else NEVER
-            if waiting > 2 and agenda[2][0] < others:
-                others = agenda[2][0]
+            others, third = agenda[1][0], agenda[2][0]
+            if third < others:
+                others = third
             decision = core.decision
             trap = core.trap
             if trap is None:
@@ -240,12 +238,13 @@ class Machine:
         That is before `others`, the next moment of any other core, and until an effect may have changed
         that. Returns the last trap; one that has to wait its turn is left in the core.
         """
-        kernel_core = self.kernel.cores[core.number]
-        horizon = min(others + self._lookahead_cycles, limit)
+        horizon = others + self._lookahead_cycles
+        if horizon > limit:
+            horizon = limit
         while True:
             trap = self._run_core(core, thread, now, horizon)
             clock = core.clock_cycles
-            if core.trap is None or clock >= others:
+            if clock >= others or core.trap is None:
                 return trap
             core.trap = None
             self._serve(core, trap, clock)
@@ -254,7 +253,7 @@ class Machine:
             following = decision.thread
             if following is None or decision.effects or core.interrupts or now >= others or now >= limit:
                 return trap
-            if kernel_core.current is not following or self.kernel.end is not None:
+            if self.kernel.cores[core.number].current is not following or self.kernel.end is not None:
                 return trap
             thread = following
 
@@ -290,22 +289,12 @@ class Machine:
             log = ledger.log
             log.entered = thread
             log.sent_to = 0
-            rows = ledger.rows
-            kind = 0 if trap is SYSTEM_CALL else trap.number
             if thread is None:
-                rows += (core.booked_until, now, core.number, 0, 0, kind, 0, 0)
+                number = request = misses = switches = 0
             else:
-                frame = thread.frame
-                rows += (
-                    core.booked_until,
-                    now,
-                    core.number,
-                    thread.number,
-                    thread.request,
-                    kind,
-                    frame[TLB_MISSES],
-                    frame[FPU_SWITCHES],
-                )
+                number, request = thread.number, thread.request
+                frame = thread.frame  # the kernel may end the thread, and take its frame
+                misses, switches = frame[TLB_MISSES], frame[FPU_SWITCHES]
         kernel = self.kernel
         handle_trap(kernel, core.number, trap, now, decision)
         if decision.effects:
@@ -319,15 +308,27 @@ class Machine:
         if decision.thread is None:
             core.idle_since_cycles = now + cost
         if ledger is not None:
-            core.booked_until = now + cost
-            rows += (kernel.served, log.sent_to, log.sent_tag)
+            rows = ledger.rows
+            rows += (
+                core.booked_until,
+                now,
+                core.number,
+                number,
+                request,
+                0 if trap is SYSTEM_CALL else trap.number,
+                misses,
+                switches,
+                kernel.served,
+                log.sent_to,
+                log.sent_tag,
+            )
             rows += decision.bill
+            core.booked_until = now + cost
             if len(rows) >= BATCH_VALUES:
                 ledger.flush()
 
     def _book_rest(self, ledger: Ledger) -> None:
         """The machine stands still: what cores did since their last kernel entry, in rows without one."""
-        ledger.drop_half_row()
         for core in self.cores:
             thread = core.decision.thread
             start, end = core.booked_until, core.clock_cycles

@@ -225,6 +225,19 @@ def kernel(as_json: bool) -> int:
     return run_bench(as_json=as_json)
 
 
+@bench.command(short_help="What many cores cost the host.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+def scale(as_json: bool) -> int:
+    """Host time for a kernel entry with 1, 12 and 48 busy cores, and with 47 idle ones.
+
+    A ping-pong pair runs on each busy core. Takes about a quarter of a minute. Host times, so no two
+    runs agree to the digit.
+    """
+    from l4lab.tools.bench_scale import run_bench
+
+    return run_bench(as_json=as_json)
+
+
 @bench.command(short_help="What a message costs, in every place and size.")
 @click.option("--profile", default="opteron-6174", show_default=True, help="Cycle costs: a name or a path.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the tables.")
