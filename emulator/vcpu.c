@@ -273,12 +273,24 @@ void block_entered(uc_engine *uc, uint64_t address, uint32_t size, void *opaque)
         block_entered_slowly(v, eip, size);
 }
 
+/* The engine raises some exceptions by the first bytes of an instruction, without reading the others.
+   If those are on a page that is not mapped, hardware reports that. */
+static bool may_be_unfetched(const struct vcpu *v, uint32_t eip)
+{
+    return !v->stepping && (eip & ~PAGE_MASK) > PAGE_BYTES - INSN_MAX_BYTES;
+}
+
 void interrupt_taken(uc_engine *uc, uint32_t vector, void *opaque)
 {
     (void)uc;
     struct vcpu *v = opaque;
     if (vector == VECTOR_NM && !v->setup && v->ts) {
-        settle(v, engine_word(v, UC_X86_REG_EIP));
+        uint32_t eip = engine_word(v, UC_X86_REG_EIP);
+        settle(v, eip);
+        if (may_be_unfetched(v, eip)) {
+            leave(v, EVENT_STEP);
+            return;
+        }
         fpu_switch(v);
         expect_resume(v);
         return;
@@ -706,19 +718,30 @@ static bool software_interrupt(struct vcpu *v, const struct insn *stepped, struc
     return (insn->flags & INSN_SOFTWARE_INT) && insn->int_vector == v->vector;
 }
 
+/* The exception of the instruction at v->eip; or the page fault that fetching it takes, if it does. */
+static uint64_t exception_once_fetched(struct vcpu *v, uint32_t vector, uint32_t error_code)
+{
+    struct insn insn;
+    uint32_t frames[2];
+    uint64_t outcome = may_be_unfetched(v, v->eip) ? peek(v, &insn, frames) : GO_ON;
+    return outcome == GO_ON ? exception(vector, error_code) : outcome;
+}
+
 static uint64_t report_interrupt(struct vcpu *v, const struct insn *stepped)
 {
     struct insn insn;
     uint32_t error_code = 0;
     if (!software_interrupt(v, stepped, &insn)) {
-        if (v->vector == VECTOR_DB)
-            v->block = NULL;  /* TF: the instruction, a block of its own, is done; EIP may be anywhere */
+        if (v->vector == VECTOR_DB) {  /* TF: the instruction, a block of its own, is done; EIP may be anywhere */
+            v->block = NULL;
+            return exception(VECTOR_DB, 0);
+        }
         settle(v, v->eip);
         engine_scrub(v, &error_code);
         bool has_code = (v->vector >= 10 && v->vector <= 14) || v->vector == 8 || v->vector == 17;
         if (v->vector == 8)
             note_anomaly(v, "double fault");
-        return exception(v->vector, has_code ? error_code : 0);
+        return exception_once_fetched(v, v->vector, has_code ? error_code : 0);
     }
     bool allowed = v->vector == VECTOR_SYSTEM_CALL || v->vector == VECTOR_BP || v->vector == VECTOR_OF;
     if (!allowed)
@@ -810,7 +833,7 @@ static uint64_t report(struct vcpu *v, uc_err err, const struct insn *stepped)
     }
     settle(v, v->eip);
     if (err == UC_ERR_INSN_INVALID)
-        return exception(VECTOR_UD, 0);
+        return exception_once_fetched(v, VECTOR_UD, 0);
     /* Whatever the engine choked on, the thread gets it as a general protection fault. */
     note_anomaly(v, engine.uc_strerror(err));
     uint32_t unused;

@@ -9,7 +9,7 @@ import pytest
 
 from l4lab.emulator.costs import CostTable
 from l4lab.kernel import traps
-from l4lab.kernel.frame import CR3, EAX, EIP
+from l4lab.kernel.frame import CR3, EAX, EIP, FPU_CORE, FPU_SWITCHES, TLB_MISSES
 from l4lab.kernel.traps import PageFault, Trap
 from support.guest import (
     ACCESSED,
@@ -267,6 +267,21 @@ def test_an_instruction_that_runs_into_an_unmapped_page(first_part: int) -> None
     guest.put(second, code[first_part:])
     assert guest.run(frame) is traps.SYSTEM_CALL
     assert (guest.word(guest.data_pfn, 0x10), instructions(frame)) == (1, 3)
+
+
+@pytest.mark.parametrize(
+    "code", ["d9e8", "0f58c1", "0f20c0", "0f3a00c0", "66660f0b", "f7f1", "c5f877", "0fc7f0"]
+)
+def test_an_exception_does_not_come_before_the_instruction_is_fetched(code: str) -> None:
+    """The engine raises some by the first byte; the first two also in place of a switch of x87 state."""
+    guest = Guest()
+    data = as_bytes(code)
+    for split in range(1, len(data)):
+        guest.put(guest.code_pfn, data[:split], 0x1000 - split)
+        frame = guest.thread(CODE + 0x1000 - split)
+        assert guest.run(frame) == fetch_fault(CODE + 0x1000, present=False)
+        assert (frame[EIP], instructions(frame)) == (CODE + 0x1000 - split, 0)
+        assert not any(frame[FPU_CORE:TLB_MISSES]) and not frame[FPU_SWITCHES]
 
 
 def test_second_page_of_a_block_is_unmapped_later() -> None:
