@@ -25,7 +25,6 @@ from l4lab.tools.versions import versions
 RUN_FORMAT: Final = 1
 """Version of the JSON document; raised when a key goes or changes its meaning."""
 
-DEMO_IMAGE: Final = "hello"
 PROGRESS_SECONDS: Final = 1.0
 
 ENDINGS: Final = {
@@ -84,15 +83,6 @@ def boot_image(
     if verbose:
         print_tasks(result, sys.stderr)
     _say(ending(result))
-    return exit_code(result)
-
-
-def run_demo() -> int:
-    """`l4lab demo`. Returns the exit code."""
-    result = run(load_manifest(find_image(DEMO_IMAGE)), None, write_console)
-    click.echo()
-    print_tasks(result, sys.stdout)
-    click.echo(f"\n{ending(result)}")
     return exit_code(result)
 
 
