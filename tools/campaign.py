@@ -24,6 +24,7 @@ from typing import Any, Final, Protocol
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.inputs import PACKAGE_DIR
+from l4lab.kernel.errors import KernelBug
 
 POLL_SECONDS: Final = 0.5
 EXIT_FAILED: Final = 1
@@ -144,21 +145,26 @@ def _keep(cache: Path, key: str, result: dict[str, Any], seconds: float) -> None
 # --- the worker ---------------------------------------------------------------------------------------
 
 
-def _worker(job: Job, cache: Path, pipe: connection.Connection) -> None:
-    """The life of one process: sends how far it is, or at last why it failed; the result is kept."""
+def _worker(job: Job, code: str, cache: Path, pipe: connection.Connection) -> None:
+    """The life of one process: sends how far it is, or at last why it failed; the result is kept.
+
+    `code`: what `code_digest` was when the job's key was made.
+    """
 
     def tell(done: float) -> None:
         pipe.send(done)
 
     start = time.process_time()
     try:
+        if code_digest() != code:
+            raise CampaignError("the code of l4lab has changed since the runs began; start them again")
         result = job.work(tell)
         _keep(cache, job.key, result, time.process_time() - start)
-    except OperatorError as error:
+    except (OperatorError, OSError) as error:
         pipe.send(f"{job.name}: {error}")
         sys.exit(EXIT_FAILED)
-    except OSError as error:
-        pipe.send(f"{job.name}: {error}")
+    except KernelBug as bug:
+        pipe.send(f"{job.name}: a bug in l4lab's kernel: {bug}")
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
@@ -225,7 +231,9 @@ class _Campaign:
 
     def _begin(self, job: Job) -> None:
         receiver, sender = self.context.Pipe(duplex=False)
-        process = self.context.Process(target=_worker, args=(job, self.cache, sender), daemon=True)
+        process = self.context.Process(
+            target=_worker, args=(job, code_digest(), self.cache, sender), daemon=True
+        )
         process.start()
         sender.close()
         self.running.append(_Running(job, process, receiver, time.monotonic()))

@@ -1,4 +1,4 @@
-"""`l4lab boot` and `l4lab demo` with real programs: what is printed where, exit codes, files, Ctrl-C."""
+"""`l4lab boot` with real programs: what is printed where, exit codes, files, Ctrl-C."""
 
 from __future__ import annotations
 
@@ -198,19 +198,6 @@ def test_progress_of_a_long_run_is_told_and_changes_nothing(
     assert cycles == sorted(cycles)
     assert watched == session.run(manifest, 200_000_000, None)
     assert capsys.readouterr().err == ""
-
-
-def test_demo_shows_the_greeting_and_what_each_task_cost_and_is_quick() -> None:
-    start = time.monotonic()
-    first = call("demo")
-    assert time.monotonic() - start < 3
-    assert (first.returncode, first.stderr) == (0, "")
-    assert first.stdout.startswith("Hello from hello!")
-    rows = re.findall(r"^(\S.*?)((?:  +\d[\d ]*){5})$", first.stdout, re.M)
-    assert [name for name, _ in rows] == ["sigma0", "root", *(name for name, _ in rows[2:-1]), "all"]
-    numbers = [[int(cell.replace(" ", "")) for cell in re.split("  +", cells.strip())] for _, cells in rows]
-    assert numbers[-1] == [sum(column) for column in zip(*numbers[:-1], strict=True)]
-    assert call("demo").stdout == first.stdout
 
 
 @pytest.mark.parametrize("options", [[], ["--json"]])

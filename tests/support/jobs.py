@@ -1,0 +1,37 @@
+"""Work for `tools/campaign.py`, to be done in processes of its own: so it must be importable by name."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+from l4lab.emulator.errors import OperatorError
+from l4lab.tools.campaign import Progress
+
+
+def count(folder: Path, name: str, progress: Progress) -> dict[str, Any]:
+    """Leave a mark in `folder` each time this is done."""
+    progress(0.5)
+    with (folder / name).open("a", encoding="ascii") as marks:
+        marks.write("x")
+    return {"name": name, "process": os.getpid()}
+
+
+def fail(folder: Path, name: str, _: Progress) -> dict[str, Any]:
+    """An operator's mistake, noticed late."""
+    count(folder, name, lambda _: None)
+    raise OperatorError("there is no such machine")
+
+
+def be_interrupted(folder: Path, name: str, _: Progress) -> dict[str, Any]:
+    """Ctrl-C, after a while."""
+    count(folder, name, lambda _: None)
+    time.sleep(0.5)
+    raise KeyboardInterrupt
+
+
+def die(_folder: Path, _name: str, _progress: Progress) -> dict[str, Any]:
+    """As if killed by the host."""
+    os._exit(9)

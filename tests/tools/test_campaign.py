@@ -1,0 +1,136 @@
+"""Many runs in processes of their own: kept, not repeated, and not lost when something goes wrong."""
+
+from __future__ import annotations
+
+import functools
+import json
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from l4lab.tools import campaign
+from l4lab.tools.campaign import CampaignError, Job, key_of, remaining, run_all
+from support import jobs as work
+
+
+class Notes:
+    """A watcher that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.done: list[tuple[str, float]] = []
+
+    def finished(self, job: Job, seconds: float, done: float, left_seconds: float | None) -> None:
+        self.done.append((job.name, done))
+
+    def going_on(self, names: Sequence[str], done: float, left_seconds: float | None) -> None:
+        assert names
+        assert 0 <= done <= 1
+
+
+def job(folder: Path, name: str, weight: float = 1.0, do: Callable[..., dict[str, Any]] = work.count) -> Job:
+    return Job(name, name, weight, functools.partial(do, folder, name))
+
+
+def marks(folder: Path, *names: str) -> list[int]:
+    """How often each job was done."""
+    return [len((folder / name).read_text()) if (folder / name).exists() else 0 for name in names]
+
+
+def test_jobs_are_done_once_in_processes_of_their_own(tmp_path: Path) -> None:
+    """A second campaign finds the results of the first, and does what is new."""
+    kept = tmp_path / "runs"
+    notes = Notes()
+    first = run_all([job(tmp_path, "a"), job(tmp_path, "b", 3.0)], kept, 2, notes)
+    assert [first[key].document["name"] for key in ("a", "b")] == ["a", "b"]
+    assert len({entry.document["process"] for entry in first.values()}) == 2
+    assert sorted(name for name, _ in notes.done) == ["a", "b"]
+    assert notes.done[-1][1] == 1.0
+    again = run_all([job(tmp_path, name) for name in "abc"], kept, 1)
+    assert marks(tmp_path, "a", "b", "c") == [1, 1, 1]
+    assert again["a"] == first["a"]
+
+
+def test_jobs_with_the_same_key_are_one(tmp_path: Path) -> None:
+    """Two figures may need the same run."""
+    run_all([job(tmp_path, "a"), job(tmp_path, "a")], tmp_path / "runs", 2)
+    assert marks(tmp_path, "a") == [1]
+
+
+def test_the_heaviest_goes_first(tmp_path: Path) -> None:
+    """So that none is left alone at the end."""
+    notes = Notes()
+    weights = {"light": 1.0, "heavy": 9.0, "middle": 3.0}
+    run_all([job(tmp_path, name, weight) for name, weight in weights.items()], tmp_path / "runs", 1, notes)
+    assert [name for name, _ in notes.done] == ["heavy", "middle", "light"]
+    assert [done for _, done in notes.done] == pytest.approx([9 / 13, 12 / 13, 1.0])
+
+
+def test_a_result_that_was_cut_off_is_made_anew(tmp_path: Path) -> None:
+    """As after a crash of the host."""
+    kept = tmp_path / "runs"
+    run_all([job(tmp_path, "a")], kept, 1)
+    path = kept / "a.json"
+    for damaged in ("", '{"result": {', "[]", '{"result": {}}'):
+        path.write_text(damaged, encoding="ascii")
+        assert run_all([job(tmp_path, "a")], kept, 1)["a"].document["name"] == "a"
+    assert marks(tmp_path, "a") == [5]
+
+
+def test_one_that_fails_is_one_line_and_the_others_are_kept(tmp_path: Path) -> None:
+    """What is not begun is left; what is done need not be done again."""
+    kept = tmp_path / "runs"
+    plan = [job(tmp_path, "good", 9.0), job(tmp_path, "bad", 5.0, work.fail), job(tmp_path, "later")]
+    with pytest.raises(CampaignError, match=r"^bad: there is no such machine$"):
+        run_all(plan, kept, 1)
+    assert marks(tmp_path, "good", "bad", "later") == [1, 1, 0]
+    run_all([plan[0], plan[2]], kept, 1)
+    assert marks(tmp_path, "good", "later") == [1, 1]
+
+
+def test_one_that_dies_is_one_line(tmp_path: Path) -> None:
+    """Its exit code is all there is to say."""
+    with pytest.raises(CampaignError, match=r"^a: the run ended with code 9$"):
+        run_all([job(tmp_path, "a", do=work.die)], tmp_path / "runs", 1)
+
+
+def test_what_was_interrupted_goes_on_where_it_stopped(tmp_path: Path) -> None:
+    """Ctrl-C ends all; done stays done."""
+    kept = tmp_path / "runs"
+    plan = [job(tmp_path, "done", 9.0), job(tmp_path, "stopped", 5.0, work.be_interrupted)]
+    with pytest.raises(KeyboardInterrupt):
+        run_all(plan, kept, 1)
+    run_all([plan[0], job(tmp_path, "stopped", 5.0)], kept, 1)
+    assert marks(tmp_path, "done", "stopped") == [1, 2]
+
+
+def test_code_that_changes_meanwhile_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A result of other code must not be kept under this key."""
+    monkeypatch.setattr(campaign, "code_digest", lambda: "of other code")
+    with pytest.raises(CampaignError, match="the code of l4lab has changed"):
+        run_all([job(tmp_path, "a")], tmp_path / "runs", 1)
+    assert marks(tmp_path, "a") == [0]
+
+
+def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
+    """A file where the folder should be."""
+    (tmp_path / "runs").write_text("a file", encoding="ascii")
+    with pytest.raises(CampaignError, match="expected a folder to keep results in"):
+        run_all([job(tmp_path, "a")], tmp_path / "runs", 1)
+
+
+def test_keys_change_with_every_part() -> None:
+    """And not with the order of a mapping."""
+    assert key_of("a", {"b": 1, "c": 2}) == key_of("a", {"c": 2, "b": 1})
+    assert len({key_of("a"), key_of("b"), key_of("a", 1), key_of("a", {"b": 1})}) == 4
+
+
+def test_results_are_json(tmp_path: Path) -> None:
+    """Anybody can read them."""
+    run_all([job(tmp_path, "a")], tmp_path / "runs", 1)
+    assert json.loads((tmp_path / "runs/a.json").read_text())["result"]["name"] == "a"
+
+
+def test_the_time_left_is_for_people() -> None:
+    assert (remaining(40), remaining(190), remaining(None)) == ("40 s", "3 min", "an unknown time")
