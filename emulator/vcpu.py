@@ -21,6 +21,7 @@ from l4lab.emulator.cpuid import OPTERON_6174, CpuIdentity, CpuidLeaf, cpuid_lea
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.inputs import PACKAGE_DIR
 from l4lab.emulator.ram import Ram
+from l4lab.kernel.frame import FPU_CORE
 from l4lab.kernel.traps import (
     DEADLINE_REACHED,
     HOST_STOP,
@@ -185,11 +186,11 @@ class Engine:
 class Vcpu:
     """One core's processor. Its engine is made when it first runs.
 
-    A frame passed to `run` must live as long as the machine (`kernel.frame.FramePool`): its x87/SSE
-    state may be kept in the vCPU.
+    A frame's x87/SSE state may stay in the vCPU after a run. A frame that is used for another thread
+    must have its FPU_CORE cleared (`kernel.frame.FramePool`, `Engine.drop_fpu`).
     """
 
-    __slots__ = ("_handle", "_run", "_shim", "_words", "core", "debug_outcome", "engine")
+    __slots__ = ("_fpu_frame", "_handle", "_run", "_shim", "_words", "core", "debug_outcome", "engine")
 
     def __init__(self, engine: Engine, core: int) -> None:
         """Cores are made in order: `core` is the number of vCPUs the engine has so far."""
@@ -202,6 +203,7 @@ class Vcpu:
             raise EngineError(f"no memory for core {core}")
         words = (ctypes.c_int64 * _SHARED_WORDS).from_address(self._shim.vcpu_shared_words(self._handle))
         self._words = memoryview(words).cast("B").cast("q")
+        self._fpu_frame: array[int] | None = None  # may still be written to: keeps it from being freed
         self.engine = engine
         self.core = core
         self.debug_outcome: int | None = None  # read by `DebugPort.reason`
@@ -218,6 +220,8 @@ class Vcpu:
         words[_FRAME] = frame.buffer_info()[0]
         words[_DEADLINE_CYCLES] = deadline_cycles
         outcome: int = self._run(self._handle)
+        if frame[FPU_CORE]:
+            self._fpu_frame = frame
         kind = outcome & 0xFF
         if kind == _SYSTEM_CALL:
             return SYSTEM_CALL

@@ -406,6 +406,18 @@ def test_state_of_a_frame_given_back_is_not_saved_into_it() -> None:
     assert guest.word(guest.data_pfn, 64 + 16) == 0
 
 
+def test_a_frame_whose_state_is_live_is_not_freed_under_the_vcpu() -> None:
+    guest = Guest(cores=2)
+    guest.put(guest.code_pfn, LOAD_FPU + SHOW_FPU)
+    for turn in range(300):
+        frame = fpu_thread(guest, turn, 0)
+        guest.run(frame, core=turn % 3 % 2)
+        del frame  # memory of this size is given out again at once
+        blocks = [bytearray(b"\xaa" * 768) for _ in range(20)]
+        guest.run(fpu_thread(guest, turn, 1), core=turn % 2)
+        assert all(block == b"\xaa" * 768 for block in blocks)
+
+
 def test_a_switch_is_charged_and_the_instruction_counted_once() -> None:
     guest = Guest(costs=CostTable(**CostTable.uniform().as_dict() | {"fpu_switch": 200_000}))
     trap, frame = guest.run_code("40 40 d9e8 40 cd30")
