@@ -1,10 +1,9 @@
 """A machine that can be stopped anywhere and goes on as if it had not been.
 
-`DebuggedMachine` runs exactly as `Machine` does: the same stretches of user code with the same
-deadlines, the same kernel entries in the same order. In between it asks its `Control` whether to
-pause: before a kernel entry, after one, or in user code, where the shim stops (`debugport`). Pausing
-leaves the core at the head of the agenda with the stretch it was in, so that `go_on` finishes that
-stretch with the deadline it had.
+`DebuggedMachine` runs exactly as `Machine` does. Wherever that passes a kernel entry or a stretch of
+user code, this one asks its `Control` whether to pause, and the shim stops inside a stretch
+(`debugport`). To pause is to wait, right there: the run loop has a thread of its own, which runs only
+while `go_on` waits for it, so nothing of the loop's order depends on pauses.
 
 Every point of a run has a `Position`. Runs are deterministic, so a position is reached again by
 running again, with or without pauses on the way.
@@ -12,19 +11,23 @@ running again, with or without pauses on the way.
 
 from __future__ import annotations
 
+import enum
 import heapq
+import threading
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 
 from l4lab.emulator.debugport import DebugPort
-from l4lab.emulator.machine import CoreState, Machine
+from l4lab.emulator.machine import NEVER, CoreState, Machine
 from l4lab.emulator.results import StopReason
 from l4lab.kernel.frame import INSTRUCTIONS
+from l4lab.kernel.state import TimerSet
 from l4lab.kernel.traps import HOST_STOP, Trap
 
 if TYPE_CHECKING:
     from l4lab.emulator.manifest import Manifest
+    from l4lab.kernel.state import Effect
     from l4lab.kernel.thread import Thread
 
 AFTER_ENTRY: Final = 0
@@ -37,7 +40,7 @@ class Position:
     """A point of a run. Positions are ordered as the run passes them.
 
     `steps`: kernel entries served and stretches of user code finished so far, of all cores. `retired`:
-    instructions completed. `phase`: AFTER_ENTRY, IN_USER_CODE or BEFORE_ENTRY, for what is left open.
+    instructions completed. `phase`: AFTER_ENTRY, IN_USER_CODE or BEFORE_ENTRY, for what comes next.
     """
 
     steps: int
@@ -48,7 +51,15 @@ class Position:
         return f"{self.steps}.{self.retired}.{self.phase}"
 
 
-START: Final = Position(0, 0, AFTER_ENTRY)
+class Pause(enum.Enum):
+    """Why `DebuggedMachine.go_on` has come back."""
+
+    CONTROL = enum.auto()
+    """The control, or the shim, wanted to pause."""
+    BETWEEN_TURNS = enum.auto()
+    """`breathe` was called: now snapshots can be taken and restored."""
+    ENDED = enum.auto()
+    """There is nothing more to run; see `ended`."""
 
 
 class Entry(NamedTuple):
@@ -68,7 +79,7 @@ class Count(NamedTuple):
 
 
 class Control(Protocol):
-    """Who decides where the machine pauses."""
+    """Who decides where the machine pauses. Asked on the machine's thread, while nobody else runs."""
 
     def count_for(self, thread: Thread) -> Count | None:
         """Where the stretch of `thread` that is about to run has to stop; None: nowhere."""
@@ -96,60 +107,171 @@ class NoControl:
         return False
 
 
-class _Pause(Exception):
-    """Unwinds the run loop; the machine's state is whole."""
+class _Unwind(BaseException):
+    """Ends the run loop in the middle of a turn; what it leaves behind is overwritten by a snapshot."""
+
+
+class Runner:
+    """A thread for the run loop. Either it runs or whoever called `go_on` does, never both."""
+
+    def __init__(self, body: Callable[[], Pause]) -> None:
+        self._body = body
+        self._machine_turn = threading.Semaphore(0)
+        self._debugger_turn = threading.Semaphore(0)
+        self._outcome: Pause | None = None
+        self._error: BaseException | None = None
+        self._unwinding = False
+        self._in_body = False
+        self._thread: threading.Thread | None = None
+
+    def go_on(self, poll: Callable[[], None] | None, poll_seconds: float) -> Pause:
+        """Let the body run until it pauses, returns or raises. `poll` is called while it runs."""
+        if self._thread is None:
+            self._thread = threading.Thread(target=self._loop, name="machine", daemon=True)
+            self._thread.start()
+        self._machine_turn.release()
+        while not self._debugger_turn.acquire(timeout=poll_seconds if poll is not None else None):
+            assert poll is not None
+            poll()
+        error, self._error = self._error, None
+        if error is not None:
+            raise error
+        assert self._outcome is not None
+        return self._outcome
+
+    def pause(self) -> None:
+        """Called by the body: wait until it is to go on."""
+        self._outcome = Pause.CONTROL
+        self._debugger_turn.release()
+        self._machine_turn.acquire()
+        if self._unwinding:
+            raise _Unwind
+
+    def unwind(self) -> None:
+        """If the body has paused, end it there."""
+        if self._in_body:
+            self._unwinding = True
+            self._machine_turn.release()
+            self._debugger_turn.acquire()
+            self._unwinding = False
+
+    def _loop(self) -> None:
+        while True:
+            self._machine_turn.acquire()
+            self._in_body = True
+            try:
+                self._outcome = self._body()
+            except _Unwind:
+                pass
+            except BaseException as error:
+                self._error = error
+            self._in_body = False
+            self._debugger_turn.release()
 
 
 class DebuggedMachine(Machine):
     """See the module's header.
 
-    `steps`, `retired`, `phase`: see `Position`. `announced`: the kernel entry that a pause has left to be
-    served. `paused_core`: on which core the last pause was.
+    `steps`, `retired`, `phase`: see `Position`. `paused_core`: on which core the last pause was.
+    `ended`: why the run is over, if it is. `limit_cycles`: it ends there.
     """
 
-    def __init__(self, manifest: Manifest, *, console: Callable[[bytes], None] | None = None) -> None:
+    def __init__(
+        self,
+        manifest: Manifest,
+        *,
+        console: Callable[[bytes], None] | None = None,
+        limit_cycles: int = NEVER,
+    ) -> None:
         super().__init__(manifest, console=console)
         self.port = DebugPort(self.engine)
         self.control: Control = NoControl()
+        self.limit_cycles = limit_cycles
         self.steps = 0
         self.retired = 0
         self.phase = AFTER_ENTRY
-        self.announced: Entry | None = None
         self.paused_core: CoreState = self.cores[0]
+        self.ended: StopReason | None = None
         self._counted: tuple[Thread, Count] | None = None
+        self._breathing = False
+        self._ahead = False
+        self._turn: CoreState | None = None
+        self._runner = Runner(self._body)
 
     @property
     def position(self) -> Position:
         """Where the run is; meaningful while it is paused."""
         return Position(self.steps, self.retired, self.phase)
 
-    def go_on(self, limit_cycles: int) -> StopReason:
-        """Run on until a pause (HOST_STOP) or the end. Raises KernelBug as `run` does."""
-        try:
-            entry, self.announced = self.announced, None
-            if entry is not None:
-                self._serve_announced(entry)
-                self._reschedule(entry.core)
-            return self._run(limit_cycles)
-        except _Pause:
-            return StopReason.HOST_STOP
+    def go_on(self, poll: Callable[[], None] | None = None, poll_seconds: float = 1.0) -> Pause:
+        """Run on until something pauses the machine. Raises KernelBug as `run` does.
+
+        `poll`: called now and then on the caller's thread, while the machine runs: it may call
+        `breathe` and `stop`, and look at nothing.
+        """
+        return self._runner.go_on(poll, poll_seconds)
+
+    def breathe(self) -> None:
+        """Pause soon, between two turns."""
+        self._breathing = True
+
+    def abandon(self) -> None:
+        """Leave the turn that the machine is in the middle of, for good: a snapshot is about to be restored."""
+        self._runner.unwind()
+
+    def restored(self) -> None:
+        """A snapshot has been restored: what the shim was told to stop at is not part of it."""
+        self._turn = self._counted = None
+        self._ahead = self._breathing = False
+        self.port.stop_at_count(None)
+
+    def _body(self) -> Pause:
+        self.ended = None
+        reason = self._run(self.limit_cycles)
+        core, self._turn = self._turn, None
+        if core is None:
+            self.ended = reason
+            return Pause.ENDED
+        # `_run` has left its agenda as it was at the beginning of the turn.
+        moment = core.moment = self._next_moment(core)
+        if moment == NEVER:
+            heapq.heappop(self._agenda)
+        else:
+            heapq.heapreplace(self._agenda, (moment, core.number))
+        self._breathing = False
+        self.phase = AFTER_ENTRY
+        self.paused_core = core
+        return Pause.BETWEEN_TURNS
 
     # --- where `Machine` passes by ------------------------------------------------------------------
 
-    def _run_core(self, core: CoreState, thread: Thread, now: int, horizon: int) -> Trap:
-        """A stretch of user code, or what is left of it after a pause."""
-        count = self.control.count_for(thread)
-        if count is not None or self._counted is not None:
-            self._set_count(thread, count)
-        frame = thread.frame
-        before = frame[INSTRUCTIONS]
-        trap = super()._run_core(core, thread, now, horizon)
-        self.retired += frame[INSTRUCTIONS] - before & 0xFFFFFFFF
-        if trap is HOST_STOP:
-            self._hold(core, now)
-        else:
-            self.steps += 1
+    def _run_ahead(self, core: CoreState, thread: Thread, now: int, others: int, limit: int) -> Trap:
+        """Several stretches of one core. After it the turn may end, which changes nothing."""
+        self._ahead = True
+        trap = super()._run_ahead(core, thread, now, others, limit)
+        self._ahead = False
+        if self._breathing:
+            self._turn = core
+            return HOST_STOP
         return trap
+
+    def _run_core(self, core: CoreState, thread: Thread, now: int, horizon: int) -> Trap:
+        """A stretch of user code. Stops inside it do not end it."""
+        control, frame = self.control, thread.frame
+        while True:
+            count = control.count_for(thread)
+            if count is not None or self._counted is not None:
+                self._set_count(thread, count)
+            before = frame[INSTRUCTIONS]
+            trap = super()._run_core(core, thread, now, horizon)
+            self.retired += frame[INSTRUCTIONS] - before & 0xFFFFFFFF
+            if trap is not HOST_STOP:
+                self.steps += 1
+                if self._breathing and not self._ahead:
+                    self._turn = core
+                    return HOST_STOP
+                return trap
+            self._pause(IN_USER_CODE, core)
 
     def _set_count(self, thread: Thread, count: Count | None) -> None:
         wanted = (thread, count) if count is not None else None
@@ -161,27 +283,22 @@ class DebuggedMachine(Machine):
         else:
             self.port.stop_at_count(thread.frame, *count)
 
-    def _hold(self, core: CoreState, now: int) -> None:
-        """The core stays at the head of the agenda, at the beginning of the stretch that is not finished."""
-        core.moment = now
-        heapq.heapreplace(self._agenda, (now, core.number))
-        self.phase = IN_USER_CODE
-        self.paused_core = core
-
     def _serve(self, core: CoreState, trap: Trap, now: int) -> None:
         entry = Entry(core, trap, now)
         if self.control.pauses_before(entry):
-            self.announced = entry
-            self.phase = BEFORE_ENTRY
-            self.paused_core = core
-            raise _Pause
-        self._serve_announced(entry)
-
-    def _serve_announced(self, entry: Entry) -> None:
-        super()._serve(*entry)
+            self._pause(BEFORE_ENTRY, core)
+        super()._serve(core, trap, now)
         self.steps += 1
         if self.control.pauses_after(entry):
-            self._reschedule(entry.core)
-            self.phase = AFTER_ENTRY
-            self.paused_core = entry.core
-            raise _Pause
+            self._pause(AFTER_ENTRY, core)
+        if self._breathing and self._ahead:
+            core.decision.effects = _END_OF_TURN
+
+    def _pause(self, phase: int, core: CoreState) -> None:
+        self.phase = phase
+        self.paused_core = core
+        self._runner.pause()
+
+
+# Effects that are done already; that there are any makes `_run_ahead` return.
+_END_OF_TURN: list[Effect] = [TimerSet(0)]

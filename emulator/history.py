@@ -6,18 +6,19 @@ differences: the frames that changed since the snapshot before, as far as their 
 Which these are is known: user code's stores go through the shim, and the kernel writes only its own
 frames and the kernel info page.
 
-Between two snapshots everything is reached by running again, so they need not lie close together.
+They are taken and restored between two turns of the machine's run loop. Everything between two
+snapshots is reached by running again, so they need not lie close together.
 """
 
 from __future__ import annotations
 
 import time
 from bisect import bisect_right
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from l4lab.emulator.debugged import Control, DebuggedMachine, Position
+from l4lab.emulator.debugged import Control, DebuggedMachine, Position, Runner
 from l4lab.emulator.debugport import DebugPort
 from l4lab.emulator.ledger import Ledger
 from l4lab.emulator.manifest import Manifest
@@ -34,7 +35,7 @@ if TYPE_CHECKING:
 BUDGET_BYTES: Final = 512 << 20
 """About how much memory snapshots may take before every other one of the older half is dropped."""
 
-_OPAQUE: Final = (Ram, Engine, Vcpu, DebugPort, Profile, Manifest, Ledger)
+_OPAQUE: Final = (Ram, Engine, Vcpu, DebugPort, Runner, Profile, Manifest, Ledger)
 _BYTES_PER_OBJECT: Final = 300
 _ZERO_PAGE: Final = bytes(PAGE_BYTES)
 _CHUNK_BYTES: Final = 1 << 20
@@ -42,10 +43,10 @@ _CHUNK_BYTES: Final = 1 << 20
 
 @dataclass(slots=True, eq=False)
 class Snapshot:
-    """One moment. `edited`: somebody changed the machine by hand here; running on from before ends here.
+    """One moment.
 
-    `frames`: pfn -> contents of frames that are not as in the snapshot before. `counts`: thread number ->
-    instructions it had executed. `kernel_written`: frames declared as such.
+    `frames`: pfn -> contents of frames that are not as in the snapshot before. `kernel_written`: frames
+    declared as such. `counts`: thread number -> instructions it had executed. `clocks`: of the cores.
     """
 
     position: Position
@@ -53,8 +54,8 @@ class Snapshot:
     vcpus: tuple[bytes, ...]
     frames: dict[int, bytes]
     kernel_written: tuple[int, ...]
-    counts: dict[int, int] = field(default_factory=dict)
-    edited: bool = False
+    counts: dict[int, int]
+    clocks: tuple[int, ...]
 
     @property
     def size_bytes(self) -> int:
@@ -88,26 +89,21 @@ class History:
 
     # --- taking -------------------------------------------------------------------------------------
 
-    def take(self, *, edited: bool = False) -> Snapshot:
-        """Note the present, which is not before the snapshot that was restored or taken last.
-
-        If there is one at this position it stays, unless this one is `edited`: then it takes its place,
-        and all later ones, which belong to another course of events, are dropped.
-        """
+    def take(self) -> None:
+        """Note the present, unless that has been done."""
         position = self._machine.position
-        if edited:
-            del self.snapshots[self._index_before(position) + 1 :]
-        elif self.snapshots and self.snapshots[self._index_upto(position)].position == position:
-            return self.snapshots[self._index_upto(position)]
+        index = self._index_upto(position)
+        if self.snapshots and self.snapshots[index].position == position:
+            return
         started = time.perf_counter()
-        snapshot = self._capture(position)
-        snapshot.edited = edited
-        index = self._index_upto(position) + 1
-        self.snapshots.insert(index, snapshot)
-        self._current = index
+        self.snapshots.insert(index + 1, self._capture(position))
+        self._current = index + 1
         self._thin_out()
         self.seconds_per_snapshot = time.perf_counter() - started
-        return snapshot
+
+    def forget_after(self, position: Position) -> None:
+        """The run will go on differently from there: later snapshots are of what will not happen."""
+        del self.snapshots[self._index_upto(position) + 1 :]
 
     def _capture(self, position: Position) -> Snapshot:
         machine = self._machine
@@ -122,6 +118,7 @@ class History:
             self._changed_frames(),
             tuple(_marked(machine.port.kernel_written())),
             {t.number: read_counter(t.frame, INSTRUCTIONS) for t in kernel.threads.values()},
+            tuple(core.clock_cycles for core in machine.cores),
         )
 
     def _changed_frames(self) -> dict[int, bytes]:
@@ -142,7 +139,7 @@ class History:
         if sum(snapshot.size_bytes for snapshot in self.snapshots) <= BUDGET_BYTES:
             return
         for index in range(len(self.snapshots) // 2 - 1, 0, -2):
-            if self.snapshots[index].edited or index == self._current:
+            if index == self._current:
                 continue
             gone = self.snapshots.pop(index)
             following = self.snapshots[index]
@@ -155,12 +152,12 @@ class History:
         """The latest snapshot at or before `position`."""
         return self.snapshots[self._index_upto(position)]
 
-    def next_edit_after(self, position: Position) -> Snapshot | None:
-        """The first edited snapshot behind `position`."""
-        for snapshot in self.snapshots[self._index_upto(position) + 1 :]:
-            if snapshot.edited:
+    def last_with(self, condition: Callable[[Snapshot], bool]) -> Snapshot:
+        """The latest snapshot for which the condition holds; the first if it does for none."""
+        for snapshot in reversed(self.snapshots):
+            if condition(snapshot):
                 return snapshot
-        return None
+        return self.snapshots[0]
 
     def earlier(self, snapshot: Snapshot) -> Snapshot | None:
         """The snapshot before that one; None for the first."""
@@ -170,12 +167,14 @@ class History:
     def restore(self, snapshot: Snapshot) -> None:
         """The machine is at `snapshot` again, in every respect that counts."""
         machine = self._machine
+        machine.abandon()
         index = self.snapshots.index(snapshot)
         self._restore_ram(index)
         _restore_kernel_written(machine, snapshot.kernel_written)
         snapshot.memento.restore()
         for core, state in zip(machine.cores, snapshot.vcpus, strict=True):
             machine.port.load_vcpu(core.vcpu, state)
+        machine.restored()
         machine.port.take_dirty()
         self._current = index
 
@@ -223,11 +222,6 @@ class History:
     def _index_upto(self, position: Position) -> int:
         """Of the latest snapshot at or before `position`."""
         return bisect_right(self.snapshots, position, key=lambda snapshot: snapshot.position) - 1
-
-    def _index_before(self, position: Position) -> int:
-        """Of the latest snapshot before `position`; -1: none."""
-        index = self._index_upto(position)
-        return index - 1 if index >= 0 and self.snapshots[index].position == position else index
 
 
 def _restore_kernel_written(machine: DebuggedMachine, wanted: tuple[int, ...]) -> None:

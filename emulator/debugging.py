@@ -1,0 +1,553 @@
+"""Stop and go over a machine, forwards and backwards, all cores together.
+
+A `Debugger` lets a `DebuggedMachine` run until something of interest: a breakpoint, a watchpoint, a
+catchpoint, a step that is done, a clock, somebody who interrupts. It takes snapshots on the way, so
+that every earlier moment can be reached again: going back is restoring the last snapshot before it
+and running forward to the `Position`. Nothing here changes a run, but for `edit`: what a person
+changes by hand becomes part of the run's history at that position.
+"""
+
+from __future__ import annotations
+
+import time
+from bisect import bisect_left
+from collections.abc import Callable, Iterable, Sequence
+from typing import TYPE_CHECKING, Final
+
+from l4lab.emulator.catching import Catch, Event, Happening, announced, decode, happened, matches
+from l4lab.emulator.debugged import AFTER_ENTRY, BEFORE_ENTRY, IN_USER_CODE, Count, Entry, Pause, Position
+from l4lab.emulator.debugport import MAX_WATCHED_BYTES, MAX_WATCHPOINTS, Reason, Watch
+from l4lab.emulator.history import History
+from l4lab.emulator.stops import TO_THE_END, Breakpoint, Edit, Goal, GoalKind, Stop, StopKind, Watchpoint
+from l4lab.kernel import causes
+from l4lab.kernel.errors import KernelBug
+from l4lab.kernel.events import EventLog
+from l4lab.kernel.frame import EIP, INSTRUCTIONS, read_counter
+from l4lab.kernel.units import PAGE_BYTES
+
+if TYPE_CHECKING:
+    from l4lab.emulator.debugged import DebuggedMachine
+    from l4lab.emulator.history import Snapshot
+    from l4lab.emulator.machine import CoreState
+    from l4lab.emulator.results import StopReason
+    from l4lab.kernel.objects import Task
+    from l4lab.kernel.thread import Thread
+
+Poll = Callable[[], bool]
+"""Asked every POLL_SECONDS while the machine runs, and may look at nothing of it; True interrupts."""
+
+POLL_SECONDS: Final = 0.02
+SNAPSHOT_SECONDS: Final = 0.25
+REPLAY_SNAPSHOT_SECONDS: Final = 0.05
+SNAPSHOT_SHARE: Final = 20
+"""A snapshot is due when running has taken that many times as long as the last one took, at least."""
+
+Observer = Callable[[Entry, Sequence[Event], bool], str | None]
+"""Is shown kernel entries: before the kernel acts (events empty, True) and after (False). A text stops."""
+
+
+def executed(thread: Thread) -> int:
+    """Instructions that the thread has completed in its life."""
+    return read_counter(thread.frame, INSTRUCTIONS)
+
+
+class Debugger:
+    """Control over one machine. All methods are called while it stands still.
+
+    `breakpoints`, `watchpoints`, `catches`: what it stops at; to be replaced as a whole, by `set_*`.
+    `observers`: see `Observer`. `tells_new_tasks`: stop when a task is about to execute its first
+    instruction. `last_stop`: where it is and why.
+    """
+
+    def __init__(self, machine: DebuggedMachine) -> None:
+        self.machine = machine
+        self.breakpoints: tuple[Breakpoint, ...] = ()
+        self.watchpoints: tuple[Watchpoint, ...] = ()
+        self.catches: tuple[Catch, ...] = ()
+        self.observers: list[Observer] = []
+        self.tells_new_tasks = False
+        self.known_tasks: set[int] = set(machine.kernel.tasks)
+        machine.control = self
+        machine.port.activate(True)
+        self.history = History(machine, Debugger)
+        self._goal = TO_THE_END
+        self._step_count: Count | None = None
+        self._place: Position | None = None
+        self._stops = True
+        self._forward = False
+        self._interrupted = False
+        self._snapshot_at = 0.0
+        self._found: Stop | None = None
+        self._bug: Stop | None = None
+        self._watched: list[tuple[Watchpoint, Watch]] = []
+        self._watched_bytes: list[bytes] = []
+        self._events: EventLog | None = None
+        start = machine.position
+        self._stops_known: tuple[Position, Position, object, list[Stop]] = (start, start, None, [])
+        self._edits: list[tuple[Position, Edit]] = []
+        self._edits_done = 0
+        self.last_stop = self._stop_here(StopKind.START, "the start of the run")
+
+    # --- what to stop at ------------------------------------------------------------------------------
+
+    def set_breakpoints(self, breakpoints: Iterable[Breakpoint]) -> None:
+        """Replace all breakpoints."""
+        self.breakpoints = tuple(breakpoints)
+
+    def set_watchpoints(self, watchpoints: Iterable[Watchpoint]) -> None:
+        """Replace all watchpoints. ValueError, and nothing changed, if they are too many or too long."""
+        wanted = tuple(watchpoints)
+        pieces = [piece for watchpoint in wanted for piece in watchpoint.pieces()]
+        if len(pieces) > MAX_WATCHPOINTS or any(size > MAX_WATCHED_BYTES for _, size in pieces):
+            raise ValueError(
+                f"found {len(pieces)} pieces to watch, expected at most {MAX_WATCHPOINTS} of "
+                f"{MAX_WATCHED_BYTES} bytes"
+            )
+        self.watchpoints = wanted
+
+    def set_catches(self, catches: Iterable[Catch]) -> None:
+        """Replace all catchpoints."""
+        self.catches = tuple(catches)
+
+    # --- going on -------------------------------------------------------------------------------------
+
+    def resume(self, goal: Goal = TO_THE_END, poll: Poll | None = None) -> Stop:
+        """Run until the goal is reached or something stops the machine."""
+        if self._bug is not None:
+            return self._bug
+        if goal.kind is GoalKind.STEP:
+            assert goal.thread is not None
+            count = Count(executed(goal.thread) + 1, goal.first, goal.size_bytes)
+        else:
+            count = None
+        self._forward = True
+        try:
+            return self._towards(goal, count, poll, SNAPSHOT_SECONDS)
+        finally:
+            self._forward = False
+
+    def edit(self, edit: Edit) -> None:
+        """Change memory or registers now. Whatever was to come after this will not come that way."""
+        position = self.machine.position
+        self._edits[self._edits_done :] = [(position, edit)]
+        self._edits_done += 1
+        self.history.forget_after(position)
+        self._stops_known = (position, position, None, [])
+        edit.apply(self.machine)
+        self.history.edited_frames(edit.frames())
+
+    # --- going back -----------------------------------------------------------------------------------
+
+    def go_to(self, position: Position, poll: Poll | None = None) -> Stop:
+        """Back or forward to a position that the run has passed."""
+        snapshot = self.history.last_before(position)
+        if not snapshot.position <= self.machine.position <= position:
+            self._restore(snapshot)
+        if self.machine.position == position:
+            stop = self._stop_here(StopKind.PLACE)
+        else:
+            stop = self._quietly(TO_THE_END, None, poll, position)
+        core = self.machine.paused_core
+        thread = core.decision.thread
+        if self.machine.phase == IN_USER_CODE and thread is not None:
+            self.machine.port.pass_breakpoint(thread.frame, executed(thread))
+        self.last_stop = stop
+        return stop
+
+    def go_to_clock(self, core: int, clock_cycles: int, poll: Poll | None = None) -> Stop:
+        """To the first point of the run at which `core` is at or beyond a cycle, nothing else stopping."""
+        snapshot = self.history.last_with(lambda snapshot: snapshot.clocks[core] < clock_cycles)
+        ahead = self.machine.cores[core].clock_cycles < clock_cycles
+        if not ahead or self.machine.position < snapshot.position:
+            self._restore(snapshot)
+        return self._quietly(Goal(GoalKind.CLOCK, core=core, clock_cycles=clock_cycles), None, poll)
+
+    def step_back(self, thread: Thread, poll: Poll | None = None) -> Stop:
+        """To before the last instruction that `thread` completed; to the start if there is none."""
+        count = executed(thread) - 1
+        if count < 0:
+            return self._to_start()
+        here = self.machine.position
+        self._restore(
+            self.history.last_with(
+                lambda snapshot: (
+                    snapshot.position < here and snapshot.count_of(thread) in range(max(count, 1))
+                )
+            )
+        )
+        return self._quietly(Goal(GoalKind.STEP, thread), Count(count), poll)
+
+    def continue_back(self, poll: Poll | None = None) -> Stop:
+        """To the last time before now that anything would have stopped the machine; else to the start."""
+        here = end = self.machine.position
+        snapshot: Snapshot | None = self.history.last_before(here)
+        while snapshot is not None:
+            found = self._stops_between(snapshot, end, poll)
+            if found and found[-1].kind is StopKind.INTERRUPTED:
+                self.go_to(here)
+                self.last_stop = found[-1]
+                return found[-1]
+            earlier = bisect_left(found, here, key=lambda stop: stop.position)
+            if earlier:
+                stop = found[earlier - 1]
+                self.go_to(stop.position)
+                self.last_stop = stop
+                return stop
+            end = snapshot.position
+            snapshot = self.history.earlier(snapshot)
+        return self._to_start()
+
+    def _stops_between(self, snapshot: Snapshot, end: Position, poll: Poll | None) -> list[Stop]:
+        """All stops from `snapshot` on and before `end`, and perhaps beyond; the last is INTERRUPTED if somebody did.
+
+        Remembers the answer: going back over many stops asks again and again.
+        """
+        asked = (self.breakpoints, self.watchpoints, self.catches)
+        first, last, known, stops = self._stops_known
+        if known == asked and first <= snapshot.position and end <= last and not self.observers:
+            return stops
+        found: list[Stop] = []
+        if snapshot.position < end:
+            self._restore(snapshot)
+        while self.machine.position < end:
+            stop = self._towards(TO_THE_END, None, poll, REPLAY_SNAPSHOT_SECONDS, end)
+            if stop.kind is StopKind.INTERRUPTED:
+                return [*found, stop]
+            if stop.kind is StopKind.PLACE or stop.position >= end:
+                break
+            found.append(stop)
+        self._stops_known = (snapshot.position, end, asked, found)
+        return found
+
+    def _to_start(self) -> Stop:
+        self._restore(self.history.snapshots[0])
+        self.last_stop = self._stop_here(StopKind.START, "the start of the run")
+        return self.last_stop
+
+    def _restore(self, snapshot: Snapshot) -> None:
+        kernel = self.machine.kernel
+        self.history.restore(snapshot)
+        kernel.events = kernel.trace = None
+        self.machine.port.pass_breakpoint(None)
+        self._bug = self._found = None
+        self._edits_done = bisect_left(self._edits, snapshot.position, key=lambda made: made[0])
+
+    # --- the run --------------------------------------------------------------------------------------
+
+    def _quietly(
+        self, goal: Goal, count: Count | None, poll: Poll | None, place: Position | None = None
+    ) -> Stop:
+        """Run on with nothing stopping the machine but this."""
+        self._stops = False
+        try:
+            return self._towards(goal, count, poll, REPLAY_SNAPSHOT_SECONDS, place)
+        finally:
+            self._stops = True
+
+    def _towards(
+        self,
+        goal: Goal,
+        count: Count | None,
+        poll: Poll | None,
+        snapshot_seconds: float,
+        place: Position | None = None,
+    ) -> Stop:
+        """Run until a stop, or until `place`; edits that lie ahead are made on the way."""
+        self._goal, self._step_count = goal, count
+        self._make_edits()
+        self._arm()
+        self._interrupted = False
+        try:
+            while True:
+                self._place = self._nearer(place)
+                stop = self._run_on(poll, snapshot_seconds)
+                if stop is None:
+                    continue
+                edited = self._make_edits()
+                if edited and stop.kind is StopKind.PLACE and stop.position != place:
+                    self.machine.port.pass_breakpoint(None)
+                    continue
+                self.last_stop = stop
+                return stop
+        finally:
+            self._place = None
+            self._goal, self._step_count = TO_THE_END, None
+            self._disarm()
+
+    def _nearer(self, place: Position | None) -> Position | None:
+        """Where to stop next: `place`, or at an edit before it."""
+        if self._edits_done == len(self._edits):
+            return place
+        edit = self._edits[self._edits_done][0]
+        return edit if place is None or edit < place else place
+
+    def _make_edits(self) -> bool:
+        """Make the edits that were made at this position; False if there are none."""
+        position, first = self.machine.position, self._edits_done
+        while self._edits_done < len(self._edits) and self._edits[self._edits_done][0] == position:
+            edit = self._edits[self._edits_done][1]
+            edit.apply(self.machine)
+            self.history.edited_frames(edit.frames())
+            self._edits_done += 1
+        return self._edits_done > first
+
+    def _run_on(self, poll: Poll | None, snapshot_seconds: float) -> Stop | None:
+        """Until the machine pauses; None if nobody has to know."""
+        snapshot_at = time.monotonic() + max(
+            snapshot_seconds, SNAPSHOT_SHARE * self.history.seconds_per_snapshot
+        )
+        machine = self.machine
+
+        def look_around() -> None:
+            if poll is not None and poll():
+                self._interrupted = True
+                machine.breathe()
+                machine.stop()
+            elif time.monotonic() >= snapshot_at:
+                machine.breathe()
+
+        try:
+            pause = machine.go_on(look_around, POLL_SECONDS)
+        except KernelBug as bug:
+            self._bug = self._stop_here(StopKind.BUG, f"bug in l4lab's kernel: {bug.detail}")
+            return self._bug
+        if pause is Pause.ENDED:
+            assert machine.ended is not None
+            return self._stop_here(StopKind.END, machine.ended.value, result=machine.ended)
+        if pause is Pause.BETWEEN_TURNS:
+            if self._interrupted:
+                return self._stop_here(StopKind.INTERRUPTED, "interrupted")
+            self.history.take()
+            return None
+        if machine.phase == IN_USER_CODE:
+            return self._classify(machine.paused_core)
+        found, self._found = self._found, None
+        return found
+
+    def _arm(self) -> None:
+        """Tell shim and kernel what to look out for."""
+        machine, goal = self.machine, self._goal
+        machine.port.stop_at_clock(goal.core, goal.clock_cycles if goal.kind is GoalKind.CLOCK else None)
+        breakpoints = self.breakpoints if self._stops else ()
+        machine.port.set_breakpoints(
+            (b.address, b.task.space.tables.cr3 if b.task is not None else 0)
+            for b in breakpoints
+            if b.task is None or b.task.alive
+        )
+        self._resolve_watchpoints()
+        if self._stops and (self.catches or self.observers):
+            self._events = EventLog()
+            causes.start(machine.kernel, self._events)
+            machine.kernel.trace = self._events
+            self._events.pending.clear()
+            for thread in machine.kernel.threads.values():
+                thread.request = thread.began = 0
+
+    def _disarm(self) -> None:
+        self.machine.kernel.events = self.machine.kernel.trace = self._events = None
+
+    def _classify(self, core: CoreState) -> Stop | None:
+        """Why user code has stopped; None: for nothing that anybody asked for."""
+        why = self.machine.port.reason(core.vcpu)
+        if self.machine.position == self._place:
+            return self._stop_here(StopKind.PLACE)
+        if why is None:
+            return self._stop_here(StopKind.INTERRUPTED, "interrupted") if self._interrupted else None
+        reason, detail = why
+        if reason is Reason.COUNT:
+            stepping = self._goal.thread is core.decision.thread and self._step_count is not None
+            return self._stop_here(StopKind.STEP) if stepping else None
+        if reason is Reason.CLOCK:
+            return self._stop_here(StopKind.PLACE)
+        if not self._stops:
+            return None
+        if reason is Reason.BREAKPOINT:
+            return self._stop_here(StopKind.BREAKPOINT)
+        return self._watch_stop(self._watched[detail][0], "")
+
+    def _watch_stop(self, watchpoint: Watchpoint, by: str) -> Stop:
+        text = f"{by}{watchpoint.size_bytes} bytes at {watchpoint.address:#x}"
+        return self._stop_here(StopKind.WATCHPOINT, text, watchpoint=watchpoint)
+
+    def _stop_here(
+        self,
+        kind: StopKind,
+        text: str = "",
+        *,
+        thread: Thread | None = None,
+        watchpoint: Watchpoint | None = None,
+        catch: Catch | None = None,
+        happening: Happening | None = None,
+        result: StopReason | None = None,
+    ) -> Stop:
+        machine = self.machine
+        core = machine.paused_core
+        if thread is None:
+            thread = core.decision.thread
+        return Stop(kind, machine.position, core.number, thread, text, watchpoint, catch, happening, result)
+
+    # --- asked by the machine (`debugged.Control`) -----------------------------------------------------
+
+    def count_for(self, thread: Thread) -> Count | None:
+        """Where this stretch has to stop: at the place, or when the step is done."""
+        place, machine = self._place, self.machine
+        step = self._step_count if self._goal.thread is thread else None
+        if place is None or place.phase != IN_USER_CODE or place.steps != machine.steps:
+            return step
+        count = executed(thread) + place.retired - machine.retired
+        return step if step is not None and step.instructions < count else Count(count)
+
+    def pauses_before(self, entry: Entry) -> bool:
+        """At the place; at what catchpoints catch before the kernel acts."""
+        place = self._place
+        if place is not None and place.phase == BEFORE_ENTRY and place.steps == self.machine.steps:
+            return self._find(StopKind.PLACE, entry, BEFORE_ENTRY)
+        if not self._stops:
+            return False
+        if self._watched:
+            self._watched_bytes = self._read_watched()
+        if self.catches:
+            happening = announced(self.machine.kernel, entry.core.decision.thread, entry.trap)
+            if happening is not None and self._caught(happening, entry, BEFORE_ENTRY):
+                return True
+        return bool(self.observers) and self._show_observers(entry, (), before=True)
+
+    def pauses_after(self, entry: Entry) -> bool:
+        """At the place; at what has happened in this entry; when somebody interrupts."""
+        place, machine = self._place, self.machine
+        if place is not None and place.phase == AFTER_ENTRY and place.steps == machine.steps:
+            return self._find(StopKind.PLACE, entry, AFTER_ENTRY)
+        if self._stops and self._stops_after(entry):
+            return True
+        if self._goal.kind is GoalKind.ENTRY:
+            return self._find(StopKind.ENTRY, entry, AFTER_ENTRY)
+        if self._goal.kind is GoalKind.CLOCK and self._clock_passed(self._goal):
+            return self._find(StopKind.PLACE, entry, AFTER_ENTRY)
+        return self._interrupted and self._find(StopKind.INTERRUPTED, entry, AFTER_ENTRY, "interrupted")
+
+    def _clock_passed(self, goal: Goal) -> bool:
+        """True if the core, idle or in the kernel, is beyond the cycle, and no other is before it."""
+        cores = self.machine.cores
+        if cores[goal.core].clock_cycles >= goal.clock_cycles:
+            return True
+        return min(core.moment for core in cores) >= goal.clock_cycles
+
+    def _stops_after(self, entry: Entry) -> bool:
+        events: tuple[Event, ...] = ()
+        if self._events is not None:
+            events = tuple(decode(self._events.pending))
+            self._events.pending.clear()
+            for event in events:
+                happening = happened(self.machine.kernel, event, entry.trap)
+                if happening is not None and self._caught(happening, entry, AFTER_ENTRY):
+                    self._show_observers(entry, events, before=False)
+                    return True
+        if self._show_observers(entry, events, before=False):
+            return True
+        if self._watched:
+            hit = self._kernel_wrote()
+            self._resolve_watchpoints()
+            if hit is not None:
+                self._find(StopKind.WATCHPOINT, entry, AFTER_ENTRY, "written by the kernel: ", watchpoint=hit)
+                return True
+        return self.tells_new_tasks and self._forward and self._new_task(entry)
+
+    def _show_observers(self, entry: Entry, events: Sequence[Event], *, before: bool) -> bool:
+        """Every observer sees every entry; the text of the first that has one is the reason to stop."""
+        texts = [observer(entry, events, before) for observer in self.observers]
+        for text in texts:
+            if text is not None:
+                if self._found is None:
+                    self._find(StopKind.CATCHPOINT, entry, BEFORE_ENTRY if before else AFTER_ENTRY, text)
+                return True
+        return False
+
+    def _new_task(self, entry: Entry) -> bool:
+        """A task whose first instruction is mapped now and comes next."""
+        thread = entry.core.decision.thread
+        task = thread.task if thread is not None else None
+        if thread is None or task is None or task.number in self.known_tasks:
+            return False
+        if task.space.tables.lookup(thread.frame[EIP] >> 12) is None:
+            return False
+        self.known_tasks.add(task.number)
+        return self._find(StopKind.NEW_TASK, entry, AFTER_ENTRY, task.name or f"task {task.number}")
+
+    def _caught(self, happening: Happening, entry: Entry, phase: int) -> bool:
+        kernel = self.machine.kernel
+        for catch in self.catches:
+            if matches(catch, happening, kernel):
+                thread = kernel.threads.get(happening.thread) if happening.thread is not None else None
+                return self._find(
+                    StopKind.CATCHPOINT,
+                    entry,
+                    phase,
+                    happening.text,
+                    thread,
+                    catch=catch,
+                    happening=happening,
+                )
+        return False
+
+    def _find(
+        self,
+        kind: StopKind,
+        entry: Entry,
+        phase: int,
+        text: str = "",
+        thread: Thread | None = None,
+        *,
+        watchpoint: Watchpoint | None = None,
+        catch: Catch | None = None,
+        happening: Happening | None = None,
+    ) -> bool:
+        """Note why the machine is about to pause at a kernel entry. True."""
+        machine = self.machine
+        position = Position(machine.steps, machine.retired, phase)
+        if thread is None:
+            thread = entry.core.decision.thread
+        self._found = Stop(kind, position, entry.core.number, thread, text, watchpoint, catch, happening)
+        return True
+
+    # --- watchpoints ----------------------------------------------------------------------------------
+
+    def _resolve_watchpoints(self) -> None:
+        """Where the watched bytes lie in RAM now; parts that are not mapped are nowhere."""
+        if not self.watchpoints and not self._watched:
+            return
+        resolved: list[tuple[Watchpoint, Watch]] = []
+        for watchpoint in self.watchpoints if self._stops else ():
+            if not watchpoint.task.alive:
+                continue
+            for address, size_bytes in watchpoint.pieces():
+                physical = translate(watchpoint.task, address)
+                if physical is not None:
+                    watch = Watch(physical, size_bytes, watchpoint.write, watchpoint.read)
+                    resolved.append((watchpoint, watch))
+        if resolved != self._watched:
+            self._watched = resolved
+            self.machine.port.set_watches(watch for _, watch in resolved)
+
+    def _read_watched(self) -> list[bytes]:
+        ram = self.machine.ram.bytes_
+        return [bytes(ram[watch.physical : watch.physical + watch.size_bytes]) for _, watch in self._watched]
+
+    def _kernel_wrote(self) -> Watchpoint | None:
+        """A watchpoint whose bytes have changed since the kernel entry began."""
+        for (watchpoint, watch), before, now in zip(
+            self._watched, self._watched_bytes, self._read_watched(), strict=True
+        ):
+            if watch.write and before != now:
+                return watchpoint
+        return None
+
+
+def translate(task: Task, address: int) -> int | None:
+    """The physical address that a linear one of `task` has now; None if it is not mapped."""
+    found = task.space.tables.lookup(address >> 12)
+    if found is None:
+        return None
+    entry, is_superpage = found
+    if is_superpage:
+        return (entry & 0xFFC00000) | (address & 0x3FFFFF)
+    return (entry & 0xFFFFF000) | (address & (PAGE_BYTES - 1))
