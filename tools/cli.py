@@ -289,6 +289,13 @@ def pingpong(profile: str, as_json: bool, sel4bench: bool) -> int:
 @click.option("--region", type=click.IntRange(min=1), metavar="N", help="Pages that each server gets.")
 @click.option("--ram", default="1GiB", show_default=True, help="Of the machine, as in a manifest.")
 @click.option("--profile", default="opteron-6174", show_default=True, help="Cycle costs: a name or a path.")
+@click.option(
+    "--tlb",
+    type=click.Choice(["full", "page", "switch"]),
+    default="full",
+    show_default=True,
+    help="What unmap does to TLBs: flush all, just the page, or nothing if a switch comes anyway.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the summary.")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write a run directory with ledger."
@@ -305,6 +312,7 @@ def pma(
     region: int | None,
     ram: str,
     profile: str,
+    tlb: str,
     as_json: bool,
     out: Path | None,
     manifest_only: bool,
@@ -334,6 +342,7 @@ def pma(
         region_pages=region,
         ram=ram,
         profile=str(Path(profile).absolute()) if is_path(profile) else profile,
+        tlb=tlb,
     )
     if manifest_only:
         click.echo(setup.manifest(), nl=False)

@@ -25,7 +25,7 @@ class PmaSetup:
 
     `chunk_pages`: pages in one allocation; None: 1, or for the design `l4re` all of a task's.
     `region_pages`: what each server gets; None: its even share of RAM. `clear`: servers zero frames before
-    they give them out.
+    they give them out. `tlb`: what unmap does to TLBs, as in a manifest.
     """
 
     design: str = "percore"
@@ -38,6 +38,7 @@ class PmaSetup:
     region_pages: int | None = None
     ram: str = "1GiB"
     profile: str = "opteron-6174"
+    tlb: str = "full"
 
     @property
     def program(self) -> str:
@@ -74,6 +75,7 @@ class PmaSetup:
             cores=self.cores,
             ram=self.ram,
             profile=self.profile,
+            tlb=self.tlb,
             loader=" ".join(loader),
             server=" ".join(server),
             process=" ".join(process),
@@ -87,6 +89,7 @@ _TEMPLATE: Final = """\
 cores = {cores}
 ram = "{ram}"
 profile = "{profile}"
+tlb = "{tlb}"
 
 [boot]
 sigma0 = "sigma0"
