@@ -99,7 +99,7 @@ struct block_sum {
 void decode_block(const uint8_t *code, size_t size, const int64_t costs[COST_CLASS_COUNT], struct block_sum *sum);
 
 /*
- * Whether the engine must not be let loose on this page of code: translating some block in it could
+ * hazards.c: whether the engine must not be let loose on this page of code: translating some block in it could
  * kill the process. Two things do:
  *
  *   - a locked bt, bts, btr or btc of a register (which is #UD) makes the translator abort;

@@ -1,14 +1,4 @@
-/*
- * What the files of the vCPU shim share. The whole picture is at the top of vcpu.c.
- *
- *   vcpu.c    run(): load a thread, run the engine, settle the books, tell why it stopped
- *   engine.c  makes one Unicorn engine: memory, hooks, the way to ring 3, calibration
- *   pager.c   page walker, modelled TLB, and the rule that executed frames are not writable
- *   fpu.c     x87/SSE state, switched lazily
- *   decode.c  instruction lengths and cost classes
- *   debug.c   stopping at an instruction: breakpoints, counts, watchpoints
- *   state.c   what a vCPU remembers, saved and put back; which frames were written
- */
+/* What the files of the vCPU shim share. The whole picture is at the top of vcpu.c. */
 #ifndef L4LAB_VCPU_H
 #define L4LAB_VCPU_H
 
@@ -298,18 +288,63 @@ void engine_forget_page(struct vcpu *v, uint64_t physical);
 /* What the parts of a run return if it has not ended. */
 #define GO_ON UINT64_MAX
 
-/* vcpu.c: hooks */
+static inline uint64_t exception(uint32_t vector, uint32_t error_code)
+{
+    return OUTCOME_EXCEPTION | vector << 8 | (uint64_t)error_code << 32;
+}
+static inline uint64_t page_fault(uint32_t address, bool write, bool fetch, bool present)
+{
+    return OUTCOME_PAGE_FAULT | (uint64_t)write << 8 | (uint64_t)fetch << 9 | (uint64_t)present << 10
+         | (uint64_t)address << 32;
+}
+enum {
+    VECTOR_DB = 1,
+    VECTOR_BP = 3,
+    VECTOR_OF = 4,
+    VECTOR_UD = 6,
+    VECTOR_NM = 7,
+    VECTOR_TS = 10,
+    VECTOR_SS = 12,
+    VECTOR_GP = 13,
+    VECTOR_SYSTEM_CALL = 0x30,
+};
+
+/* vcpu.c */
+extern int general_registers[10];  /* in the order of the frame, then EFLAGS and EIP */
+bool stop_wanted(const struct vcpu *v);
+void set_limit(struct vcpu *v);
+uc_err run_engine(struct vcpu *v);
+
+/* books.c */
 void block_entered(uc_engine *uc, uint64_t eip, uint32_t size, void *opaque);
-void interrupt_taken(uc_engine *uc, uint32_t vector, void *opaque);
-int rdtsc_executed(uc_engine *uc, void *opaque);
-int rdtscp_executed(uc_engine *uc, void *opaque);
-int cpuid_executed(uc_engine *uc, void *opaque);
 void settle(struct vcpu *v, uint32_t eip);
 void leave(struct vcpu *v, enum event event);
 void expect_resume(struct vcpu *v);
+const uint8_t *fetched_bytes(struct vcpu *v, uint32_t eip, uint32_t size, uint8_t *buffer);
+int64_t insn_cost(const struct vcpu *v, const struct insn *insn);
+uint64_t clock_now(struct vcpu *v);
+void note_anomaly(struct vcpu *v, const char *what);
+
+/* answers.c */
+int rdtsc_executed(uc_engine *uc, void *opaque);
+int rdtscp_executed(uc_engine *uc, void *opaque);
+int cpuid_executed(uc_engine *uc, void *opaque);
+
+/* segments.c */
+uint32_t *frame_segment(struct thread_frame *frame, int segment);
 void note_null_segments(struct vcpu *v);
-void set_limit(struct vcpu *v);
+void load_segments(struct vcpu *v);
+void read_segments(struct vcpu *v);
+
+/* step.c */
+uint64_t peek(struct vcpu *v, struct insn *insn, uint32_t frames[2]);
+uint64_t step(struct vcpu *v, bool shared);
 uint64_t step_one(struct vcpu *v);
+void step_carefully(struct vcpu *v, uint32_t eip, uint32_t steps);
+
+/* report.c */
+void interrupt_taken(uc_engine *uc, uint32_t vector, void *opaque);
+uint64_t report(struct vcpu *v, uc_err err, const struct insn *stepped);
 
 /* debug.c */
 enum debug_reason { DEBUG_COUNT, DEBUG_CLOCK, DEBUG_BREAKPOINT, DEBUG_WATCHPOINT };
