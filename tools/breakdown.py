@@ -152,6 +152,8 @@ class _Path:
         """From the start of the row to `end`, which is at most its kernel entry."""
         begin = max(rows.starts[row], self.start)
         self.at = begin
+        if begin >= rows.entries[row]:
+            return
         if rows.threads[row] == 0:
             self.idle += end - begin
             return
