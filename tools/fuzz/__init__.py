@@ -3,7 +3,7 @@
 `run` lives through as many epochs (`epoch.Epoch`) as it takes. Every kernel entry is followed by cheap
 checks, every few hundred and every epoch's end by all of `kernel.invariants`. An epoch depends on nothing
 but the seed and its number, so a violation is found again by living through that epoch alone, this time
-with all checks after each entry: the report names the first entry that broke something.
+with all checks after each entry where it happened: the report names the first entry that broke something.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from l4lab.kernel.errors import KernelBug
-from l4lab.tools.fuzz.epoch import Epoch, Tally
+from l4lab.tools.fuzz.epoch import CHECK_EVERY, Epoch, Tally
 
 CALLS_PER_EPOCH: Final = 4000
 
@@ -74,22 +74,25 @@ def run(calls: int, seed: int, progress: Callable[[int, int], None] | None = Non
         try:
             total.add(epoch.run(min(CALLS_PER_EPOCH, calls - total.calls)))
         except Exception as error:  # whatever it is, the kernel must not raise it
-            violation = pinpoint(seed, number, error)
+            violation = pinpoint(seed, number, epoch, error)
         number += 1
         if progress is not None:
             progress(total.calls, calls)
     return Summary(seed, number, total, time.perf_counter() - started, violation)
 
 
-def pinpoint(seed: int, number: int, error: Exception) -> Violation:
-    """Live through an epoch again, with all checks after each entry, up to what breaks first."""
-    epoch = Epoch(_epoch_seed(seed, number), check_every=1)
+def pinpoint(seed: int, number: int, failed: Epoch, error: Exception) -> Violation:
+    """Live through an epoch again, with all checks after each entry where it broke.
+
+    If it does not break again, the report is that of the first time.
+    """
+    epoch = Epoch(_epoch_seed(seed, number), check_from=failed.bench.entries - 2 * CHECK_EVERY)
     try:
         epoch.run(CALLS_PER_EPOCH)
     except Exception as first:
-        error = first
+        failed, error = epoch, first
     text = error.detail if isinstance(error, KernelBug) else f"{type(error).__name__}: {error}"
-    return Violation(seed, number, epoch.bench.entries, epoch.last, text)
+    return Violation(seed, number, failed.bench.entries, failed.last, text)
 
 
 def _epoch_seed(seed: int, number: int) -> str:

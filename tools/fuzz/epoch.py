@@ -17,6 +17,7 @@ from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.frame import EAX, ECX, EDX, EIP, ESI
 from l4lab.kernel.invariants import check_all
+from l4lab.kernel.objects import Task
 from l4lab.kernel.state import TlbPolicy
 from l4lab.kernel.thread import DEAD, READY, Thread
 from l4lab.kernel.traps import SYSTEM_CALL, CpuException, PageFault
@@ -42,8 +43,9 @@ _RAM_BYTES: Final = 16 << 20
 _TICKS_UNTIL_OVER: Final = 200  # all cores idle for so long: nobody will do anything any more
 _MR: Final = abi.UTCB_MR // 4
 _ROOT_PRIORITY: Final = 255
-_CHECK_EVERY: Final = 400
-_IDLE_CALLS: Final = 20  # fewer in 50 ms: hardly anybody can do anything
+CHECK_EVERY: Final = 400  # kernel entries
+_FEW_CAPABILITIES: Final = 30
+_IDLE_CALLS: Final = 8  # fewer in 50 ms: hardly anybody can do anything
 
 
 @dataclass(slots=True)
@@ -57,8 +59,6 @@ class Tally:
     ticks: int = 0
     interrupts: int = 0
     checks: int = 0
-    tasks: int = 0
-    threads: int = 0
     outcomes: Counter[tuple[str, str]] = field(default_factory=Counter)
 
     def add(self, other: Tally) -> None:
@@ -71,11 +71,14 @@ class Tally:
 
 
 class Epoch:
-    """The life with this seed. `last`: what was done last, for the report of a violation."""
+    """The life with this seed. `last`: what was done last, for the report of a violation.
 
-    def __init__(self, seed: str, *, check_every: int = _CHECK_EVERY) -> None:
+    `check_from`: from this kernel entry on everything is checked after each.
+    """
+
+    def __init__(self, seed: str, *, check_from: int | None = None) -> None:
         self.rng = rng = Random(seed)
-        self.check_every = check_every
+        self.check_from = check_from
         self.tally = Tally()
         self.last = "boot"
         self.bench = Bench(
@@ -97,11 +100,14 @@ class Epoch:
         idle_ticks = 0
         while self.tally.calls < calls and idle_ticks < _TICKS_UNTIL_OVER:
             idle_ticks = 0 if self._step() else idle_ticks + 1
-            if self.bench.entries % self.check_every == 0:
+            if self.bench.entries % CHECK_EVERY == 0 or self._is_suspect():
                 self._check()
         self._tear_down()
         self.tally.entries = self.bench.entries
         return self.tally
+
+    def _is_suspect(self) -> bool:
+        return self.check_from is not None and self.bench.entries >= self.check_from
 
     def _check(self) -> None:
         self.tally.checks += 1
@@ -186,15 +192,18 @@ class Epoch:
         self.calls_before_sleep = self.tally.calls
 
     def _revive(self) -> None:
-        """Two threads for one of the tasks, and the task too if it is no more."""
+        """Two threads for one of the tasks, and what they need if it is there no more."""
         number = self.rng.randrange(self.tasks)
-        task = self.bench.root.task
-        assert task is not None
-        if TASKS[0] + number not in task.capability_table.slots or self.rng.random() < 0.1:
+        root = self.bench.root.task
+        task = root.capability_table.slots.get(TASKS[0] + number) if root is not None else None
+        if task is None or self.rng.random() < 0.1:
             self._make_task(number)
-        else:
-            self._make_thread(number, 0)
-            self._make_thread(number, 1)
+            return
+        assert isinstance(task.object, Task)
+        if len(task.object.capability_table.slots) < _FEW_CAPABILITIES:
+            self._furnish(number)
+        for part in range(2):
+            self._make_thread(number, part)
 
     def _serve_as_sigma0(self, core: int, sigma0: Thread) -> None:
         """Answer whoever asked with some memory, or refuse, and wait for the next."""

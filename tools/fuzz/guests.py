@@ -35,13 +35,14 @@ _SELF: Final = abi.CAP_INVALID
 
 
 class Request(NamedTuple):
-    """A system call: selector (without operation), operation, label, message words, items."""
+    """A system call: selector (without operation), operation, label, message words, items, timeouts."""
 
     selector: int
     operation: int
     label: int
     words: tuple[int, ...] = ()
     items: tuple[tuple[int, int], ...] = ()
+    timeouts: int | None = None
 
 
 Operation = Callable[["Guests"], Request]
@@ -50,7 +51,7 @@ Operation = Callable[["Guests"], Request]
 class Guests:
     """Random programs over the threads of a `Bench`.
 
-    `me`: who acts. `plans`: task number -> system calls it has in mind.
+    `me`: who acts. `plans`: thread number -> system calls it has in mind.
     """
 
     def __init__(self, bench: Bench, rng: Random) -> None:
@@ -68,10 +69,11 @@ class Guests:
             self.words.occupied = thread.task.capability_table.slots
         if rng.random() < 0.15:
             self._set_buffers(thread)
-        plan = self.plans.get(thread.task.number) if thread.task is not None else None
-        if plan:
+        plan = self.plans.get(thread.number)
+        if plan and not (thread.frame[EAX] & abi.TAG_ERROR and rng.random() < 0.8):
             request, name = plan.popleft(), "plan"
         else:
+            self.plans.pop(thread.number, None)
             operation = rng.choices(_OPERATIONS, cum_weights=_WEIGHTS)[0]
             request, name = operation(self), operation.__name__
         self._write(thread, request)
@@ -99,7 +101,7 @@ class Guests:
         frame = thread.frame
         frame[EAX] = (request.label & 0xFFFF) << 16 | len(request.items) << 6 | len(request.words)
         frame[EDX] = request.selector | request.operation
-        frame[ECX] = self.words.timeouts()
+        frame[ECX] = self.words.timeouts() if request.timeouts is None else request.timeouts
         frame[ESI] = self.rng.getrandbits(32)
 
     def _set_buffers(self, thread: Thread) -> None:
@@ -146,6 +148,17 @@ class Guests:
 
     def send_and_wait(self) -> Request:
         return Request(self.partner(), abi.OP_SEND_AND_WAIT, *self.message())
+
+    def serve(self) -> Request:
+        """Wait, and answer whoever comes, a few times over."""
+        rng, long = self.rng, 4 << abi.TIMEOUT_EXPONENT_SHIFT | 200 + self.rng.getrandbits(8)
+        selector = self._reply_selector()
+        answers = [
+            Request(selector, abi.OP_REPLY_AND_WAIT, *self.message(), timeouts=abi.TIMEOUT_ZERO << 16 | long)
+            for _ in range(rng.randint(2, 8))
+        ]
+        self.plans[self.me.number] = deque(answers)
+        return Request(selector, abi.OP_WAIT, 0, timeouts=long)
 
     def wait(self) -> Request:
         return Request(self._reply_selector(), abi.OP_WAIT, 0)
@@ -206,8 +219,8 @@ class Guests:
     def task_unmap(self) -> Request:
         rng = self.rng
         mask = rng.choice((0, abi.UNMAP_SELF, abi.UNMAP_SELF, abi.UNMAP_SELF | abi.UNMAP_DELETE))
-        pages = tuple(self.words.flexpage() for _ in range(rng.choice((1, 1, 1, 2, 5))))
-        if rng.random() < 0.01:
+        pages = tuple(self.words.flexpage(narrow=True) for _ in range(rng.choice((1, 1, 1, 2, 5))))
+        if rng.random() < 0.003:
             pages = (abi.FPAGE_ALL | 0xF,)
         return Request(self._own_task(), abi.OP_CALL, abi.PROTO_TASK, (abi.TASK_UNMAP, mask, *pages))
 
@@ -372,8 +385,7 @@ class Guests:
         ram, me = self.bench.ram, self.me
         ram[me.utcb + _BDR] = 0
         ram[me.utcb + _BDR + 1] = slot << 12 | abi.BUFFER_ITEM | abi.BUFFER_SMALL
-        if me.task is not None:
-            self.plans.setdefault(me.task.number, deque()).extend(requests[1:])
+        self.plans[me.number] = deque(requests[1:])
         return requests[0]
 
 
@@ -389,10 +401,11 @@ _MIX: Final[dict[Operation, int]] = {
     Guests.ipc_call: 24,
     Guests.ipc_send: 14,
     Guests.send_and_wait: 6,
-    Guests.wait: 14,
+    Guests.serve: 30,
+    Guests.wait: 6,
     Guests.receive: 6,
-    Guests.reply_and_wait: 20,
-    Guests.reply: 6,
+    Guests.reply_and_wait: 8,
+    Guests.reply: 8,
     Guests.sleep: 4,
     Guests.create: 4,
     Guests.make: 16,

@@ -72,14 +72,16 @@ class Words:
         rng = self.rng
         return (rng.choice(PAGES) << 12 | rng.getrandbits(12)) & 0xFFFFFFFF
 
-    def flexpage(self) -> int:
-        """A flexpage of any kind."""
+    def flexpage(self, *, narrow: bool = False) -> int:
+        """A flexpage of any kind. `narrow`: of objects, seldom more than a few."""
         chance = self.rng.random()
         if chance < 0.45:
             return self.memory_page()
         if chance < 0.5:
             return self.port_page()
-        return self.object_page() if chance < 0.95 else self.any_word()
+        if chance < 0.95:
+            return self.object_page(single=narrow and self.rng.random() < 0.97)
+        return self.any_word()
 
     def memory_page(self) -> int:
         """A memory flexpage."""
