@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import contention
+from l4lab.kernel import contention, tracing
 from l4lab.kernel.costs import SCHEDULE, SPACE_SWITCH, SWITCH
 from l4lab.kernel.frame import CR3
 from l4lab.kernel.requests import WakeRequest, post
@@ -137,6 +137,8 @@ def choose(kernel: Kernel, core: Core) -> None:
         _put_aside(core)
         core.current = core.context = chosen
     core.context_since_cycles = kernel.now_cycles
+    if kernel.trace is not None:
+        tracing.schedule(kernel, kernel.trace, current, core.current)
 
 
 def place(kernel: Kernel, core: Core, thread: Thread, home: int, priority: int, quantum_cycles: int) -> None:
@@ -163,6 +165,8 @@ def place(kernel: Kernel, core: Core, thread: Thread, home: int, priority: int, 
 
 def _leave(kernel: Kernel, core: Core, thread: Thread, home: int) -> None:
     """The thread goes to core `home`, with its timeout."""
+    if kernel.trace is not None:
+        tracing.migrate(kernel, kernel.trace, thread, thread.core, home)
     thread.core = home
     if thread.timeout is not None and thread.timeout.thread is not None:
         deadline_us = thread.timeout.deadline_us

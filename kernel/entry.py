@@ -17,6 +17,7 @@ from l4lab.kernel import (
     lifecycle,
     shootdown,
     syscalls,
+    tracing,
     waiting,
 )
 from l4lab.kernel.abi import fiasco as abi
@@ -179,6 +180,10 @@ def _decide(kernel: Kernel, core: Core, before: Thread | None, decision: Decisio
     current = core.current
     if current is not None:
         if current is not before or core.space is None:
+            if kernel.trace is not None:
+                task = current.task
+                loaded = task.space if task is not None and task.alive else None
+                tracing.switch(kernel, kernel.trace, before, current, space=loaded is not core.space)
             dispatch.load_space(kernel, core, current)
         context = core.context
         assert context is not None
@@ -186,6 +191,8 @@ def _decide(kernel: Kernel, core: Core, before: Thread | None, decision: Decisio
         left = context.quantum_left_cycles
         decision.run_until_cycles = kernel.now_cycles + (left if left > 0 else 1)
     elif before is not None or core.space is not None:
+        if kernel.trace is not None:
+            tracing.switch(kernel, kernel.trace, before, None, space=core.space is not None)
         dispatch.go_idle(kernel, core)
     if kernel.memory.stale:
         shootdown.settle(kernel)

@@ -45,6 +45,8 @@ MIGRATE: Final = 18
 SCHEDULE: Final = 19
 NO_PAGER: Final = 20
 FLUSH: Final = 21
+MAP_CAPABILITY: Final = 22
+UNMAP_CAPABILITY: Final = 23
 
 KIND_NAMES: Final = (
     "page fault",
@@ -69,6 +71,8 @@ KIND_NAMES: Final = (
     "schedule",
     "page fault invalid pager",
     "tlb flush",
+    "map capability",
+    "unmap capability",
 )
 
 MEANINGS: Final = (
@@ -87,14 +91,16 @@ MEANINGS: Final = (
     "thread belongs to task partner",
     "core goes from thread partner to thread; a: 1 if the address space changes",
     "the page fault of thread at address a was answered by thread partner; b: 0 mapped or retry, 1 refused",
-    "task partner got extra pages at address b from address a of the task of thread",
-    "thread took rights extra from b pages at address a of task partner",
+    "thread mapped extra pages to address b of task partner, from address a of what it maps from",
+    "thread took rights extra from what was mapped from b pages at address a of task partner",
     "thread made object partner of kind a (OBJECT_KINDS)",
     "object partner of kind a (OBJECT_KINDS) ended",
-    "thread goes from core partner to core a; NO_CORE: off-line",
+    "thread goes from core partner to core a; 2**32 - 1: off-line",
     "core chooses thread, of priority a, after thread partner",
     "the page fault of thread at address a found no pager",
-    "translations are flushed on the cores of bit mask b << 32 | a; extra: pages, 0: all",
+    "translations are flushed on the cores of bit mask b << 32 | a, of the first 64; extra: pages, 0: all",
+    "thread gave extra capabilities to task partner, there from slot b on, from slot a on of its own",
+    "thread took rights extra from b capabilities of task partner, from slot a on",
 )
 """For each kind, what its columns say. Threads, tasks, objects: by number, 0: none."""
 
@@ -129,19 +135,20 @@ class EventLog:
     before anything else has happened in that entry. The entry's row in the ledger has it: `sent_to` is twice
     the receiver's number, plus one if an operation begins with it (IPC), and `sent_tag` its tag. Whoever has
     kernel entries served sets `entered` to that thread before each, and `sent_to` to 0. In a trace all
-    have records.
+    have records. `actor`: the thread in whose name something is mapped or unmapped, by number.
     """
 
-    __slots__ = ("entered", "homes", "names", "pending", "requests", "sent_tag", "sent_to")
+    __slots__ = ("actor", "entered", "homes", "names", "pending", "requests", "sent_tag", "sent_to")
 
     def __init__(self) -> None:
         self.pending: list[int] = []
         self.requests = 0
         self.entered: Thread | None = None
+        self.actor = 0
         self.sent_to = 0
         self.sent_tag = 0
         self.names: dict[int, str] = {}
         self.homes: dict[int, int] = {}
 
 
-assert len(KIND_NAMES) == len(MEANINGS) == FLUSH + 1
+assert len(KIND_NAMES) == len(MEANINGS) == UNMAP_CAPABILITY + 1

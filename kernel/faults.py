@@ -18,7 +18,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel import capspace, causes, events, ipc, items, lifecycle, messages, ports, waiting
+from l4lab.kernel import capspace, causes, events, ipc, items, lifecycle, messages, ports, tracing, waiting
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import FAULT
 from l4lab.kernel.frame import (
@@ -114,6 +114,9 @@ class KernelMessage:
                 messages.fail_send(kernel, sender, code)
                 return False
         receiver.kernel_message = None
+        if kernel.trace is not None and self.kind == PAGE_FAULT:
+            refused = messages.label_of(tag) < 0
+            tracing.resolved(kernel, kernel.trace, receiver, sender, self.fault[2], refused)
         if tag & abi.TAG_FPU:
             messages.transfer_fpu(kernel, sender, receiver)
         label = messages.label_of(tag)
@@ -175,6 +178,8 @@ def _send_page_fault(kernel: Kernel, core: Core, me: Thread, message: KernelMess
     """Call the pager; step 4 of section 8."""
     cap = capspace.lookup(me.task, me.pager) if me.pager != NEVER_SET else None
     if cap is None:
+        if kernel.trace is not None:
+            tracing.no_pager(kernel, kernel.trace, me, message.fault[2])
         kernel.warn(
             f"{me.name or me!r}: page fault at {message.fault[2]:#x}, EIP {me.frame[EIP]:#x}, "
             "but no pager: killed"

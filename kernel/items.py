@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel import capspace, contention, flexpage, mapdb, ports
+from l4lab.kernel import capspace, contention, flexpage, mapdb, ports, tracing
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import MAP
 from l4lab.kernel.objects import Gate, Task
@@ -143,6 +143,8 @@ def _transfer_one(
     assert sender.task is not None
     if buffer.window.kind != kind and not buffer.window.is_everything:
         return abi.ITEM_KIND_MAPPED, 0, 0  # section 6: no error, nothing mapped, and not said so
+    if kernel.trace is not None:
+        kernel.trace.actor = sender.number
     mapped, complete = map_flexpage(kernel, sender.task, page_word, target, buffer.window, control)
     outcome = abi.ITEM_KIND_MAPPED if mapped else abi.ITEM_KIND_NOTHING
     return outcome, 0, 0 if complete else abi.IPC_SEND_MAP_FAILED
@@ -214,6 +216,8 @@ def _map_memory(
     )
     if mapped:
         lock_trees(kernel, source, start >> 12, mapped)
+        if kernel.trace is not None:
+            tracing.mapped(kernel, kernel.trace, target, start >> 12, at >> 12, mapped)
     kernel.bill[MAP] += mapped_steps(mapped) * kernel.costs.map_page
     return mapped, complete
 
@@ -249,7 +253,7 @@ def _map_objects(
     start, at, order = flexpage.place(
         page.address, min(page.order, 20), window.address, window_order, hot_spot
     )
-    return capspace.map_range(
+    mapped, complete = capspace.map_range(
         kernel,
         source,
         start,
@@ -261,3 +265,6 @@ def _map_objects(
         weak=bool(control & abi.ITEM_WEAK),
         grant=bool(control & abi.ITEM_GRANT),
     )
+    if mapped and kernel.trace is not None:
+        tracing.capabilities_mapped(kernel, kernel.trace, target, start, at, mapped)
+    return mapped, complete

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import capspace, causes, dispatch, ipc, messages, ports, waiting
+from l4lab.kernel import capspace, causes, dispatch, ipc, messages, ports, tracing, waiting
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.frame import CR3, UTCB_BASE
 from l4lab.kernel.memory import EVERY_PAGE
@@ -129,6 +129,8 @@ def reap(kernel: Kernel, core: Core) -> None:
     """End every object on `kernel.dying`, and those that die with them."""
     while kernel.dying:
         obj = kernel.dying.pop(0)
+        if kernel.trace is not None:
+            tracing.destroyed(kernel, kernel.trace, obj)
         _end(kernel, core, obj)
         obj.quota.refund(obj.charged_bytes)
 

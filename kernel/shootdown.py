@@ -10,6 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from l4lab.kernel import tracing
 from l4lab.kernel.costs import IPI, SHOOTDOWN
 from l4lab.kernel.memory import EVERY_PAGE
 from l4lab.kernel.state import FlushTlb, TlbPolicy
@@ -40,7 +41,10 @@ def settle(kernel: Kernel) -> None:
     if cores & here:
         kernel.bill[SHOOTDOWN] += _flush_cycles(kernel, len(pages) if pages is not None else 0)
     kernel.bill[IPI] += others.bit_count() * kernel.costs.ipi_send
-    kernel.effects.append(FlushTlb(cores, pages, others))
+    flush = FlushTlb(cores, pages, others)
+    if kernel.trace is not None:
+        tracing.flushed(kernel, kernel.trace, flush)
+    kernel.effects.append(flush)
 
 
 def _few_pages(stale: list[tuple[int, int]]) -> tuple[int, ...] | None:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import capspace, contention, items, lifecycle
+from l4lab.kernel import capspace, contention, items, lifecycle, tracing
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.messages import make_tag
 from l4lab.kernel.objects import Factory, Gate, Task
@@ -49,6 +49,8 @@ def handle(call: Call, factory: KernelObject) -> int:
             created.thread = None
         capspace.kill_object(call.kernel, created)
         return error(abi.ENOMEM)
+    if call.kernel.trace is not None:
+        tracing.created(call.kernel, call.kernel.trace, created)
     if words:
         call.answer_word(0, area_word)
     call.answer_word(words, _ANSWER_ITEM)

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import capspace, flexpage, items, lifecycle, ports
+from l4lab.kernel import capspace, flexpage, items, lifecycle, ports, tracing
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import MAP, UNMAP
 from l4lab.kernel.messages import make_tag
@@ -50,6 +50,8 @@ def _map(call: Call, target: Task) -> int:
         page &= ~abi.OBJECT_RIGHT_S | special
     # POINT OF NO RETURN
     call.kernel.bill[MAP] += call.kernel.costs.map_item
+    if call.kernel.trace is not None:
+        call.kernel.trace.actor = call.me.number
     _, complete = items.map_flexpage(call.kernel, cap.object, page, target, items.EVERYTHING, call.word(1))
     return OK if complete else ipc_error(call, abi.IPC_SEND_MAP_FAILED)
 
@@ -57,6 +59,8 @@ def _map(call: Call, target: Task) -> int:
 def _unmap(call: Call, task: Task) -> int:
     """Takes from `task`; the flexpages come back with the access flags in their rights bits."""
     mask = call.word(1)
+    if call.kernel.trace is not None:
+        call.kernel.trace.actor = call.me.number
     call.kernel.bill[UNMAP] += max(call.words - 2, 0) * call.kernel.costs.unmap_item
     for position in range(2, call.words):
         word = call.word(position)
@@ -68,6 +72,7 @@ def _unmap(call: Call, task: Task) -> int:
 def _unmap_page(call: Call, task: Task, page: flexpage.Flexpage, mask: int) -> int:
     also_self = bool(mask & abi.UNMAP_SELF)
     flags = 0
+    trace = call.kernel.trace
     if page.kind == abi.FPAGE_TYPE_MEMORY or page.is_everything:
         order = 32 if page.is_everything else min(page.order, 32)
         if order >= abi.FPAGE_MIN_MEMORY_ORDER:
@@ -78,6 +83,8 @@ def _unmap_page(call: Call, task: Task, page: flexpage.Flexpage, mask: int) -> i
                 task.space, page.address >> 12, 1 << (order - 12), page.rights, also_self=also_self
             )
             call.kernel.bill[UNMAP] += (memory.removals - before) * call.kernel.costs.unmap_page
+            if trace is not None:
+                tracing.unmapped(call.kernel, trace, task, page.address, 1 << (order - 12), page.rights)
     if page.kind == abi.FPAGE_TYPE_IO or page.is_everything:
         first = 0 if page.is_everything else page.address
         order = 16 if page.is_everything else min(page.order, 16)
@@ -87,6 +94,8 @@ def _unmap_page(call: Call, task: Task, page: flexpage.Flexpage, mask: int) -> i
         order = 20 if page.is_everything else min(page.order, 20)
         delete = bool(mask & abi.UNMAP_DELETE)
         capspace.unmap_range(call.kernel, task, start, 1 << order, page.rights, delete=delete)
+        if trace is not None:
+            tracing.capabilities_unmapped(call.kernel, trace, task, start, 1 << order, page.rights)
     return flags
 
 
