@@ -53,6 +53,10 @@ class WakeUpQueue:
     def __len__(self) -> int:
         return len(self._heap) - self._cancelled
 
+    def armed(self) -> list[Timeout]:
+        """All live timeouts, soonest first; for people."""
+        return sorted(entry for entry in self._heap if entry.thread is not None)
+
     def arm(self, thread: Thread, deadline_us: int) -> Timeout:
         """Wake `thread` at `deadline_us`; the returned handle can be cancelled."""
         self._order += 1

@@ -1,0 +1,176 @@
+"""What a person can see of the kernel's memory: mapping trees, page tables, who has how much.
+
+As `inspect`: nothing here changes anything.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from l4lab.kernel import paging
+from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.inspect import Cell, View, task_name
+
+if TYPE_CHECKING:
+    from l4lab.kernel.mapdb import Mapping
+    from l4lab.kernel.memory import Space
+    from l4lab.kernel.objects import Task
+    from l4lab.kernel.state import Kernel
+
+
+def _page_rights(rights: int) -> str:
+    letters = (("r", abi.RIGHT_R), ("w", abi.RIGHT_W), ("x", abi.RIGHT_X))
+    return "".join(letter if rights & bit else "-" for letter, bit in letters)
+
+
+def mapping_tree(kernel: Kernel, pfn: int) -> View:
+    """Who has a frame of RAM from whom (JDB: m). The root is sigma0's 4 MiB page around it."""
+    root = kernel.memory.roots.get(pfn >> 10)
+    rows: list[tuple[Cell, ...]] = []
+    for depth, mapping in _over(root, pfn, 0) if root is not None else ():
+        space = mapping.space
+        rows.append(
+            (
+                "  " * depth + (space.name if space is not None else "removed"),
+                f"{mapping.vpn << 12:#010x}",
+                f"{mapping.pfn << 12:#010x}",
+                "4M" if mapping.is_superpage else "4K",
+                _page_rights(mapping.rights),
+            )
+        )
+    columns = ("space", "virtual", "physical", "size", "rights")
+    return View(f"frame {pfn:#x} (physical {pfn << 12:#x}): {len(rows)} mappings", columns, tuple(rows))
+
+
+def _over(mapping: Mapping, pfn: int, depth: int) -> Iterator[tuple[int, Mapping]]:
+    """The tree from `mapping` on, as far as it holds the frame; parents first."""
+    waiting = [(depth, mapping)]
+    while waiting:
+        level, node = waiting.pop()
+        yield level, node
+        children = [
+            child
+            for group in (node.children or {}).values()
+            for child in group
+            if child.pfn <= pfn < child.pfn + child.pages
+        ]
+        waiting += [(level + 1, child) for child in reversed(children)]
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """Pages of an address space that lie together and are alike. `rights`: r, w, u as in `rwu`."""
+
+    start: int
+    end: int
+    physical: int
+    rights: str
+    what: str
+
+
+def ranges(kernel: Kernel, space: Space, *, contiguous: bool = True) -> list[Range]:
+    """What the page tables map, user part and kernel's pages, by address, neighbours put together.
+
+    `contiguous`: only if their frames are neighbours, too.
+    """
+    found: list[Range] = []
+    for start, size, entry in _entries(kernel.words, space):
+        vpn = start >> 12
+        what = "kernel-user" if vpn in space.ku_pages else "superpage" if entry & paging.SUPERPAGE else ""
+        physical = entry & (0xFFC00000 if entry & paging.SUPERPAGE else paging.FRAME_MASK)
+        rights = f"r{'w' if entry & paging.WRITABLE else '-'}{'u' if entry & paging.USER else '-'}"
+        last = found[-1] if found else None
+        if (
+            last is not None
+            and last.end == start
+            and (last.rights, last.what) == (rights, what)
+            and (not contiguous or last.physical + last.end - last.start == physical)
+        ):
+            found[-1] = Range(last.start, start + size, last.physical, rights, what)
+        else:
+            found.append(Range(start, start + size, physical, rights, what))
+    return found
+
+
+def _entries(words: memoryview[int], space: Space) -> Iterator[tuple[int, int, int]]:
+    """(address, size, entry) of everything present, in order."""
+    directory = space.tables.directory_pfn << 10
+    for index, pde in enumerate(words[directory : directory + paging.ENTRIES].tolist()):
+        if not pde & paging.PRESENT:
+            continue
+        if pde & paging.SUPERPAGE:
+            yield index << 22, 1 << 22, pde
+            continue
+        first = pde >> 12 << 10
+        for offset, pte in enumerate(words[first : first + paging.ENTRIES].tolist()):
+            if pte & paging.PRESENT:
+                yield index << 22 | offset << 12, 1 << 12, pte
+
+
+def page_table(kernel: Kernel, task: Task, address: int | None = None) -> View:
+    """What a task's page tables say (JDB: p), as ranges; or the way to one address, entry by entry."""
+    if address is not None:
+        return _walk(kernel.words, task, address)
+    rows = [
+        (f"{r.start:#010x}", f"{r.end:#010x}", r.end - r.start >> 12, f"{r.physical:#010x}", r.rights, r.what)
+        for r in ranges(kernel, task.space)
+    ]
+    columns = ("from", "to", "pages", "physical", "rights", "what")
+    return View(f"{task_name(task)}: page directory at {task.space.tables.cr3:#x}", columns, tuple(rows))
+
+
+def _walk(words: memoryview[int], task: Task, address: int) -> View:
+    position = (task.space.tables.directory_pfn << 10) + (address >> 22)
+    pde = words[position]
+    rows: list[tuple[Cell, ...]] = [("directory", f"{position << 2:#010x}", f"{pde:#010x}", _flags(pde))]
+    result = "not mapped"
+    if pde & paging.PRESENT and pde & paging.SUPERPAGE:
+        result = f"physical {pde & 0xFFC00000 | address & 0x3FFFFF:#x}"
+    elif pde & paging.PRESENT:
+        position = (pde >> 12 << 10) + (address >> 12 & 1023)
+        pte = words[position]
+        rows.append(("table", f"{position << 2:#010x}", f"{pte:#010x}", _flags(pte)))
+        if pte & paging.PRESENT:
+            result = f"physical {pte & paging.FRAME_MASK | address & 0xFFF:#x}"
+    columns = ("level", "entry at", "entry", "flags")
+    return View(f"{task_name(task)}, {address:#x}: {result}", columns, tuple(rows))
+
+
+def _flags(entry: int) -> str:
+    names = (
+        ("present", paging.PRESENT),
+        ("writable", paging.WRITABLE),
+        ("user", paging.USER),
+        ("uncached", paging.NO_CACHE),
+        ("accessed", paging.ACCESSED),
+        ("dirty", paging.DIRTY),
+        ("4M", paging.SUPERPAGE),
+        ("global", paging.GLOBAL),
+    )
+    return " ".join(name for name, bit in names if entry & bit) or "not present"
+
+
+def memory(kernel: Kernel) -> View:
+    """RAM by owner: pages that each task can use, frames and bytes that the kernel spends on it.
+
+    A page that several tasks can use counts for each.
+    """
+    rows: list[tuple[Cell, ...]] = []
+    for task in kernel.tasks.values():
+        space = task.space
+        pages = len(space.pages) + 1024 * len(space.superpages)
+        if space is kernel.memory.sigma0:
+            pages = kernel.memory.user_frames
+        tables = len(space.tables.table_pfns) + 1
+        rows.append((task_name(task), pages, tables, len(space.ku_pages), task.quota.used_bytes))
+    frames = kernel.frames
+    total = frames.end_pfn - frames.first_pfn
+    rows.append(("kernel, boot", 0, kernel.fixed_frames, 0, kernel.fixed_frames * 4096))
+    rows.append(("kernel, free", 0, total - frames.taken_count, 0, (total - frames.taken_count) * 4096))
+    columns = ("owner", "pages", "kernel frames", "UTCB frames", "bytes charged to its factory")
+    title = (
+        f"{kernel.memory.user_frames} frames for programs, {total} for the kernel, {frames.taken_count} taken"
+    )
+    return View(title, columns, tuple(rows))
