@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from l4lab.kernel import capspace, causes, dispatch, ipc, messages, ports, tracing, waiting
 from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.costs import IPI
 from l4lab.kernel.frame import CR3, UTCB_BASE
 from l4lab.kernel.memory import EVERY_PAGE
 from l4lab.kernel.objects import Factory, Gate, Irq, Semaphore, Task
@@ -183,6 +184,7 @@ def kill(kernel: Kernel, me: Thread) -> None:
         core.reschedule = True
         if core.number != kernel.here:
             core.current = None
+            kernel.bill[IPI] += kernel.costs.ipi_send
             kernel.effects.append(Ipi(core.number, None))
     _check_root_end(kernel, me)
 

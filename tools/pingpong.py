@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Final
 
 from l4lab.emulator.errors import OperatorError
-from l4lab.emulator.inputs import BUNDLED_IMAGES, BUNDLED_PROGRAMS
+from l4lab.emulator.inputs import BUNDLED_IMAGES, BUNDLED_PROGRAMS, is_path
 from l4lab.emulator.machine import Machine
 from l4lab.emulator.manifest import Manifest, Module, load_manifest
 from l4lab.emulator.profile import Distance, Profile, load_profile
@@ -38,7 +38,6 @@ BYTES_PER_WORD: Final = 4
 _RESULT: Final = re.compile(
     r"PINGPONG space=(intra|inter) cpus=(\d+),(\d+) message=(\S+) rounds=(\d+) start=(\d+) cycles=([\d,]+)"
 )
-_OTHER_CORES: Final = {Distance.SAME_DIE: 1, Distance.OTHER_DIE: 1, Distance.OTHER_PACKAGE: 1}
 
 
 class Interrupted(KeyboardInterrupt):
@@ -166,7 +165,7 @@ def make_manifest(
     return dataclasses.replace(
         base,
         cores=1 + max(max(place.cores) for place in places),
-        profile=profile,
+        profile=str(Path(profile).absolute()) if is_path(profile) else profile,
         tlb=tlb,
         roottask=Module(BUNDLED_PROGRAMS / PROGRAM, line),
     )

@@ -6,11 +6,13 @@ import json
 import random
 from collections.abc import Iterator
 from fractions import Fraction
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from l4lab.emulator.errors import OperatorError, ProfileError
+from l4lab.emulator.inputs import BUNDLED_PROFILES
 from l4lab.emulator.profile import Distance, load_profile
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.state import TlbPolicy
@@ -120,6 +122,16 @@ def test_the_same_cycles_again() -> None:
         first, second = (bench.measure(OPTERON, places, ("0",), rounds=8, samples=2) for _ in range(2))
         assert first.measurements == second.measurements
         assert first.run.rows.tobytes() == second.run.rows.tobytes()
+
+
+def test_a_profile_of_ones_own_by_its_path(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    text = (BUNDLED_PROFILES / "i486-dx50.toml").read_text(encoding="utf-8")
+    (tmp_path / "mine.toml").write_text(text.replace('name = "i486-dx50"', 'name = "mine"'), encoding="utf-8")
+    monkeypatch.chdir(tmp_path)
+    with Bench() as bench:
+        session = bench.measure("./mine.toml", messages=("0",), rounds=8, samples=1)
+    assert session.profile.name == "mine"
+    assert session.cycles("inter_space") == pytest.approx(257, rel=0.05)
 
 
 def test_mistakes_are_one_line() -> None:
