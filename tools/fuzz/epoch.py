@@ -192,7 +192,13 @@ class Epoch:
         self.calls_before_sleep = self.tally.calls
 
     def _revive(self) -> None:
-        """Two threads for one of the tasks, and what they need if it is there no more."""
+        """Wake some threads from what they wait in; or make two for one of the tasks, with all they need."""
+        if self.rng.random() < 0.6:
+            flags = abi.THREAD_EX_REGS | abi.EX_REGS_CANCEL
+            for _ in range(3):
+                slot = THREADS[0] + self.rng.randrange(2 * self.tasks)
+                self._root_call(slot, abi.PROTO_THREAD, flags, abi.EX_REGS_KEEP, abi.EX_REGS_KEEP)
+            return
         number = self.rng.randrange(self.tasks)
         root = self.bench.root.task
         task = root.capability_table.slots.get(TASKS[0] + number) if root is not None else None

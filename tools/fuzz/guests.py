@@ -140,8 +140,16 @@ class Guests:
             return _SELF
         return self.words.slot(THREADS if chance < 0.4 else GATES) << 12
 
+    def plain(self, plain: bool) -> tuple[int, tuple[int, ...], tuple[tuple[int, int], ...]]:
+        """Label, words and items; only words if `plain`: the kernel's common case."""
+        return (0, (1, 2), ()) if plain else self.message()
+
     def ipc_call(self) -> Request:
         return Request(self.partner(), abi.OP_CALL, *self.message())
+
+    def common_call(self) -> Request:
+        """Words only, without timeouts."""
+        return Request(self.partner(), abi.OP_CALL, *self.plain(True), timeouts=abi.TIMEOUT_NEVER)
 
     def ipc_send(self) -> Request:
         return Request(self.partner(), abi.OP_SEND, *self.message())
@@ -152,9 +160,13 @@ class Guests:
     def serve(self) -> Request:
         """Wait, and answer whoever comes, a few times over."""
         rng, long = self.rng, 4 << abi.TIMEOUT_EXPONENT_SHIFT | 200 + self.rng.getrandbits(8)
+        if rng.random() < 0.3:
+            long = abi.TIMEOUT_NEVER
         selector = self._reply_selector()
+        timeouts = abi.TIMEOUT_ZERO << 16 | long
+        plain = rng.random() < 0.4
         answers = [
-            Request(selector, abi.OP_REPLY_AND_WAIT, *self.message(), timeouts=abi.TIMEOUT_ZERO << 16 | long)
+            Request(selector, abi.OP_REPLY_AND_WAIT, *self.plain(plain), timeouts=timeouts)
             for _ in range(rng.randint(2, 8))
         ]
         self.plans[self.me.number] = deque(answers)
@@ -365,7 +377,7 @@ class Guests:
         handlers = self.handlers()
         control = (abi.THREAD_CONTROL | flags, *handlers, 0, 0, self.utcb_address())
         place = (abi.SCHEDULER_RUN_THREAD, rng.randrange(4), 15, rng.choice((1, 2, 2, 3)), 0)
-        start = (abi.THREAD_EX_REGS, 0x10000, 0x20000)
+        start = (abi.THREAD_EX_REGS, *self.entry())
         return self._plan(
             slot,
             Request(abi.BOOT_CAP_FACTORY << 12, abi.OP_CALL, abi.PROTO_FACTORY, (abi.PROTO_THREAD,)),
@@ -373,6 +385,10 @@ class Guests:
             self._scheduler(place, (thread,)),
             Request(slot << 12, abi.OP_CALL, abi.PROTO_THREAD, start),
         )
+
+    def entry(self) -> tuple[int, int]:
+        """Where new threads begin: EIP and ESP."""
+        return 0x10000, 0x20000
 
     def make(self) -> Request:
         """An object of some kind, where programs keep that kind."""
@@ -398,7 +414,8 @@ _CREATED: Final = {
     abi.PROTO_SEMAPHORE: SEMAPHORES,
 }
 _MIX: Final[dict[Operation, int]] = {
-    Guests.ipc_call: 24,
+    Guests.ipc_call: 18,
+    Guests.common_call: 12,
     Guests.ipc_send: 14,
     Guests.send_and_wait: 6,
     Guests.serve: 30,
