@@ -13,7 +13,21 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel.events import BOUND, END, EXTRA_SHIFT, IPC, IRQ, MESSAGE, QUEUED, SENT, SERVED, object_kind
+from l4lab.kernel.events import (
+    BEGINS,
+    BOUND,
+    END,
+    EXTRA_SHIFT,
+    IPC,
+    IRQ,
+    MESSAGE,
+    OPEN_ENDED,
+    QUEUED,
+    SENT,
+    SENT_TO_SHIFT,
+    SERVED,
+    object_kind,
+)
 from l4lab.kernel.requests import (
     Answer,
     FlushRequest,
@@ -25,7 +39,7 @@ from l4lab.kernel.requests import (
     TransferRequest,
     WakeRequest,
 )
-from l4lab.kernel.thread import RECEIVING
+from l4lab.kernel.thread import RECEIVE_OPEN, RECEIVING
 
 if TYPE_CHECKING:
     from l4lab.kernel.capability import KernelObject
@@ -79,9 +93,14 @@ def begin_ipc(kernel: Kernel, log: EventLog, thread: Thread, partner: Thread) ->
     ):
         if not thread.request:
             _begin_request(kernel, log, thread)
-        log.sent_to = 1
+        log.sent_to = BEGINS if thread.receive != RECEIVE_OPEN else BEGINS | OPEN_ENDED
     else:
-        begin(kernel, log, thread, IPC, partner.number, thread.send_tag)
+        begin(kernel, log, thread, ipc_kind(thread), partner.number, thread.send_tag)
+
+
+def ipc_kind(thread: Thread) -> int:
+    """The kind of an IPC record, with extra, for what `thread` is about to do."""
+    return IPC if thread.receive != RECEIVE_OPEN else IPC | OPEN_ENDED << EXTRA_SHIFT
 
 
 def _begin_request(kernel: Kernel, log: EventLog, thread: Thread) -> None:
@@ -99,7 +118,7 @@ def pass_on(kernel: Kernel, log: EventLog, sender: Thread, receiver: Thread, tag
         receiver.request = receiver.last_request = sender.request
     if sender is log.entered and kernel.trace is None:
         log.entered = None
-        log.sent_to |= receiver.number << 1
+        log.sent_to |= receiver.number << SENT_TO_SHIFT
         log.sent_tag = tag
         return
     log.pending += (

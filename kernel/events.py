@@ -22,6 +22,11 @@ if TYPE_CHECKING:
 COLUMNS: Final = ("cycle", "core", "kind", "thread", "partner", "request", "a", "b")
 EXTRA_SHIFT: Final = 8
 
+BEGINS: Final = 1
+OPEN_ENDED: Final = 2
+SENT_TO_SHIFT: Final = 2
+"""See `EventLog`."""
+
 FAULT: Final = 0
 EXCEPTION: Final = 1
 IPC: Final = 2
@@ -78,7 +83,8 @@ KIND_NAMES: Final = (
 MEANINGS: Final = (
     "thread touched address a at eip b; extra: error code of the processor",
     "thread raised trap number a at eip b",
-    "thread starts to send tag a to thread partner, at eip b",
+    "thread starts to send tag a to partner, a thread or gate, at eip b, 0: not recorded; "
+    "extra OPEN_ENDED: and then waits for anybody",
     "thread partner got tag a, label b, of thread",
     "thread partner got label b of IRQ object thread",
     "the operation of thread ended without answer; a: error code, 0: sent, nothing to be received",
@@ -132,10 +138,12 @@ class EventLog:
     `names`: number -> name of every object that has or had one. `homes`: thread -> its task, by number.
 
     The commonest of all has no record of its own: a message that the thread which entered the kernel sends,
-    before anything else has happened in that entry. The entry's row in the ledger has it: `sent_to` is twice
-    the receiver's number, plus one if an operation begins with it (IPC), and `sent_tag` its tag. Whoever has
-    kernel entries served sets `entered` to that thread before each, and `sent_to` to 0. In a trace all
-    have records. `actor`: the thread in whose name something is mapped or unmapped, by number.
+    before anything else has happened in that entry. The entry's row in the ledger has it: `sent_to` is the
+    receiver's number, from SENT_TO_SHIFT on, with BEGINS if an operation begins with it (IPC) and
+    OPEN_ENDED as an IPC record's extra; `sent_tag` is its tag. Whoever has kernel entries served sets
+    `entered` to that thread before each, and `sent_to` to 0. In a trace all have records.
+
+    `actor`: the thread in whose name something is mapped or unmapped, by number.
     """
 
     __slots__ = ("actor", "entered", "homes", "names", "pending", "requests", "sent_tag", "sent_to")

@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING, Final
 from l4lab.kernel import causes
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import COPY, DECODE, IPC
+from l4lab.kernel.events import BEGINS, SENT_TO_SHIFT
 from l4lab.kernel.frame import EAX, ECX, EDX, ESI
 from l4lab.kernel.objects import Gate
 from l4lab.kernel.thread import READY, RECEIVE_CLOSED, RECEIVE_OPEN, RECEIVING, Thread
@@ -105,9 +106,9 @@ def call_or_reply(kernel: Kernel, core: Core, me: Thread) -> bool:
             if not number:
                 log.requests = kernel.served = number = log.requests + 1
                 me.request = me.began = me.last_request = number
-            log.sent_to = partner.number << 1 | 1
+            log.sent_to = partner.number << SENT_TO_SHIFT | BEGINS
         else:
-            log.sent_to = partner.number << 1
+            log.sent_to = partner.number << SENT_TO_SHIFT
         log.sent_tag = tag
         if partner.began:
             partner.request = partner.began = 0

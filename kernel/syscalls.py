@@ -186,7 +186,7 @@ def _to_gate(kernel: Kernel, core: Core, me: Thread, target: Gate, rights: int, 
             return
         me.sends = bool(selector & abi.OP_SEND)
         if kernel.events is not None and me.sends:
-            causes.begin(kernel, kernel.events, me, events.IPC, target.number, me.send_tag)
+            causes.begin(kernel, kernel.events, me, causes.ipc_kind(me), target.number, me.send_tag)
         waiting.wait_for_gate(kernel, me, target)
         return
     messages.address_to(me, target)

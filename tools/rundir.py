@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import json
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
@@ -89,6 +89,20 @@ class Run:
         if first < len(self.events):
             yield np.asarray(self.events[first:])
 
+    def events_between(self, first_cycle: int, last_cycle: int) -> Records:
+        """The events of the kernel entries from `first_cycle` to `last_cycle`, as `event_chunks` has them."""
+        rows = self.rows[
+            bisect_left(self.rows, first_cycle, key=_entry_of) : bisect_right(
+                self.rows, last_cycle, key=_entry_of
+            )
+        ]
+        records = self.events[
+            bisect_left(self.events, first_cycle, key=_cycle_of) : bisect_right(
+                self.events, last_cycle, key=_cycle_of
+            )
+        ]
+        return _with_messages(np.asarray(rows), np.asarray(records))
+
     def thread_name(self, number: int) -> str:
         """What to call a thread: its task's name, and its own where that says more."""
         if not number:
@@ -108,12 +122,16 @@ def _cycle_of(event: Records) -> int:
     return int(event["cycle"])
 
 
+def _entry_of(row: Records) -> int:
+    return int(row["entry"])
+
+
 def _with_messages(rows: Records, records: Records) -> Records:
     """`records` and the events that `rows` stand for, which come first in their kernel entries."""
     sending = np.flatnonzero(rows["sent to"])
     if not len(sending):
         return records
-    beginning = sending[(rows["sent to"][sending] & 1) == 1]
+    beginning = sending[(rows["sent to"][sending] & events.BEGINS) != 0]
     found = np.concatenate(
         [_sent(rows[beginning], events.IPC), _sent(rows[sending], events.MESSAGE), records]
     )
@@ -129,7 +147,9 @@ def _sent(rows: Records, kind: int) -> Records:
     made = np.zeros(len(rows), EVENT)
     made["cycle"], made["core"], made["thread"] = rows["entry"], rows["core"], rows["thread"]
     made["kind"] = kind
-    made["partner"] = rows["sent to"] >> 1
+    if kind == events.IPC:
+        made["kind"] |= (rows["sent to"] & events.OPEN_ENDED) << events.EXTRA_SHIFT
+    made["partner"] = rows["sent to"] >> events.SENT_TO_SHIFT
     made["request"] = rows["served"]
     made["a"] = rows["sent tag"]
     return made
