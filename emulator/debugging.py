@@ -12,11 +12,12 @@ from __future__ import annotations
 import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator.catching import Catch, Event, Happening, announced, decode, happened, matches
 from l4lab.emulator.debugged import AFTER_ENTRY, BEFORE_ENTRY, IN_USER_CODE, Count, Entry, Pause, Position
-from l4lab.emulator.debugport import MAX_WATCHED_BYTES, MAX_WATCHPOINTS, Reason, Watch
+from l4lab.emulator.debugport import EVERY_SPACE, MAX_WATCHED_BYTES, MAX_WATCHPOINTS, Reason, Watch
 from l4lab.emulator.history import History
 from l4lab.emulator.stops import TO_THE_END, Breakpoint, Edit, Goal, GoalKind, Stop, StopKind, Watchpoint
 from l4lab.kernel import causes
@@ -28,7 +29,7 @@ from l4lab.kernel.units import PAGE_BYTES
 if TYPE_CHECKING:
     from l4lab.emulator.debugged import DebuggedMachine
     from l4lab.emulator.history import Snapshot
-    from l4lab.emulator.machine import CoreState
+    from l4lab.emulator.machine import CoreState, Machine
     from l4lab.emulator.results import StopReason
     from l4lab.kernel.objects import Task
     from l4lab.kernel.thread import Thread
@@ -79,6 +80,7 @@ class Debugger:
         self._snapshot_at = 0.0
         self._found: Stop | None = None
         self._bug: Stop | None = None
+        self._tasks_armed = (0, 0)
         self._watched: list[tuple[Watchpoint, Watch]] = []
         self._watched_bytes: list[bytes] = []
         self._events: EventLog | None = None
@@ -117,7 +119,8 @@ class Debugger:
             return self._bug
         if goal.kind is GoalKind.STEP:
             assert goal.thread is not None
-            count = Count(executed(goal.thread) + 1, goal.first, goal.size_bytes)
+            done = executed(self.machine.kernel.threads[goal.thread])
+            count = Count(done + 1, goal.first, goal.size_bytes)
         else:
             count = None
         self._forward = True
@@ -162,9 +165,9 @@ class Debugger:
             self._restore(snapshot)
         return self._quietly(Goal(GoalKind.CLOCK, core=core, clock_cycles=clock_cycles), None, poll)
 
-    def step_back(self, thread: Thread, poll: Poll | None = None) -> Stop:
-        """To before the last instruction that `thread` completed; to the start if there is none."""
-        count = executed(thread) - 1
+    def step_back(self, thread: int, poll: Poll | None = None) -> Stop:
+        """To before the last instruction that the thread completed; to the start if there is none."""
+        count = executed(self.machine.kernel.threads[thread]) - 1
         if count < 0:
             return self._to_start()
         here = self.machine.position
@@ -191,8 +194,9 @@ class Debugger:
             if earlier:
                 stop = found[earlier - 1]
                 self.go_to(stop.position)
-                self.last_stop = stop
-                return stop
+                number = stop.thread.number if stop.thread is not None else 0
+                self.last_stop = replace(stop, thread=self.machine.kernel.threads.get(number))
+                return self.last_stop
             end = snapshot.position
             snapshot = self.history.earlier(snapshot)
         return self._to_start()
@@ -328,12 +332,7 @@ class Debugger:
         """Tell shim and kernel what to look out for."""
         machine, goal = self.machine, self._goal
         machine.port.stop_at_clock(goal.core, goal.clock_cycles if goal.kind is GoalKind.CLOCK else None)
-        breakpoints = self.breakpoints if self._stops else ()
-        machine.port.set_breakpoints(
-            (b.address, b.task.space.tables.cr3 if b.task is not None else 0)
-            for b in breakpoints
-            if b.task is None or b.task.alive
-        )
+        self._set_breakpoints()
         self._resolve_watchpoints()
         if self._stops and (self.catches or self.observers):
             self._events = EventLog()
@@ -342,6 +341,22 @@ class Debugger:
             self._events.pending.clear()
             for thread in machine.kernel.threads.values():
                 thread.request = thread.began = 0
+
+    def _set_breakpoints(self) -> None:
+        """Of tasks that there are; the others' are set as they come into being."""
+        tasks = self.machine.kernel.tasks
+        self._tasks_armed = len(tasks), next(reversed(tasks), 0)
+        places = []
+        for breakpoint_ in self.breakpoints if self._stops else ():
+            if breakpoint_.task is None:
+                places.append((breakpoint_.address, EVERY_SPACE))
+            elif breakpoint_.task in tasks:
+                places.append((breakpoint_.address, tasks[breakpoint_.task].space.tables.cr3))
+        self.machine.port.set_breakpoints(places)
+
+    def _tasks_changed(self) -> bool:
+        tasks = self.machine.kernel.tasks
+        return self._tasks_armed != (len(tasks), next(reversed(tasks), 0))
 
     def _disarm(self) -> None:
         self.machine.kernel.events = self.machine.kernel.trace = self._events = None
@@ -355,7 +370,8 @@ class Debugger:
             return self._stop_here(StopKind.INTERRUPTED, "interrupted") if self._interrupted else None
         reason, detail = why
         if reason is Reason.COUNT:
-            stepping = self._goal.thread is core.decision.thread and self._step_count is not None
+            thread = core.decision.thread
+            stepping = thread is not None and thread.number == self._goal.thread
             return self._stop_here(StopKind.STEP) if stepping else None
         if reason is Reason.CLOCK:
             return self._stop_here(StopKind.PLACE)
@@ -391,7 +407,7 @@ class Debugger:
     def count_for(self, thread: Thread) -> Count | None:
         """Where this stretch has to stop: at the place, or when the step is done."""
         place, machine = self._place, self.machine
-        step = self._step_count if self._goal.thread is thread else None
+        step = self._step_count if self._goal.thread == thread.number else None
         if place is None or place.phase != IN_USER_CODE or place.steps != machine.steps:
             return step
         count = executed(thread) + place.retired - machine.retired
@@ -404,7 +420,7 @@ class Debugger:
             return self._find(StopKind.PLACE, entry, BEFORE_ENTRY)
         if not self._stops:
             return False
-        if self._watched:
+        if self.watchpoints:
             self._watched_bytes = self._read_watched()
         if self.catches:
             happening = announced(self.machine.kernel, entry.core.decision.thread, entry.trap)
@@ -444,7 +460,9 @@ class Debugger:
                     return True
         if self._show_observers(entry, events, before=False):
             return True
-        if self._watched:
+        if self._tasks_changed():
+            self._set_breakpoints()
+        if self.watchpoints:
             hit = self._kernel_wrote()
             self._resolve_watchpoints()
             if hit is not None:
@@ -517,10 +535,9 @@ class Debugger:
             return
         resolved: list[tuple[Watchpoint, Watch]] = []
         for watchpoint in self.watchpoints if self._stops else ():
-            if not watchpoint.task.alive:
-                continue
-            for address, size_bytes in watchpoint.pieces():
-                physical = translate(watchpoint.task, address)
+            task = self.machine.kernel.tasks.get(watchpoint.task)
+            for address, size_bytes in watchpoint.pieces() if task is not None else ():
+                physical = translate(task, address) if task is not None else None
                 if physical is not None:
                     watch = Watch(physical, size_bytes, watchpoint.write, watchpoint.read)
                     resolved.append((watchpoint, watch))
@@ -551,3 +568,17 @@ def translate(task: Task, address: int) -> int | None:
     if is_superpage:
         return (entry & 0xFFC00000) | (address & 0x3FFFFF)
     return (entry & 0xFFFFF000) | (address & (PAGE_BYTES - 1))
+
+
+def read_memory(machine: Machine, task: Task, address: int, size_bytes: int) -> bytes:
+    """The bytes at `address` of a task, as many as are mapped in a row from there on."""
+    data = bytearray()
+    end = min(address + size_bytes, 1 << 32)
+    while address < end:
+        physical = translate(task, address)
+        size = min(end, (address // PAGE_BYTES + 1) * PAGE_BYTES) - address
+        if physical is None or physical + size > machine.ram.size_bytes:
+            break
+        data += machine.ram.bytes_[physical : physical + size]
+        address += size
+    return bytes(data)

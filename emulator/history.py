@@ -16,7 +16,7 @@ import time
 from bisect import bisect_right
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final
+from typing import Final
 
 from l4lab.emulator.debugged import Control, DebuggedMachine, Position, Runner
 from l4lab.emulator.debugport import DebugPort
@@ -28,9 +28,6 @@ from l4lab.emulator.ram import Ram
 from l4lab.emulator.vcpu import Engine, Vcpu
 from l4lab.kernel.frame import FPU_CORE, INSTRUCTIONS, read_counter
 from l4lab.kernel.units import PAGE_BYTES
-
-if TYPE_CHECKING:
-    from l4lab.kernel.thread import Thread
 
 BUDGET_BYTES: Final = 512 << 20
 """About how much memory snapshots may take before every other one of the older half is dropped."""
@@ -63,9 +60,9 @@ class Snapshot:
         states = sum(map(len, self.vcpus))
         return len(self.memento) * _BYTES_PER_OBJECT + len(self.frames) * PAGE_BYTES + states
 
-    def count_of(self, thread: Thread) -> int:
-        """Instructions that `thread` had executed; 0 if it did not exist."""
-        return self.counts.get(thread.number, 0)
+    def count_of(self, thread: int) -> int:
+        """Instructions that thread `thread` had executed; 0 if it did not exist."""
+        return self.counts.get(thread, 0)
 
 
 class History:

@@ -1,4 +1,8 @@
-"""What a debugger stops at, and what it says when it has."""
+"""What a debugger stops at, what it is asked to do, and what it says when it has.
+
+Tasks and threads are named by their numbers: after going back in time the same thread may be another
+Python object.
+"""
 
 from __future__ import annotations
 
@@ -10,30 +14,27 @@ from l4lab.kernel.frame import FPU_AREA, FPU_VALID
 from l4lab.kernel.units import PAGE_BYTES
 
 if TYPE_CHECKING:
-    from array import array
-
     from l4lab.emulator.catching import Catch, Happening
     from l4lab.emulator.debugged import DebuggedMachine, Position
     from l4lab.emulator.results import StopReason
-    from l4lab.kernel.objects import Task
     from l4lab.kernel.thread import Thread
 
 
 @dataclass(frozen=True, slots=True)
 class Breakpoint:
-    """Stop before the instruction at `address`, in `task`; None: in every task."""
+    """Stop before the instruction at `address`, in task `task`; None: in every task."""
 
     address: int
-    task: Task | None = None
+    task: int | None = None
 
 
 @dataclass(frozen=True, slots=True)
 class Watchpoint:
-    """Stop when these bytes of `task` change (`write`), or at any access to them (`read`)."""
+    """Stop when these bytes of task `task` change (`write`), or at any access to them (`read`)."""
 
     address: int
     size_bytes: int
-    task: Task
+    task: int
     write: bool = True
     read: bool = False
 
@@ -101,7 +102,7 @@ class Goal:
     """
 
     kind: GoalKind = GoalKind.END
-    thread: Thread | None = None
+    thread: int | None = None
     first: int = 0
     size_bytes: int = 0
     core: int = 0
@@ -141,26 +142,27 @@ class MemoryEdit:
 
 @dataclass(frozen=True, slots=True)
 class RegisterEdit:
-    """Words of a thread's frame, from index `first` on (`kernel/frame.py`)."""
+    """Words of the frame of thread `thread`, from index `first` on (`kernel/frame.py`)."""
 
-    frame: array[int]
+    thread: int
     first: int
     words: tuple[int, ...]
 
     def apply(self, machine: DebuggedMachine) -> None:
         """Write them; x87 and SSE registers must not be live in a core then."""
+        frame = machine.kernel.threads[self.thread].frame
         if self.first >= FPU_AREA:
-            machine.engine.sync_fpu(self.frame)
-            machine.engine.drop_fpu(self.frame)
-            self.frame[FPU_VALID] = 1
+            machine.engine.sync_fpu(frame)
+            machine.engine.drop_fpu(frame)
+            frame[FPU_VALID] = 1
         for offset, word in enumerate(self.words):
-            self.frame[self.first + offset] = word
+            frame[self.first + offset] = word
 
     def frames(self) -> tuple[int, ...]:
         """None: registers of threads are no guest memory."""
         return ()
 
 
-def step(thread: Thread, first: int = 0, size_bytes: int = 0) -> Goal:
-    """One instruction of `thread`, or out of a range of addresses."""
+def step(thread: int, first: int = 0, size_bytes: int = 0) -> Goal:
+    """One instruction of thread `thread`, or out of a range of addresses."""
     return Goal(GoalKind.STEP, thread, first, size_bytes)

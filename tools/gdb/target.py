@@ -1,0 +1,318 @@
+"""The machine as gdb sees it: processes are tasks, threads are L4 threads, and there are the cores.
+
+A client that knows of processes gets a task as a process of the task's number, so that each has symbols
+and memory of its own; thread numbers are those of the kernel's objects. The cores are threads of one
+more process, CORES: they show what runs on them, or that they idle.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from l4lab.emulator.debugging import Poll, read_memory, translate
+from l4lab.emulator.stops import (
+    TO_THE_END,
+    Breakpoint,
+    Goal,
+    GoalKind,
+    MemoryEdit,
+    Stop,
+    StopKind,
+    Watchpoint,
+    step,
+)
+from l4lab.kernel.frame import FPU_CORE
+from l4lab.kernel.inspect import state_text, task_name, thread_name
+from l4lab.kernel.thread import DEAD
+from l4lab.kernel.units import PAGE_BYTES
+from l4lab.tools.gdb import registers
+from l4lab.tools.gdb.ids import ALL, ANY, ThreadId
+from l4lab.tools.gdb.packets import breakpoints as z
+from l4lab.tools.gdb.packets.resume import Action
+
+if TYPE_CHECKING:
+    from l4lab.emulator.debugging import Debugger
+    from l4lab.emulator.machine import CoreState
+    from l4lab.kernel.objects import Task
+    from l4lab.kernel.thread import Thread
+    from l4lab.tools.programs import Program, Programs
+
+CORES: Final = 1
+"""The process of the cores. Task numbers are higher: the kernel's own objects come first."""
+FIRST_CORE: Final = 0x1000_0000
+"""Thread number of core 0, beyond those of all threads."""
+
+SIGINT: Final = 2
+SIGTRAP: Final = 5
+SIGABRT: Final = 6
+SIGCHLD: Final = 20
+
+_NOT_THERE: Final = b"x"
+
+
+@dataclass(frozen=True, slots=True)
+class GdbThread:
+    """One thread as gdb sees it: an L4 thread, or (`thread` None) an idle core, or a core and who runs there."""
+
+    pid: int
+    tid: int
+    core: int
+    name: str
+    text: str
+    thread: Thread | None
+
+
+class Target:
+    """One machine under a debugger, in gdb's terms. `physical`: addresses are those of RAM."""
+
+    def __init__(self, debugger: Debugger, programs: Programs) -> None:
+        self.debugger = debugger
+        self.programs = programs
+        self.physical = False
+        self._breakpoints: dict[tuple[int, int, int], Breakpoint] = {}
+        self._watchpoints: dict[tuple[int, int, int, int], Watchpoint] = {}
+        self._resumed_with: tuple[Breakpoint, ...] = ()
+
+    # --- threads --------------------------------------------------------------------------------------
+
+    def threads(self) -> Iterator[GdbThread]:
+        """All of them: those that belong to a task and are not dead, by task; then the cores."""
+        kernel = self.debugger.machine.kernel
+        for task in kernel.tasks.values():
+            for thread in task.threads:
+                if thread.state != DEAD:
+                    yield self.gdb_thread(thread)
+        for core in self.debugger.machine.cores:
+            yield self.gdb_core(core)
+
+    def gdb_thread(self, thread: Thread) -> GdbThread:
+        """An L4 thread."""
+        task = thread.task
+        pid = task.number if task is not None else CORES
+        text = state_text(self.debugger.machine.kernel, thread)
+        if task is not None and thread.name and thread.name != task_name(task):
+            text = f"task {task_name(task)}, {text}"
+        return GdbThread(pid, thread.number, max(thread.core, 0), thread_name(thread), text, thread)
+
+    def gdb_core(self, core: CoreState) -> GdbThread:
+        """A core."""
+        running = core.decision.thread
+        text = (
+            f"runs {thread_name(running)}" if running is not None else f"idle since cycle {core.clock_cycles}"
+        )
+        return GdbThread(CORES, FIRST_CORE + core.number, core.number, f"core {core.number}", text, running)
+
+    def find(self, wanted: ThreadId) -> GdbThread | None:
+        """The thread of that id, or the first that fits -1 or 0."""
+        for thread in self.threads():
+            if wanted.pid not in (None, ALL, ANY, thread.pid):
+                continue
+            if wanted.tid in (ALL, ANY, thread.tid):
+                return thread
+        return None
+
+    def stopped_thread(self) -> GdbThread:
+        """Whom the last stop concerns."""
+        stop = self.debugger.last_stop
+        thread = stop.thread
+        kernel = self.debugger.machine.kernel
+        if thread is not None and thread.task is not None and thread.number in kernel.threads:
+            return self.gdb_thread(thread)
+        if stop.kind is StopKind.START:
+            for first in self.threads():
+                return first
+        return self.gdb_core(self.debugger.machine.cores[stop.core])
+
+    def task_of(self, thread: GdbThread) -> Task | None:
+        """Whose address space the thread has."""
+        return thread.thread.task if thread.thread is not None else None
+
+    def processes(self) -> list[int]:
+        """All process numbers."""
+        return [*self.debugger.machine.kernel.tasks, CORES]
+
+    def program_of(self, pid: int) -> Program | None:
+        """What a process executes."""
+        machine = self.debugger.machine
+        return self.programs.of_task(machine, machine.kernel.tasks.get(pid))
+
+    # --- registers ------------------------------------------------------------------------------------
+
+    def read_registers(self, thread: GdbThread) -> bytes:
+        """All, as hexadecimal digits."""
+        return b"".join(self._register(thread, register) for register in registers.REGISTERS)
+
+    def read_register(self, thread: GdbThread, index: int) -> bytes | None:
+        """One, as hexadecimal digits; None: there is none of that number."""
+        if index >= len(registers.REGISTERS):
+            return None
+        return self._register(thread, registers.REGISTERS[index])
+
+    def _register(self, thread: GdbThread, register: registers.Register) -> bytes:
+        clock = self.debugger.machine.cores[thread.core].vcpu.clock_cycles
+        if thread.thread is not None:
+            self._settle_fpu(thread.thread)
+            return registers.read(thread.thread.frame, clock, register.name).hex().encode()
+        if register.name == "cycles":
+            return clock.to_bytes(8, "little").hex().encode()
+        return _NOT_THERE * (2 * register.size_bytes)
+
+    def _settle_fpu(self, thread: Thread) -> None:
+        if thread.frame[FPU_CORE]:
+            self.debugger.machine.engine.sync_fpu(thread.frame)
+
+    def write_register(self, thread: GdbThread, index: int, value: bytes) -> bool:
+        """Give one a value; False if that is not possible."""
+        if index >= len(registers.REGISTERS) or thread.thread is None:
+            return False
+        register = registers.REGISTERS[index]
+        if len(value) != register.size_bytes:
+            return False
+        self._settle_fpu(thread.thread)
+        edit = registers.write(thread.thread, register.name, value)
+        if edit is None:
+            return False
+        self.debugger.edit(edit)
+        return True
+
+    def write_registers(self, thread: GdbThread, data: bytes) -> bool:
+        """Give all that may change their values; False, and nothing done, if the size is wrong."""
+        if thread.thread is None or len(data) != sum(r.size_bytes for r in registers.REGISTERS):
+            return False
+        at = 0
+        for index, register in enumerate(registers.REGISTERS):
+            value = data[at : at + register.size_bytes]
+            at += register.size_bytes
+            if value.hex().encode() != self._register(thread, register):
+                self.write_register(thread, index, value)
+        return True
+
+    # --- memory ---------------------------------------------------------------------------------------
+
+    def read_memory(self, thread: GdbThread, address: int, size_bytes: int) -> bytes:
+        """As many bytes as there are from `address` on."""
+        machine = self.debugger.machine
+        if self.physical:
+            return bytes(machine.ram.bytes_[address : address + size_bytes])
+        task = self.task_of(thread)
+        return read_memory(machine, task, address, size_bytes) if task is not None else b""
+
+    def write_memory(self, thread: GdbThread, address: int, data: bytes) -> bool:
+        """All of it; False, and nothing written, if a part is not there."""
+        edits = []
+        at = address
+        while at < address + len(data):
+            size = min(address + len(data), (at // PAGE_BYTES + 1) * PAGE_BYTES) - at
+            physical = self._physical(thread, at)
+            if physical is None:
+                return False
+            edits.append(MemoryEdit(physical, data[at - address : at - address + size]))
+            at += size
+        for edit in edits:
+            self.debugger.edit(edit)
+        return True
+
+    def _physical(self, thread: GdbThread, address: int) -> int | None:
+        if self.physical:
+            found: int | None = address
+        else:
+            task = self.task_of(thread)
+            found = translate(task, address) if task is not None and address < 1 << 32 else None
+        return found if found is not None and found < self.debugger.machine.ram.size_bytes else None
+
+    # --- breakpoints ----------------------------------------------------------------------------------
+
+    def change_breakpoint(self, thread: GdbThread, request: z.SetBreakpoint, *, every_task: bool) -> bool:
+        """Insert or remove; in the thread's task, or in every one. False if that is not possible.
+
+        Inserting what is there and removing what is not are no errors, as the protocol demands.
+        """
+        task = None if every_task else self.task_of(thread)
+        if request.type in (z.SOFTWARE, z.HARDWARE):
+            key = (request.type, task.number if task is not None else 0, request.address)
+            if request.insert:
+                number = task.number if task is not None else None
+                self._breakpoints[key] = Breakpoint(request.address & 0xFFFFFFFF, number)
+            else:
+                self._breakpoints.pop(key, None)
+            return True
+        return self._change_watchpoint(self.task_of(thread), request)
+
+    def _change_watchpoint(self, task: Task | None, request: z.SetBreakpoint) -> bool:
+        if task is None or request.kind == 0:
+            return False
+        key = (request.type, task.number, request.address, request.kind)
+        before = dict(self._watchpoints)
+        if request.insert:
+            writes, reads = request.type == z.WRITE_WATCH, request.type != z.WRITE_WATCH
+            self._watchpoints[key] = Watchpoint(request.address, request.kind, task.number, writes, reads)
+        else:
+            self._watchpoints.pop(key, None)
+        try:
+            self.debugger.set_watchpoints(self._watchpoints.values())
+        except ValueError:
+            self._watchpoints = before
+            return False
+        return True
+
+    def clear_breakpoints(self) -> None:
+        """Remove what a client has left behind."""
+        self._breakpoints.clear()
+        self._watchpoints.clear()
+        self._resumed_with = ()
+        self.debugger.set_breakpoints(())
+        self.debugger.set_watchpoints(())
+
+    # --- going on -------------------------------------------------------------------------------------
+
+    def resume(self, actions: tuple[Action, ...], selected: GdbThread, poll: Poll) -> Stop:
+        """Do what `vCont` asks for. Time is one for all: threads without action run when their time comes."""
+        goal, alone = self._goal(actions, selected)
+        present = tuple(self._breakpoints.values())
+        if alone:
+            # gdb steps one thread over a breakpoint that it has taken out for that; others must not pass.
+            self.debugger.set_breakpoints(dict.fromkeys((*present, *self._resumed_with)))
+        else:
+            self._resumed_with = present
+            self.debugger.set_breakpoints(present)
+        return self.debugger.resume(goal, poll)
+
+    def _goal(self, actions: tuple[Action, ...], selected: GdbThread) -> tuple[Goal, bool]:
+        """What to run for, and whether nobody else was to go on."""
+        others = any(
+            action.kind == "c" and (action.thread is None or action.thread.tid == ALL) for action in actions
+        )
+        for action in actions:
+            if action.kind == "c":
+                if action.thread is None or action.thread.tid == ALL:
+                    break
+                continue
+            thread = selected
+            if action.thread is not None and action.thread.tid != ALL:
+                found = self.find(action.thread)
+                if found is None:
+                    continue
+                thread = found
+            if thread.thread is None:
+                return Goal(GoalKind.ENTRY), not others
+            size = max(action.end - action.first, 0) if action.kind == "r" else 0
+            return step(thread.thread.number, action.first, size), not others
+        return TO_THE_END, False
+
+    def resume_back(self, single: bool, selected: GdbThread, poll: Poll) -> Stop:
+        """One instruction of the thread back, or to whatever would have stopped the machine before."""
+        if single and selected.thread is not None:
+            return self.debugger.step_back(selected.thread.number, poll)
+        self.debugger.set_breakpoints(self._breakpoints.values())
+        return self.debugger.continue_back(poll)
+
+    def is_hardware(self, stop: Stop) -> bool:
+        """Whether the breakpoint that stopped was asked for as one of the hardware."""
+        thread = stop.thread
+        if thread is None:
+            return False
+        address = thread.frame[registers.EIP_NUMBER]
+        pid = thread.task.number if thread.task is not None else 0
+        return any((z.HARDWARE, number, address) in self._breakpoints for number in (pid, 0))
