@@ -234,6 +234,10 @@ def load_space(kernel: Kernel, core: Core, thread: Thread) -> None:
     if core.space is not None:
         core.space.live_cores &= ~bit
     core.space = space
+    if core.interrupted:
+        # Perhaps no code ran in the last space: then the vCPU sees no change if this one is the last but one.
+        core.interrupted = False
+        kernel.effects.append(FlushTlb(bit, None, 0))
     if space is None:
         thread.frame[CR3] = kernel.blank_directory_pfn << 12
     else:

@@ -119,6 +119,7 @@ def _serve_other(kernel: Kernel, core: Core, me: Thread | None, trap: Trap) -> N
 
 def _interrupt(kernel: Kernel, core: Core, trap: Interrupt) -> None:
     advance_clock(kernel)
+    core.interrupted = True
     kernel.served = 0
     if trap.request is not None:
         kernel.bill[IPI] += kernel.costs.ipi_receive

@@ -83,7 +83,8 @@ class Core:
     `current`: what runs; None: idle. `context`: whose priority and quantum it uses; the same thread
     unless the time was donated. `reschedule`: `current` must not simply go on. `space`: whose page
     directory is loaded, None while it idles. `context_since_cycles`: since when `context` has been
-    running. `last_core`, `locked_until_cycles`: of its queue of requests, see `contention`.
+    running. `interrupted`: an interrupt has come since the last change of space, so nothing may have
+    run in that. `last_core`, `locked_until_cycles`: of its queue of requests, see `contention`.
     `idle_cycles`, `switches`: for people.
     """
 
@@ -92,6 +93,7 @@ class Core:
         "context_since_cycles",
         "current",
         "idle_cycles",
+        "interrupted",
         "last_core",
         "locked_until_cycles",
         "number",
@@ -111,6 +113,7 @@ class Core:
         self.wake_ups = WakeUpQueue()
         self.reschedule = False
         self.space: Space | None = None
+        self.interrupted = False
         self.last_core = number
         self.locked_until_cycles = 0
         self.idle_cycles = 0

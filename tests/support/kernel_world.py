@@ -64,6 +64,7 @@ class World:
         self.late = late
         self.interrupts: list[deque[Request | None]] = [deque() for _ in range(cores)]
         self.console = bytearray()
+        self.effects: list[Effect] = []  # all that there ever were
         parameters = boot.BootParameters(
             first_kernel_pfn=RAM_BYTES - kernel_bytes >> 12,
             kernel_frame_count=kernel_bytes >> 12,
@@ -93,6 +94,7 @@ class World:
         self.now_cycles += cycles
         decision = self.decisions[core]
         handle_trap(self.kernel, core, trap, self.now_cycles, decision)
+        self.effects += decision.effects
         for effect in decision.effects:
             self.apply(effect)
         if self.check:
@@ -165,6 +167,12 @@ class World:
         self.ram[thread.utcb + abi.UTCB_BDR // 4] = bdr
         for index, word in enumerate((*registers, 0)):
             self.ram[thread.utcb + abi.UTCB_BR // 4 + index] = word
+
+    def settle(self) -> None:
+        """All interrupts arrive, and those that come of them."""
+        while any(self.interrupts):
+            for number in range(len(self.interrupts)):
+                self.deliver(number)
 
     # --- making things ----------------------------------------------------------------------------
 
