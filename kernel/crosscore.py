@@ -10,6 +10,8 @@ goes back. Waking a thread of another core, and moving one away from it, work th
 
     a message with items: SendRequest ──►, ◄── TransferRequest, the sender's core moves it, WakeRequest ──►
 
+Requests that find one waiting in the target's queue come without an interrupt of their own.
+
 A sender whose partner is not ready gets two: one that says so, and another when its message was taken.
 Either way its core goes on in the sender's name and then switches back to what it did before.
 
@@ -43,12 +45,28 @@ if TYPE_CHECKING:
     from l4lab.kernel.thread import Thread
 
 
-def serve(kernel: Kernel, core: Core, request: Request) -> None:
-    """A request arrived at `core`."""
+def serve(kernel: Kernel, core: Core, request: Request, merged: list[Request]) -> None:
+    """An interrupt arrived at `core`: everything that is in its queue is done. It is booked to the first."""
     contention.use(kernel, core, contention.REQUEST_LINES)
+    waits_on = [_serve_one(kernel, core, request)]
+    if merged:
+        served = kernel.served
+        waits_on += [_serve_one(kernel, core, more) for more in merged]
+        kernel.served = served
+    for thread in waits_on:
+        if thread is not None and thread.state not in (READY, LATE):
+            dispatch.visit(kernel, core, thread)
+
+
+def _serve_one(kernel: Kernel, core: Core, request: Request) -> Thread | None:
+    """One request; returns the thread of this core that goes on in the kernel for it, and may wait again."""
     kernel.served = causes.request_of(request)
     if kernel.events is not None:
         causes.served(kernel, kernel.events, request)
+    if isinstance(request, Answer):
+        return _serve_answer(kernel, core, request)
+    if isinstance(request, TransferRequest):
+        return _serve_transfer(kernel, core, request)
     if isinstance(request, SendRequest):
         _serve_send(kernel, core, request)
     elif isinstance(request, WakeRequest):
@@ -57,14 +75,11 @@ def serve(kernel: Kernel, core: Core, request: Request) -> None:
         _serve_receive(kernel, core, request)
     elif isinstance(request, PlaceRequest):
         _serve_place(kernel, core, request)
-    elif isinstance(request, Answer):
-        _serve_answer(kernel, core, request)
-    elif isinstance(request, TransferRequest):
-        _serve_transfer(kernel, core, request)
     elif isinstance(request, ReleaseRequest):
         _serve_release(kernel, core, request)
     elif isinstance(request, FlushRequest):
         shootdown.serve(kernel, request)
+    return None
 
 
 def _serve_send(kernel: Kernel, core: Core, request: SendRequest) -> None:
@@ -84,30 +99,27 @@ def _serve_send(kernel: Kernel, core: Core, request: SendRequest) -> None:
         post(kernel, sender.core, Answer(sender, sender.operation))
 
 
-def _serve_transfer(kernel: Kernel, core: Core, request: TransferRequest) -> None:
+def _serve_transfer(kernel: Kernel, core: Core, request: TransferRequest) -> Thread | None:
     sender, partner = request.sender, request.partner
     if sender.state != REMOTE or sender.operation != request.operation:
         post(kernel, max(partner.core, 0), ReleaseRequest(partner, request.operation))
-        return
+        return None
     if sender.core not in (core.number, NO_CORE):  # it was moved meanwhile
         post(kernel, sender.core, request)
-        return
+        return None
     contention.use(kernel, partner, contention.THREAD_LINES)
     ipc.transfer_remote(kernel, core, sender, partner)
-    if sender.state not in (READY, LATE):
-        dispatch.visit(kernel, core, sender)
+    return sender
 
 
-def _serve_answer(kernel: Kernel, core: Core, request: Answer) -> None:
+def _serve_answer(kernel: Kernel, core: Core, request: Answer) -> Thread | None:
     thread = request.thread
-    if thread.core != core.number:
-        if thread.core != NO_CORE:
-            post(kernel, thread.core, request)
-        return
+    if thread.core not in (core.number, NO_CORE):  # it was moved meanwhile
+        post(kernel, thread.core, request)
+        return None
     if thread.state == REMOTE and thread.sent and thread.operation == request.operation:
         ipc.run_receive_phase(kernel, core, thread)
-    if thread.state not in (READY, LATE):
-        dispatch.visit(kernel, core, thread)
+    return thread if thread.core == core.number else None
 
 
 def _serve_wake(kernel: Kernel, core: Core, request: WakeRequest) -> None:

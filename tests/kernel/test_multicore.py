@@ -5,7 +5,7 @@ from __future__ import annotations
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.frame import CR3
 from l4lab.kernel.state import FlushTlb
-from l4lab.kernel.thread import DEAD, READY, RECEIVING, Thread
+from l4lab.kernel.thread import DEAD, READY, RECEIVING, TAKING, Thread
 from l4lab.kernel.traps import DEADLINE_REACHED, SYSTEM_CALL, CpuException, PageFault
 from support.kernel_world import World, cap, item, memory_page, object_page, tag
 
@@ -242,3 +242,70 @@ def test_capability_deleted_with_a_wake_up_under_way() -> None:
     assert thread.state == DEAD
     world.settle()
     assert world.running(1) is None
+
+
+def test_caller_that_is_off_line_when_its_message_was_sent() -> None:
+    """It waits for the answer all the same, and gets it once it has a core again."""
+    world = World(cores=2, late=True)
+    server = on_core_1(world, SERVER)
+    client = world.new_thread(CLIENT)
+    world.call(server, abi.CAP_INVALID, abi.OP_WAIT)
+    world.call(client, cap(SERVER), abi.OP_CALL, tag(3))
+    world.deliver(1)
+    world.take_off_line(CLIENT)
+    world.settle()
+    assert world.answer(server).tag == tag(3)
+    assert client.state == RECEIVING
+    world.run_thread(CLIENT, 1, core=0)
+    world.call(server, abi.CAP_INVALID, abi.OP_REPLY | abi.OP_SEND, tag(4))
+    world.settle()
+    assert client.state == READY and world.answer(client).tag == tag(4)
+
+
+def test_receiver_cancelled_while_a_message_with_items_is_on_its_way() -> None:
+    """It has taken the message: it gets it, and is not made ready before."""
+    world = World(cores=2, late=True)
+    receiver = on_core_1(world, OTHER)
+    sender = world.new_thread(CLIENT)
+    world.receive_buffers(receiver, 50 << 12 | abi.BUFFER_ITEM | abi.BUFFER_SMALL)
+    world.call(receiver, abi.CAP_INVALID, abi.OP_WAIT)
+    world.call(sender, cap(OTHER), abi.OP_SEND, tag(3, 0, 1), *item(abi.BOOT_CAP_LOG, 7))
+    world.deliver(1)
+    assert receiver.state == TAKING
+    world.cancel(OTHER)
+    assert receiver.state == TAKING
+    world.settle()
+    assert receiver.state == READY and world.answer(receiver).tag == tag(3, 0, 1)
+    assert sender.state == READY
+
+
+def test_sender_cancelled_while_its_message_with_items_is_taken() -> None:
+    """The receiver goes back to waiting."""
+    world = World(cores=2, late=True)
+    receiver = on_core_1(world, OTHER)
+    sender = world.new_thread(CLIENT)
+    world.receive_buffers(receiver, 50 << 12 | abi.BUFFER_ITEM | abi.BUFFER_SMALL)
+    world.call(receiver, abi.CAP_INVALID, abi.OP_WAIT)
+    world.call(sender, cap(OTHER), abi.OP_SEND, tag(3, 0, 1), *item(abi.BOOT_CAP_LOG, 7))
+    world.deliver(1)
+    world.cancel(CLIENT)
+    world.settle()
+    assert receiver.state == RECEIVING and world.answer(sender).error == abi.IPC_SEND_CANCELLED
+    world.call(sender, cap(OTHER), abi.OP_SEND, tag(4))
+    world.settle()
+    assert world.answer(receiver).tag == tag(4)
+
+
+def test_either_side_killed_while_a_message_with_items_is_on_its_way() -> None:
+    """The other one does not wait for ever for what cannot come."""
+    for victim in (CLIENT, OTHER):
+        world = World(cores=2, late=True)
+        receiver = on_core_1(world, OTHER)
+        sender = world.new_thread(CLIENT)
+        world.receive_buffers(receiver, 50 << 12 | abi.BUFFER_ITEM | abi.BUFFER_SMALL)
+        world.call(receiver, abi.CAP_INVALID, abi.OP_WAIT)
+        world.call(sender, cap(OTHER), abi.OP_SEND, tag(3, 0, 1), *item(abi.BOOT_CAP_LOG, 7))
+        world.deliver(1)
+        world.delete(victim)
+        world.settle()
+        assert (receiver.state, sender.state) == ((RECEIVING, DEAD) if victim == CLIENT else (DEAD, READY))
