@@ -46,6 +46,9 @@ SNAPSHOT_SHARE: Final = 20
 Observer = Callable[[Entry, Sequence[Event], bool], str | None]
 """Is shown kernel entries: before the kernel acts (events empty, True) and after (False). A text stops."""
 
+Probe = Callable[[int], str | None]
+"""Is told the number of the thread that is about to execute the instruction at a place. A text stops."""
+
 
 def executed(thread: Thread) -> int:
     """Instructions that the thread has completed in its life."""
@@ -56,8 +59,8 @@ class Debugger:
     """Control over one machine. All methods are called while it stands still.
 
     `breakpoints`, `watchpoints`, `catches`: what it stops at; to be replaced as a whole, by `set_*`.
-    `observers`: see `Observer`. `tells_new_tasks`: stop when a task is about to execute its first
-    instruction. `last_stop`: where it is and why.
+    `observers`, `probes`: see `Observer`, `Probe`; only asked on the way forwards. `tells_new_tasks`: stop
+    when a task is about to execute its first instruction. `last_stop`: where it is and why.
     """
 
     def __init__(self, machine: DebuggedMachine) -> None:
@@ -66,6 +69,7 @@ class Debugger:
         self.watchpoints: tuple[Watchpoint, ...] = ()
         self.catches: tuple[Catch, ...] = ()
         self.observers: list[Observer] = []
+        self.probes: dict[Breakpoint, Probe] = {}
         self.tells_new_tasks = False
         self.known_tasks: set[int] = set(machine.kernel.tasks)
         machine.control = self
@@ -80,7 +84,7 @@ class Debugger:
         self._snapshot_at = 0.0
         self._found: Stop | None = None
         self._bug: Stop | None = None
-        self._tasks_armed = (0, 0)
+        self._armed_for = (0, 0, 0)
         self._watched: list[tuple[Watchpoint, Watch]] = []
         self._watched_bytes: list[bytes] = []
         self._events: EventLog | None = None
@@ -89,6 +93,11 @@ class Debugger:
         self._edits: list[tuple[Position, Edit]] = []
         self._edits_done = 0
         self.last_stop = self._stop_here(StopKind.START, "the start of the run")
+
+    @property
+    def about_to_stop(self) -> Stop | None:
+        """For observers: the stop that this kernel entry is already going to be, if it is."""
+        return self._found
 
     # --- what to stop at ------------------------------------------------------------------------------
 
@@ -208,7 +217,7 @@ class Debugger:
         """
         asked = (self.breakpoints, self.watchpoints, self.catches)
         first, last, known, stops = self._stops_known
-        if known == asked and first <= snapshot.position and end <= last and not self.observers:
+        if known == asked and first <= snapshot.position and end <= last:
             return stops
         found: list[Stop] = []
         if snapshot.position < end:
@@ -345,18 +354,20 @@ class Debugger:
     def _set_breakpoints(self) -> None:
         """Of tasks that there are; the others' are set as they come into being."""
         tasks = self.machine.kernel.tasks
-        self._tasks_armed = len(tasks), next(reversed(tasks), 0)
+        self._armed_for = self._arming()
+        wanted = (*self.breakpoints, *(self.probes if self._forward else ())) if self._stops else ()
         places = []
-        for breakpoint_ in self.breakpoints if self._stops else ():
+        for breakpoint_ in wanted:
             if breakpoint_.task is None:
                 places.append((breakpoint_.address, EVERY_SPACE))
             elif breakpoint_.task in tasks:
                 places.append((breakpoint_.address, tasks[breakpoint_.task].space.tables.cr3))
         self.machine.port.set_breakpoints(places)
 
-    def _tasks_changed(self) -> bool:
+    def _arming(self) -> tuple[int, int, int]:
+        """What the breakpoints that are set depend on, besides what a person asked for; changes with it."""
         tasks = self.machine.kernel.tasks
-        return self._tasks_armed != (len(tasks), next(reversed(tasks), 0))
+        return len(tasks), next(reversed(tasks), 0), len(self.probes)
 
     def _disarm(self) -> None:
         self.machine.kernel.events = self.machine.kernel.trace = self._events = None
@@ -378,8 +389,22 @@ class Debugger:
         if not self._stops:
             return None
         if reason is Reason.BREAKPOINT:
-            return self._stop_here(StopKind.BREAKPOINT)
+            return self._at_breakpoint(core)
         return self._watch_stop(self._watched[detail][0], "")
+
+    def _at_breakpoint(self, core: CoreState) -> Stop | None:
+        thread = core.decision.thread
+        assert thread is not None and thread.task is not None
+        place = thread.frame[EIP]
+        here = (Breakpoint(place, thread.task.number), Breakpoint(place))
+        probe = next((self.probes[point] for point in here if point in self.probes), None)
+        text = probe(thread.number) if probe is not None and self._forward else None
+        self._set_breakpoints()  # it may have set another
+        if text is not None:
+            return self._stop_here(StopKind.CATCHPOINT, text)
+        return (
+            self._stop_here(StopKind.BREAKPOINT) if any(point in self.breakpoints for point in here) else None
+        )
 
     def _watch_stop(self, watchpoint: Watchpoint, by: str) -> Stop:
         text = f"{by}{watchpoint.size_bytes} bytes at {watchpoint.address:#x}"
@@ -422,11 +447,11 @@ class Debugger:
             return False
         if self.watchpoints:
             self._watched_bytes = self._read_watched()
+        caught = False
         if self.catches:
             happening = announced(self.machine.kernel, entry.core.decision.thread, entry.trap)
-            if happening is not None and self._caught(happening, entry, BEFORE_ENTRY):
-                return True
-        return bool(self.observers) and self._show_observers(entry, (), before=True)
+            caught = happening is not None and self._caught(happening, entry, BEFORE_ENTRY)
+        return self._show_observers(entry, (), before=True) or caught
 
     def pauses_after(self, entry: Entry) -> bool:
         """At the place; at what has happened in this entry; when somebody interrupts."""
@@ -453,14 +478,14 @@ class Debugger:
         if self._events is not None:
             events = tuple(decode(self._events.pending))
             self._events.pending.clear()
-            for event in events:
-                happening = happened(self.machine.kernel, event, entry.trap)
-                if happening is not None and self._caught(happening, entry, AFTER_ENTRY):
-                    self._show_observers(entry, events, before=False)
-                    return True
-        if self._show_observers(entry, events, before=False):
-            return True
-        if self._tasks_changed():
+            caught = self.catches and any(
+                self._caught(happening, entry, AFTER_ENTRY)
+                for event in events
+                if (happening := happened(self.machine.kernel, event, entry.trap)) is not None
+            )
+            if self._show_observers(entry, events, before=False) or caught:
+                return True
+        if self._armed_for != self._arming():
             self._set_breakpoints()
         if self.watchpoints:
             hit = self._kernel_wrote()
@@ -472,6 +497,8 @@ class Debugger:
 
     def _show_observers(self, entry: Entry, events: Sequence[Event], *, before: bool) -> bool:
         """Every observer sees every entry; the text of the first that has one is the reason to stop."""
+        if not self._forward:
+            return False
         texts = [observer(entry, events, before) for observer in self.observers]
         for text in texts:
             if text is not None:
