@@ -13,6 +13,7 @@ import hashlib
 import json
 import multiprocessing
 import os
+import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
@@ -20,6 +21,7 @@ from dataclasses import dataclass
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, Protocol
 
 from l4lab.emulator.errors import OperatorError
@@ -154,6 +156,7 @@ def _worker(job: Job, code: str, cache: Path, pipe: connection.Connection) -> No
     def tell(done: float) -> None:
         pipe.send(done)
 
+    signal.signal(signal.SIGTERM, _leave)
     start = time.process_time()
     try:
         if code_digest() != code:
@@ -168,6 +171,11 @@ def _worker(job: Job, code: str, cache: Path, pipe: connection.Connection) -> No
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
         sys.exit(EXIT_INTERRUPTED)
+
+
+def _leave(_number: int, _frame: FrameType | None) -> None:
+    """The parent wants no result any more: end, but remove what is temporary."""
+    sys.exit(EXIT_INTERRUPTED)
 
 
 @dataclass(slots=True)

@@ -105,6 +105,14 @@ def test_what_was_interrupted_goes_on_where_it_stopped(tmp_path: Path) -> None:
     assert marks(tmp_path, "done", "stopped") == [1, 2]
 
 
+def test_whatever_else_runs_is_stopped_and_cleans_up(tmp_path: Path) -> None:
+    """Temporary files of a run that nobody wants any more do not stay."""
+    plan = [job(tmp_path, "long", 9.0, work.last), job(tmp_path, "stopped", 5.0, work.be_interrupted)]
+    with pytest.raises(KeyboardInterrupt):
+        run_all(plan, tmp_path / "runs", 2)
+    assert marks(tmp_path, "long") == [1]
+
+
 def test_code_that_changes_meanwhile_is_noticed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A result of other code must not be kept under this key."""
     monkeypatch.setattr(campaign, "code_digest", lambda: "of other code")
