@@ -102,17 +102,15 @@ def _map_one(
 def unmap_range(kernel: Kernel, task: Task, index: int, count: int, rights: int, *, delete: bool) -> None:
     """Take `rights` from the capabilities of `count` slots; READ takes the capability itself.
 
-    `delete`: where the capability has the DELETE right, end the object at once.
+    `delete`: where READ takes a capability that has the DELETE right, the object ends at once.
     """
     slots = task.capability_table.slots
     for slot in _occupied(task, index, count):
         cap = slots.get(slot)
         if cap is None:
             continue
-        if delete and cap.rights & capability.DELETE:
-            kill_object(kernel, cap.object)
-        elif rights & capability.READ:
-            remove(kernel, cap)
+        if rights & capability.READ:
+            displace(kernel, cap) if delete else remove(kernel, cap)
         else:
             cap.rights &= ~(rights & (capability.WRITE | capability.SPECIAL))
 

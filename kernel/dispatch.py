@@ -130,7 +130,8 @@ def choose(kernel: Kernel, core: Core) -> None:
     kernel.bill[SCHEDULE] += kernel.costs.schedule
     core.reschedule = False
     current = core.current
-    if current is not None and current.state == READY and current.priority > core.ready.top_priority():
+    can_go_on = current is not None and (current.state == READY or current.state == LATE)
+    if current is not None and can_go_on and current.priority > core.ready.top_priority():
         core.context = current
     else:
         chosen = core.ready.pop()

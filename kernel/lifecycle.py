@@ -128,12 +128,12 @@ def bind_thread(kernel: Kernel, thread: Thread, task: Task, utcb_address: int) -
 
 def reap(kernel: Kernel, core: Core) -> None:
     """End every object on `kernel.dying`, and those that die with them."""
-    while kernel.dying:
-        obj = kernel.dying.pop(0)
+    for obj in kernel.dying:  # which grows meanwhile
         if kernel.trace is not None:
             tracing.destroyed(kernel, kernel.trace, obj)
         _end(kernel, core, obj)
         obj.quota.refund(obj.charged_bytes)
+    kernel.dying.clear()
 
 
 def _end(kernel: Kernel, core: Core, obj: KernelObject) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import enum
 from array import array
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from l4lab.kernel.costs import CAUSES, KernelCosts
 from l4lab.kernel.frame import FramePool
@@ -22,6 +22,9 @@ if TYPE_CHECKING:
     from l4lab.kernel.quota import Quota
     from l4lab.kernel.requests import Request
     from l4lab.kernel.thread import Thread
+
+
+WARNINGS_KEPT: Final = 1000
 
 
 class End(enum.Enum):
@@ -157,5 +160,8 @@ class Kernel:
         return number
 
     def warn(self, text: str) -> None:
-        """Something a guest's programmer would want to know; one line, kept for `-v`."""
-        self.warnings.append(text)
+        """Something a guest's programmer would want to know; one line, kept for `-v`. The first ones only."""
+        if len(self.warnings) < WARNINGS_KEPT:
+            self.warnings.append(text)
+        elif len(self.warnings) == WARNINGS_KEPT:
+            self.warnings.append("and so on: no more warnings are kept")

@@ -439,3 +439,30 @@ def test_deletion_irq_of_a_killed_thread() -> None:
     world.delete(VICTIM)
     irq = world.object(IRQ)
     assert isinstance(irq, Irq) and irq.notifies is None
+
+
+def test_permanent_objects_cannot_be_deleted() -> None:
+    """The capability goes, the object stays: others still use it."""
+    world = World()
+    world.give(abi.BOOT_CAP_TASK, 50, abi.BOOT_CAP_SCHEDULER, 15)
+    world.delete(50)
+    assert world.root.task is not None and 50 not in world.root.task.capability_table.slots
+    got = world.object_call(abi.BOOT_CAP_SCHEDULER, abi.PROTO_SCHEDULER, abi.SCHEDULER_INFO, 0)
+    assert got.value == 0
+
+
+def test_deleting_needs_the_page_to_take_r() -> None:
+    """With mask 0xc0000000 but without R in the flexpage nothing is removed."""
+    world = World()
+    world.create(IRQ, abi.PROTO_IRQ_SENDER)
+    mask = abi.UNMAP_SELF | abi.UNMAP_DELETE
+    world.unmap(abi.BOOT_CAP_TASK, object_page(IRQ, 0xB), mask=mask)
+    assert isinstance(world.object(IRQ), Irq)
+
+
+def test_warnings_do_not_pile_up() -> None:
+    """A guest can cause one with every system call."""
+    world = World(check=False)
+    for _ in range(3000):
+        world.kernel.warn("somebody did something")
+    assert len(world.kernel.warnings) == 1001

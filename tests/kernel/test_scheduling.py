@@ -6,8 +6,9 @@ would be cheating): a thread acts only while it is `running`.
 
 from __future__ import annotations
 
+from l4lab.kernel import dispatch
 from l4lab.kernel.abi import fiasco as abi
-from l4lab.kernel.thread import READY, Thread
+from l4lab.kernel.thread import LATE, READY, Thread
 from support.kernel_world import NOW, Answer, World, cap, item, tag
 
 A, B, C = 20, 21, 22
@@ -457,3 +458,14 @@ def test_senders_queue_by_priority_then_order() -> None:
         got = got or world.answer(world.root)
         received.append(got.value)
     assert received == [0, 4, 2, 3, 1]
+
+
+def test_thread_whose_timeout_is_over_is_not_lost() -> None:
+    """Woken to learn that, and interrupted by a reschedule with nobody else ready: it runs."""
+    stage = Stage()
+    core = stage.world.kernel.cores[0]
+    root = stage.world.root
+    root.state = LATE
+    core.reschedule = True
+    dispatch.choose(stage.world.kernel, core)
+    assert core.current is root

@@ -261,15 +261,13 @@ def map_caps(
 
 
 def unmap_caps(table: Table, i: int, count: int, rights: int, *, delete: bool = False) -> None:
-    """R takes capabilities away, W and S only those rights. `delete`: with right D, the object ends now."""
+    """R takes capabilities away, W and S only those rights. `delete`: the object of one with D ends with it."""
     for index in [i + offset for offset in range(count) if i + offset in table.slots]:
         cap = table.slots.get(index)
         if cap is None:  # went with an object that just died
             continue
-        if delete and cap.rights & CAP_D:
-            _destroy(table.world, cap.object)
-        elif rights & CAP_R:
-            _remove_cap(table, index)
+        if rights & CAP_R:
+            _displace(table, index) if delete else _remove_cap(table, index)
         else:
             cap.rights &= ~(rights & (CAP_W | CAP_S))
     _finish(table.world)
