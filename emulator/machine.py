@@ -24,7 +24,7 @@ from l4lab.emulator.vcpu import Engine, Vcpu
 from l4lab.kernel import boot as kernel_boot
 from l4lab.kernel import causes
 from l4lab.kernel.abi.fiasco import TICK_US
-from l4lab.kernel.costs import CAUSES, SHOOTDOWN
+from l4lab.kernel.costs import CAUSES, IPI, SHOOTDOWN
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.frame import FPU_AREA, FPU_AREA_WORDS, FPU_SWITCHES, FPU_VALID, TLB_MISSES
@@ -54,6 +54,7 @@ class CoreState:
     `trap`: what its last run ended with, not yet served. `moment`: when it next does something, as
     the agenda has it. `clock_cycles`: its vCPU's clock.
     `interrupts`: (arrival, order of sending, what arrives), soonest first.
+    `inbox`: the latest of them that brings requests, until it is taken; when it arrives.
     `idle_since_cycles`: when it became idle; None while it runs a thread. `booked_until`: the end of its
     last ledger row.
     """
@@ -66,6 +67,8 @@ class CoreState:
     clock_cycles: int = 0
     interrupts: list[tuple[int, int, Interrupt]] = field(default_factory=list)
     idle_since_cycles: int | None = None
+    inbox: Interrupt | None = None
+    inbox_arrival_cycles: int = 0
     kernel_cycles: int = 0
     idle_cycles: int = 0
     booked_until: int = 0
@@ -206,7 +209,10 @@ class Machine:
         """What enters the kernel on `core` now, though its user code did not trap; None: nothing does."""
         thread = core.decision.thread
         if core.interrupts and core.interrupts[0][0] <= now:
-            return heapq.heappop(core.interrupts)[2]
+            interrupt = heapq.heappop(core.interrupts)[2]
+            if interrupt is core.inbox:
+                core.inbox = None
+            return interrupt
         if thread is None:
             return DEADLINE_REACHED
         if self.kernel.cores[core.number].current is not thread:
@@ -349,7 +355,7 @@ class Machine:
             elif isinstance(effect, FlushTlb):
                 self._flush(core, effect, now)
             elif isinstance(effect, Ipi):
-                self._send_interrupt(core.number, effect, now)
+                self._post(core, effect, now)
             elif isinstance(effect, CopyFpu):
                 self._copy_fpu(effect)
             elif isinstance(effect, TimerSet):
@@ -388,7 +394,7 @@ class Machine:
                     other.vcpu.invalidate_page(page << 12)
             if flush.waits_for >> other.number & 1:
                 request = FlushRequest(len(flush.pages) if flush.pages is not None else 0)
-                arrival = self._send_interrupt(core.number, Ipi(other.number, request), now)
+                arrival = self._send_interrupt(core.number, other.number, Interrupt(request), now)
                 handled = max(arrival, other.clock_cycles) + self._flush_cycles(request)
                 answered = max(answered, handled + self.kernel.line_cycles[other.number][core.number])
         waited = answered - now
@@ -402,21 +408,42 @@ class Machine:
         flush = request.pages * costs.invalidate_page if request.pages else costs.cr3_load
         return costs.exception_entry + costs.ipi_receive + flush
 
-    def _send_interrupt(self, source: int, ipi: Ipi, now: int) -> int:
-        """One interrupt occupies the interconnect for a while; a later one waits its turn.
+    def _post(self, core: CoreState, ipi: Ipi, now: int) -> None:
+        """The kernel on `core` has put a request into another core's queue at `now`, if `ipi` has one.
+
+        It sends an interrupt only if it finds that queue empty. It is not empty if an interrupt for it
+        cannot have been taken by `now`: the kernel on the other core will find this request, too.
+        """
+        target = self.cores[ipi.core]
+        inbox, request = target.inbox, ipi.request
+        if request is None:
+            self._send_interrupt(core.number, ipi.core, INTERRUPT, now)
+        elif inbox is not None and max(target.inbox_arrival_cycles, target.clock_cycles) >= now:
+            inbox.merged.append(request)
+            spared = self.kernel.costs.ipi_send
+            core.decision.bill[IPI] -= spared
+            core.decision.kernel_cycles -= spared
+            if self.kernel.events is not None:
+                wait = max(target.inbox_arrival_cycles - now, 0)
+                causes.sent(self.kernel.events, now, core.number, ipi.core, request, wait, 0)
+        else:
+            target.inbox = interrupt = Interrupt(request)
+            target.inbox_arrival_cycles = self._send_interrupt(core.number, ipi.core, interrupt, now)
+
+    def _send_interrupt(self, source: int, number: int, interrupt: Interrupt, now: int) -> int:
+        """To core `number`. One interrupt occupies the interconnect for a while; a later one waits its turn.
 
         Returns when it arrives.
         """
         start = max(now, self._interconnect_free)
         self._interconnect_free = start + self._occupancy_cycles
-        travel = self._latency_cycles[source][ipi.core]
+        travel = self._latency_cycles[source][number]
         arrival = start + travel
         if self.kernel.events is not None:
-            causes.sent(self.kernel.events, now, source, ipi.core, ipi.request, start - now, travel)
+            causes.sent(self.kernel.events, now, source, number, interrupt.request, start - now, travel)
         self._sent += 1
-        target = self.cores[ipi.core]
-        what = INTERRUPT if ipi.request is None else Interrupt(ipi.request)
-        heapq.heappush(target.interrupts, (arrival, self._sent, what))
+        target = self.cores[number]
+        heapq.heappush(target.interrupts, (arrival, self._sent, interrupt))
         self._expect(target)
         return arrival
 

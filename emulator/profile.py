@@ -21,6 +21,7 @@ The keys of [cpu]:
     tlb_miss, fpu_switch       added for each TLB refill, each lazy switch of x87/SSE state; likewise
     kernel_entry, kernel_exit  system call and return; `trap` is then 0, lest it be charged twice
     exception_entry            the same as kernel_entry for faults, exceptions and interrupts
+    halt_exit                  added where an interrupt or the timer finds its core idle, that is, halted
     cr3_load                   another page directory; the refills that follow are tlb_miss
     invalidate_page            one page out of the TLB
     memory_access              a line that no cache has
@@ -66,6 +67,7 @@ _OTHER_CPU_KEYS: Final = (
     "kernel_entry",
     "kernel_exit",
     "exception_entry",
+    "halt_exit",
     "cr3_load",
     "invalidate_page",
     "memory_access",

@@ -21,6 +21,8 @@ class KernelCosts:
     """From the last useful instruction back to user code."""
     exception_entry: int = 0
     """As kernel_entry, for faults, exceptions and interrupts."""
+    halt_exit: int = 0
+    """An idle core halts; what it takes until an interrupt or the timer has it executing again."""
     invalidate_page: int = 0
     """Taking one page out of this core's TLB."""
     cr3_load: int = 0
@@ -77,7 +79,8 @@ IPI: Final = 13
 CACHE: Final = 14
 LOCK: Final = 15
 SHOOTDOWN: Final = 16
-CAUSES: Final = 17
+HALT: Final = 17
+CAUSES: Final = 18
 CAUSE_NAMES: Final = (
     "kernel entry",
     "kernel exit",
@@ -96,4 +99,5 @@ CAUSE_NAMES: Final = (
     "cache line transfer",
     "waiting for a lock",
     "TLB flush and shootdown",
+    "leaving the halt",
 )

@@ -21,7 +21,7 @@ from l4lab.kernel import (
     waiting,
 )
 from l4lab.kernel.abi import fiasco as abi
-from l4lab.kernel.costs import CAUSES, ENTRY, EXIT, IPI, TIMER
+from l4lab.kernel.costs import CAUSES, ENTRY, EXIT, HALT, IPI, TIMER
 from l4lab.kernel.frame import EIP
 from l4lab.kernel.state import End
 from l4lab.kernel.thread import LATE, READY
@@ -100,6 +100,8 @@ def handle_trap(kernel: Kernel, number: int, trap: Trap, now_cycles: int, decisi
 def _serve_other(kernel: Kernel, core: Core, me: Thread | None, trap: Trap) -> None:
     """Everything but the system call of a living thread."""
     kernel.bill[ENTRY] = kernel.costs.exception_entry
+    if me is None and core.space is None:
+        kernel.bill[HALT] = kernel.costs.halt_exit
     match trap:
         case PageFault():
             if me is not None:  # None: another core has killed the thread since it trapped
@@ -123,7 +125,7 @@ def _interrupt(kernel: Kernel, core: Core, trap: Interrupt) -> None:
     kernel.served = 0
     if trap.request is not None:
         kernel.bill[IPI] += kernel.costs.ipi_receive
-        crosscore.serve(kernel, core, trap.request)
+        crosscore.serve(kernel, core, trap.request, trap.merged)
     else:
         dispatch.preempt_if_outranked(core)
 

@@ -6,7 +6,7 @@ is `Trap`; `entry.handle_trap` matches it exhaustively.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
@@ -65,11 +65,15 @@ class DeadlineReached:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """Another core wants this core's attention; `request` is what for, None: just look."""
+    """Another core wants this core's attention; `request` is what for, None: just look.
+
+    `merged`: what else was put into this core's queue while the interrupt was under way, by any core.
+    """
 
     number: ClassVar[int] = 4
 
     request: Request | None
+    merged: list[Request] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

@@ -40,6 +40,7 @@ GROUPS: Final = {
     "switch": ("thread switch", "schedule"),
     "space switch": ("space switch",),
     "IPI": ("interprocessor interrupt", IN_FLIGHT),
+    "wake-up": ("leaving the halt",),
     "cache lines": ("cache line transfer",),
     "waiting": (WAITING, "waiting for a lock", IDLE),
     "timer": ("timer",),
@@ -210,7 +211,8 @@ def _sent(run: Run) -> dict[int, list[_Sent]]:
     """Core -> its interrupts in the order of arrival."""
     found: dict[int, list[_Sent]] = {}
     for chunk in run.event_chunks():
-        for event in chunk[(chunk["kind"] & KIND_MASK) == events.SENT]:
+        sent_on_its_own = ((chunk["kind"] & KIND_MASK) == events.SENT) & (chunk["b"] > 0)
+        for event in chunk[sent_on_its_own]:
             sent = int(event["cycle"])
             left = sent + int(event["a"])
             interrupt = _Sent(left + int(event["b"]), left, sent, int(event["core"]))

@@ -34,7 +34,7 @@ GROUPS: Final = {
     "messages": ("decode", "ipc", "copy", "object", "fault"),
     "map and unmap": ("map", "unmap", "TLB flush and shootdown"),
     "switching": ("thread switch", "space switch", "schedule", "timer"),
-    "interrupts: send, receive": ("interprocessor interrupt",),
+    "interrupts: send, receive": ("interprocessor interrupt", "leaving the halt"),
     "cache lines, locks": ("cache line transfer", "waiting for a lock"),
 }
 """The ledger's causes, as few as a figure can show; each is in just one."""

@@ -262,6 +262,50 @@ static void race_migrate(l4_thread_entry_t *entry)
 	destroy(thread);
 }
 
+static volatile l4_word_t crowd_finished;
+
+/** One of several that call at about the same time; the number tells whose answer it is. */
+static void crowd_caller(void *argument)
+{
+	l4_word_t mine = (l4_word_t)argument << 16 | number;
+
+	until(wait_for_go() + (l4_word_t)argument * offset_cycles);
+	l4_utcb()->mr[0] = mine;
+	l4_tag_t tag = l4_call(server_thread, l4_tag(0, 1, 0), l4_forever()).tag;
+	if (l4_tag_failed(tag) || l4_utcb()->mr[0] != mine)
+		violated("a call in a crowd has no or another's answer");
+	__atomic_fetch_add(&crowd_finished, 1, __ATOMIC_RELAXED);
+	l4_thread_exit();
+}
+
+/** Calls from three processors to one server: requests meet in its queue. */
+static void race_crowd(void)
+{
+	l4_cap_t threads[3];
+
+	received = crowd_finished = 0;
+	for (l4_word_t i = 0; i < 3; i++) {
+		static const unsigned cpus[] = { 1, 3, 4 };
+		l4_thread_options_t options = { .entry = crowd_caller,
+						.argument = (void *)i,
+						.stack = stacks[i == 0 ? 0 : i + 1], /* the server has 1 */
+						.stack_bytes = STACK_BYTES,
+						.priority = PRIORITY,
+						.cpu = cpus[i] };
+		if (l4_thread_start(&options, &threads[i]) != 0)
+			l4_panic("cannot start a thread");
+	}
+	start_round();
+	while (crowd_finished < 3)
+		;
+	go = 0;
+	if (received != 3)
+		violated("the server has not seen every call");
+	count(0);
+	for (unsigned i = 0; i < 3; i++)
+		destroy(threads[i]);
+}
+
 /* --- memory ------------------------------------------------------------------------------------------ */
 
 static l4_cap_t other_task, writers[2];
@@ -391,6 +435,8 @@ static void run_round(const char *mode)
 		race_migrate(caller);
 	else if (strcmp(mode, "migrate-page") == 0)
 		race_migrate(caller_with_page);
+	else if (strcmp(mode, "crowd") == 0)
+		race_crowd();
 	else if (strcmp(mode, "unmap") == 0)
 		race_unmap();
 	else if (strcmp(mode, "end-task") == 0)

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 
 from l4lab.emulator.ledger import Ledger
 from l4lab.emulator.machine import CoreState, Machine
 from l4lab.emulator.manifest import load_manifest
 from l4lab.emulator.results import RunResult, StopReason
+from l4lab.kernel import events
 from l4lab.kernel.invariants import check_all
 from l4lab.kernel.state import FlushTlb, TlbPolicy
+from l4lab.tools.rundir import EVENT, KIND_MASK
 from support.books import check_balance
 from support.programs import compile_program
 
@@ -38,7 +41,7 @@ def machine(
 ) -> Machine:
     manifest = races.with_name(f"{mode}-{tlb.value}.toml")
     manifest.write_text(
-        f'[machine]\ncores = 4\nram = "32MiB"\ntlb = "{tlb.value}"\n'
+        f'[machine]\ncores = 5\nram = "32MiB"\ntlb = "{tlb.value}"\n'
         f'[boot]\nsigma0 = "sigma0"\nroottask = "races {mode} {step} {rounds}"\n',
         encoding="utf-8",
     )
@@ -64,13 +67,14 @@ def run(race: Machine) -> tuple[RunResult, dict[int, int]]:
     ("mode", "step", "rounds", "outcomes"),
     [
         ("timeout", 100_003, 30, {0, 2}),
-        ("cancel", 97, 260, {0, 6, 7}),
-        ("cancel-page", 97, 340, {0, 6, 7}),
-        ("kill-caller", 97, 260, {0, 6, 7}),
-        ("kill-caller-page", 97, 340, {0, 6, 7}),
+        ("cancel", 131, 260, {0, 6, 7}),
+        ("cancel-page", 131, 340, {0, 6, 7}),
+        ("kill-caller", 131, 260, {0, 6, 7}),
+        ("kill-caller-page", 131, 340, {0, 6, 7}),
         ("kill-receiver", 97, 150, {0, 4}),
         ("migrate", 97, 230, {0}),
         ("migrate-page", 97, 340, {0}),
+        ("crowd", 59, 150, {0}),
     ],
 )
 def test_both_sides_agree_on_what_came_first(
@@ -83,7 +87,7 @@ def test_both_sides_agree_on_what_came_first(
 
 
 @pytest.mark.parametrize("tlb", TlbPolicy)
-@pytest.mark.parametrize(("mode", "step", "rounds"), [("unmap", 29, 200), ("end-task", 97, 80)])
+@pytest.mark.parametrize(("mode", "step", "rounds"), [("unmap", 83, 250), ("end-task", 211, 90)])
 def test_what_was_taken_away_is_not_written_to_any_more(
     races: Path, mode: str, step: int, rounds: int, tlb: TlbPolicy
 ) -> None:
@@ -102,12 +106,22 @@ def test_the_race_notices_a_tlb_that_is_not_flushed(
         flush(self, core, FlushTlb(effect.cores & 1 << core.number, effect.pages, 0), now)
 
     monkeypatch.setattr(Machine, "_flush", forgetful)
-    result = machine(races, "unmap", 29, 20, tlb).run()
+    result = machine(races, "unmap", 1999, 20, tlb).run()
     assert result.exit_code == 1
     assert b"a page was written to after it had been unmapped" in result.console
 
 
-@pytest.mark.parametrize("mode", ["cancel-page", "kill-caller-page", "unmap"])
+def test_requests_that_meet_in_a_queue_come_with_one_interrupt(races: Path) -> None:
+    ledger = Ledger()
+    run(machine(races, "crowd", 59, 60, ledger=ledger))
+    events_ = np.frombuffer(ledger.event_data(), EVENT)
+    sent = events_[(events_["kind"] & KIND_MASK) == events.SENT]
+    went_along = sent[sent["b"] == 0]
+    assert len(went_along) > 30
+    assert len(sent) - len(went_along) > 60
+
+
+@pytest.mark.parametrize("mode", ["cancel-page", "kill-caller-page", "unmap", "crowd"])
 def test_the_books_balance_whatever_happens(races: Path, mode: str) -> None:
     ledger = Ledger()
     race = machine(races, mode, 331, 60, ledger=ledger)

@@ -197,16 +197,21 @@ def test_refills_after_a_switch_of_spaces(profile: str, refills: int) -> None:
     assert one.per_message["TLB refill"] / cost == pytest.approx(refills, abs=0.2)
 
 
-def test_a_message_to_another_core_travels_and_waits(analysed: tuple[Analysed, ...]) -> None:
+def test_a_message_to_another_core_travels_and_wakes_it(analysed: tuple[Analysed, ...]) -> None:
     profile = load_profile(OPTERON)
     for distance in Distance:
         one = by_name(analysed, distance.value)
-        flight = Fraction(one.path["in flight"], one.measurement.messages)
-        assert flight == profile.ipi_latency[distance].cycles
-        sent = Fraction(one.path["interprocessor interrupt"], one.measurement.messages)
-        # Request and answer are sent on the path; the answer is received beside it.
-        assert sent == 2 * profile.cpu["ipi_send"].cycles + profile.cpu["ipi_receive"].cycles
-        assert one.per_message["waiting"] > 1000
+
+        def per_message(cause: str, one: Analysed = one) -> float:
+            return one.path[cause] / one.measurement.messages
+
+        # The stretch begins and ends inside user code, so a little of one message is missing.
+        assert per_message("in flight") == pytest.approx(profile.ipi_latency[distance].cycles, rel=0.01)
+        # The answer to a message and the next message go with one interrupt, to a core that has halted.
+        both_ends = profile.cpu["ipi_send"].cycles + profile.cpu["ipi_receive"].cycles
+        assert per_message("interprocessor interrupt") == pytest.approx(both_ends, rel=0.01)
+        assert per_message("leaving the halt") == profile.cpu["halt_exit"].cycles
+        assert per_message("cache line transfer") == 10 * profile.cache_line_transfer[distance].cycles
 
 
 def test_items_to_another_core_take_three_interrupts(analysed: tuple[Analysed, ...]) -> None:

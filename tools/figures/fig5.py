@@ -41,6 +41,7 @@ _BARS: Final = {
     "switch": ("switch of thread and space", plots.SKY, ("switch", "space switch")),
     "refill": ("TLB refill", plots.YELLOW, ("TLB refill",)),
     "ipi": ("interrupt: send, travel, receive", plots.VERMILION, ("IPI",)),
+    "halt": ("wake-up of a halted core", plots.PURPLE, ("wake-up",)),
     "lines": ("cache lines moved", plots.ORANGE, ("cache lines",)),
     "waiting": ("waiting for a busy core", plots.GREY, ("waiting",)),
 }
