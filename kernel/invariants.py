@@ -10,6 +10,7 @@
     lives has one that counts
  7. a thread's state and what it waits in agree; queues hold nobody else; timeouts are armed once
  8. a ready thread with a core is running or queued there, exactly once
+    sender and receiver that could meet do not both wait
  9. a reply slot and its caller name each other, and the caller waits
 10. every budget has been charged exactly for what is there, and is within its limit
 11. what refers to each other does so both ways: threads with gates, IRQ objects, tasks and UTCBs,
@@ -67,6 +68,8 @@ def check_all(kernel: Kernel) -> None:
     check_queues(kernel)
     check_timeouts(kernel)
     check_quotas(kernel)
+    if len(kernel.cores) == 1:
+        check_rendezvous(kernel)
 
 
 def _fail(text: str) -> NoReturn:
@@ -339,6 +342,15 @@ def _check_waiting(thread: Thread) -> None:
         _fail(f"{thread!r} is {thread.state_name} but waits for {partner!r}")
 
 
+def check_rendezvous(kernel: Kernel) -> None:
+    """Nobody waits to receive what somebody waits to send. Holds while no request is between cores."""
+    for thread in kernel.threads.values():
+        if thread.state == RECEIVING and thread.core != NO_CORE:
+            for sender in thread.senders:
+                if sender is not thread and thread.partner in (None, sender):
+                    _fail(f"{sender!r} and {thread!r} wait for each other")
+
+
 def _check_reply_slot(slot: ReplySlot) -> None:
     caller = slot.caller
     if caller is None:
@@ -371,6 +383,8 @@ def check_references(kernel: Kernel) -> None:
         elif isinstance(obj, Irq) and obj.thread is not None:
             if obj not in obj.thread.bound_irqs:
                 _fail(f"{obj.thread!r} does not know {obj!r}")
+            if obj.pending and obj.thread.state != DEAD:
+                _fail(f"{obj!r} keeps a delivery that {obj.thread!r} could have")
             if obj.queued != obj.thread.senders.holds(obj, abi.IRQ_QUEUE_PRIORITY):
                 _fail(f"{obj!r} is{'' if obj.queued else ' not'} queued at {obj.thread!r}, it says")
         if isinstance(obj, Irq | Semaphore):
@@ -429,6 +443,8 @@ def check_queues(kernel: Kernel) -> None:
 def _check_core(core: Core) -> None:
     current, context = core.current, core.context
     if current is None:
+        if core.ready and not core.reschedule:
+            _fail(f"core {core.number} idles, but {core.ready.threads()[0]!r} could run")
         return
     if current.core != core.number:
         _fail(f"{current!r} of core {current.core} runs on core {core.number}")

@@ -7,6 +7,7 @@ at its worst: whatever user code could have looked up since the last flush may s
 
 from __future__ import annotations
 
+import dataclasses
 import mmap
 from collections import deque
 from random import Random
@@ -104,8 +105,9 @@ class Bench:
             sigma0_entry=0x100000,
             root_entry=0x240000,
         )
-        self.kernel: Kernel = boot.start(self.ram, parameters, KernelCosts())
-        self.kernel.line_cycles = [[0] * cores for _ in range(cores)]
+        costs = KernelCosts(**{each.name: 7 for each in dataclasses.fields(KernelCosts)})
+        self.kernel: Kernel = boot.start(self.ram, parameters, costs)
+        self.kernel.line_cycles = [[5] * cores for _ in range(cores)]
         self.kernel.tlb_policy = policy
         self.kernel.events = self.kernel.trace = EventLog() if events else None
         self.decisions = [Decision() for _ in range(cores)]

@@ -16,7 +16,7 @@ from l4lab.kernel import capspace
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.frame import EAX, ECX, EDX, EIP, ESI
-from l4lab.kernel.invariants import check_all
+from l4lab.kernel.invariants import check_all, check_rendezvous
 from l4lab.kernel.objects import Task
 from l4lab.kernel.state import TlbPolicy
 from l4lab.kernel.thread import DEAD, READY, Thread
@@ -112,6 +112,8 @@ class Epoch:
     def _check(self) -> None:
         self.tally.checks += 1
         check_all(self.bench.kernel)
+        if not any(self.bench.interrupts):
+            check_rendezvous(self.bench.kernel)
 
     # --- what happens next ------------------------------------------------------------------------
 
