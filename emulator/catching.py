@@ -302,10 +302,11 @@ def _mapping(kernel: Kernel, event: Event, kind: CatchKind) -> Happening:
     tasks = tuple(dict.fromkeys((event.partner, *_tasks(kernel, (event.thread,)))))
     if kind is CatchKind.MAP:
         pages, at = event.extra, event.b
-        text = f"{by} mapped {pages} page{'s' * (pages != 1)} from its {event.a:#x} to {at:#x} of {name}"
+        text = f"{by} mapped {pages} page{'s' * (pages != 1)} from {event.a:#x} to {at:#x} of {name}"
     else:
         pages, at = event.b, event.a
-        text = f"{by} took rights {event.extra:#x} from {pages} page{'s' * (pages != 1)} at {at:#x} of {name}"
+        what = f"{pages} page{'s' * (pages != 1)} at {at:#x} of {name}"
+        text = f"{by} took rights {event.extra:#x} from all that was mapped from {what}"
     last = at + pages * PAGE_BYTES - 1
     return Happening(kind, text, event.thread, (event.thread,), tasks, at, last, event=event)
 

@@ -183,7 +183,7 @@ class DebuggedMachine(Machine):
         console: Callable[[bytes], None] | None = None,
         limit_cycles: int = NEVER,
     ) -> None:
-        super().__init__(manifest, console=console)
+        super().__init__(manifest, console=self._console_once(console) if console is not None else None)
         self.port = DebugPort(self.engine)
         self.control: Control = NoControl()
         self.limit_cycles = limit_cycles
@@ -197,6 +197,19 @@ class DebuggedMachine(Machine):
         self._ahead = False
         self._turn: CoreState | None = None
         self._runner = Runner(self._body)
+
+    def _console_once(self, console: Callable[[bytes], None]) -> Callable[[bytes], None]:
+        """What is printed again because time was turned back is not shown again."""
+        shown = 0
+
+        def show(data: bytes) -> None:
+            nonlocal shown
+            fresh = len(self.output) - shown
+            if fresh > 0:
+                shown += fresh
+                console(data[-fresh:])
+
+        return show
 
     @property
     def position(self) -> Position:

@@ -111,6 +111,8 @@ def cli() -> None:
     is_flag=True,
     help="Tell on stderr what is booted, how far it is, and what each task cost.",
 )
+@click.option("--gdb", metavar="ADDR", help="Let gdb connect at [HOST:]PORT or at a socket's path.")
+@click.option("-S", "stopped", is_flag=True, help="With --gdb: wait for it before the first instruction.")
 def boot(
     image: str,
     as_json: bool,
@@ -119,6 +121,8 @@ def boot(
     ledger: bool | None,
     trace: bool,
     verbose: bool,
+    gdb: str | None,
+    stopped: bool,
 ) -> int:
     """Boot IMAGE: a manifest (a path), or the name of a bundled image.
 
@@ -129,9 +133,20 @@ def boot(
       l4lab boot hello
       l4lab boot ./my-image.toml --max-cycles 1_000_000_000 --out results/
       l4lab boot hello --json | python -m json.tool
+      l4lab boot pagefault --gdb :1234 -S
     """
     from l4lab.tools.session import boot_image
 
+    if gdb is not None:
+        from l4lab.tools.gdb.launch import boot_under_gdb
+
+        if as_json or out is not None or ledger is not None or trace:
+            raise CommandError(
+                "--gdb goes with none of --json, --out, --ledger and --trace: gdb changes no cycle"
+            )
+        return boot_under_gdb(image, gdb, stopped=stopped, max_cycles=max_cycles, verbose=verbose)
+    if stopped:
+        raise CommandError("-S waits for gdb: expected --gdb ADDR, too")
     return boot_image(
         image,
         as_json=as_json,

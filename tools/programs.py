@@ -186,7 +186,8 @@ def _collect_lines(dwarf: DWARFInfo, rows: dict[int, Place | None]) -> None:
                 rows.setdefault(state.address, None)
             else:
                 name = names[state.file - first] if 0 <= state.file - first < len(names) else "?"
-                rows[state.address] = Place(name, state.line)
+                if state.line:  # else code that stands for no line: it goes with the one before
+                    rows[state.address] = Place(name, state.line)
 
 
 def _file_names(header: CompileUnit) -> list[str]:
@@ -207,6 +208,8 @@ class Programs:
 
     def __init__(self, manifest: Manifest) -> None:
         self.all: list[Program] = []
+        self.sigma0: Program | None = None
+        self.root: Program | None = None
         for module in (manifest.sigma0, manifest.roottask, *manifest.modules):
             try:
                 program = Program(module.path, module.name)
@@ -214,18 +217,42 @@ class Programs:
                 continue  # a data file
             if program.is_i386 and all(known.path != program.path for known in self.all):
                 self.all.append(program)
+        by_path = {program.path: program for program in self.all}
+        self.sigma0 = by_path.get(manifest.sigma0.path)
+        self.root = by_path.get(manifest.roottask.path)
         self._of_task: dict[int, Program] = {}
 
     def of_task(self, machine: Machine, task: Task | None) -> Program | None:
-        """The program whose code the task has mapped; None if it has none of these yet."""
+        """The program whose code the task has mapped; None if it has none of these."""
         if task is None:
             return None
         known = self._of_task.get(task.number)
         if known is None:
-            known = next((program for program in self.all if _holds(machine, task, program)), None)
+            known = self._boot_program(machine, task) or next(
+                (program for program in self.all if _holds(machine, task, program)), None
+            )
             if known is not None:
                 self._of_task[task.number] = known
         return known
+
+    def _boot_program(self, machine: Machine, task: Task) -> Program | None:
+        """What sigma0 and the root task run is in the manifest."""
+        if task.space is machine.kernel.memory.sigma0:
+            return self.sigma0
+        return self.root if task is machine.kernel.root_task else None
+
+    def expected_of(self, machine: Machine, task: Task) -> Program | None:
+        """As `of_task`; for a task that has not begun to run, what its name or its entry point says."""
+        known = self.of_task(machine, task)
+        if known is not None:
+            return known
+        named = [program for program in self.all if task.name.partition(".")[0] == program.name]
+        entries = {thread.frame[_EIP] for thread in task.threads}
+        entered = [program for program in self.all if program.entry in entries]
+        for candidates in (named, entered):
+            if len(candidates) == 1:
+                return candidates[0]
+        return None
 
     def forget(self) -> None:
         """Time has been turned back and may go on differently: numbers may mean other tasks."""

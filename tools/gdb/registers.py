@@ -77,6 +77,8 @@ def _registers() -> tuple[Register, ...]:
 
 
 REGISTERS: Final = _registers()
+COMMON: Final = tuple(register for register in REGISTERS if register.feature.startswith("org.gnu.gdb.i386."))
+"""Those that gdb knows even without a description. They come first."""
 EIP_NUMBER: Final = [register.name for register in REGISTERS].index("eip")
 ESP_NUMBER: Final = [register.name for register in REGISTERS].index("esp")
 EBP_NUMBER: Final = [register.name for register in REGISTERS].index("ebp")

@@ -19,13 +19,12 @@ from l4lab.emulator.stops import (
     GoalKind,
     MemoryEdit,
     Stop,
-    StopKind,
     Watchpoint,
     step,
 )
 from l4lab.kernel.frame import FPU_CORE
 from l4lab.kernel.inspect import state_text, task_name, thread_name
-from l4lab.kernel.thread import DEAD
+from l4lab.kernel.thread import DEAD, DORMANT
 from l4lab.kernel.units import PAGE_BYTES
 from l4lab.tools.gdb import registers
 from l4lab.tools.gdb.ids import ALL, ANY, ThreadId
@@ -74,15 +73,16 @@ class Target:
         self._breakpoints: dict[tuple[int, int, int], Breakpoint] = {}
         self._watchpoints: dict[tuple[int, int, int, int], Watchpoint] = {}
         self._resumed_with: tuple[Breakpoint, ...] = ()
+        self._last_reported = 0
 
     # --- threads --------------------------------------------------------------------------------------
 
     def threads(self) -> Iterator[GdbThread]:
-        """All of them: those that belong to a task and are not dead, by task; then the cores."""
+        """All of them: those that have been started and are not dead, by task; then the cores."""
         kernel = self.debugger.machine.kernel
         for task in kernel.tasks.values():
             for thread in task.threads:
-                if thread.state != DEAD:
+                if thread.state not in (DEAD, DORMANT):
                     yield self.gdb_thread(thread)
         for core in self.debugger.machine.cores:
             yield self.gdb_core(core)
@@ -114,16 +114,18 @@ class Target:
         return None
 
     def stopped_thread(self) -> GdbThread:
-        """Whom the last stop concerns."""
-        stop = self.debugger.last_stop
-        thread = stop.thread
+        """Whom the last stop concerns; on an idle core it is whoever was concerned before.
+
+        gdb cannot do without a program counter, so a core it is only when there is no thread left.
+        """
         kernel = self.debugger.machine.kernel
-        if thread is not None and thread.task is not None and thread.number in kernel.threads:
-            return self.gdb_thread(thread)
-        if stop.kind is StopKind.START:
-            for first in self.threads():
-                return first
-        return self.gdb_core(self.debugger.machine.cores[stop.core])
+        thread = self.debugger.last_stop.thread
+        for number in (thread.number if thread is not None else 0, self._last_reported):
+            found = kernel.threads.get(number)
+            if found is not None and found.task is not None and found.state != DEAD:
+                self._last_reported = number
+                return self.gdb_thread(found)
+        return next(self.threads())
 
     def task_of(self, thread: GdbThread) -> Task | None:
         """Whose address space the thread has."""
@@ -134,15 +136,20 @@ class Target:
         return [*self.debugger.machine.kernel.tasks, CORES]
 
     def program_of(self, pid: int) -> Program | None:
-        """What a process executes."""
+        """What a process executes, or is going to."""
         machine = self.debugger.machine
-        return self.programs.of_task(machine, machine.kernel.tasks.get(pid))
+        task = machine.kernel.tasks.get(pid)
+        return self.programs.expected_of(machine, task) if task is not None else None
 
     # --- registers ------------------------------------------------------------------------------------
 
     def read_registers(self, thread: GdbThread) -> bytes:
-        """All, as hexadecimal digits."""
-        return b"".join(self._register(thread, register) for register in registers.REGISTERS)
+        """Those that every gdb knows, as hexadecimal digits.
+
+        gdb fetches the description of the others for its first process only, and takes a `g` reply that
+        is longer than it knows for an error; a shorter one makes it ask for the rest one by one.
+        """
+        return b"".join(self._register(thread, register) for register in registers.COMMON)
 
     def read_register(self, thread: GdbThread, index: int) -> bytes | None:
         """One, as hexadecimal digits; None: there is none of that number."""
@@ -178,11 +185,11 @@ class Target:
         return True
 
     def write_registers(self, thread: GdbThread, data: bytes) -> bool:
-        """Give all that may change their values; False, and nothing done, if the size is wrong."""
-        if thread.thread is None or len(data) != sum(r.size_bytes for r in registers.REGISTERS):
+        """Give those of `read_registers` their values; False, and nothing done, if the size is wrong."""
+        if thread.thread is None or len(data) != sum(register.size_bytes for register in registers.COMMON):
             return False
         at = 0
-        for index, register in enumerate(registers.REGISTERS):
+        for index, register in enumerate(registers.COMMON):
             value = data[at : at + register.size_bytes]
             at += register.size_bytes
             if value.hex().encode() != self._register(thread, register):

@@ -1,0 +1,82 @@
+"""The gdb script that a run writes: connects, and sets what gdb cannot know by itself."""
+
+from __future__ import annotations
+
+import struct
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from l4lab.tools.build import CHECKOUT
+
+if TYPE_CHECKING:
+    from l4lab.tools.programs import Programs
+
+_COMMANDS = """\
+define goto
+  monitor goto $arg0
+  continue
+end
+document goto
+goto CYCLE: the first moment at which the core of the selected thread reaches that cycle, before or after now.
+end
+define back
+  eval "monitor back %s", "$arg0"
+  continue
+end
+document back
+back KIND: to the last such event before now: fault, ipc, map, unmap, exception, …; filters with `monitor back`.
+end
+define until-event
+  eval "monitor until %s", "$arg0"
+  continue
+end
+document until-event
+until-event KIND: to the next such event; `until-event entry`: to the next kernel entry of any core.
+end
+define threads
+  monitor threads
+end
+document threads
+threads: all L4 threads, and what each waits for.
+end
+"""
+
+
+def gdb_script(address: str, image: str, programs: Programs) -> str:
+    """The script's text. Symbols come by themselves: gdb asks which program each task runs."""
+    listed = "\n".join(f"#   {program.name:<16}{program.path}" for program in programs.all)
+    sources = CHECKOUT / "userland"
+    folder = f'directory "{sources}"\n' if sources.is_dir() else ""
+    return (
+        f"# Written by l4lab for {image}. Start it with: gdb -x THIS-FILE\n"
+        "#\n"
+        "# Each task is an inferior; gdb asks for its program and loads its symbols when it first runs:\n"
+        f"{listed}\n"
+        "set architecture i386\n"
+        "# Programs lie on this machine, not behind the stub.\n"
+        "set sysroot\n"
+        f"{folder}"
+        "# Time is one for all: going on means all tasks.\n"
+        "set schedule-multiple on\n"
+        "# Names of programs that have not been started yet.\n"
+        "set breakpoint pending on\n"
+        "set print thread-events off\n"
+        "set print inferior-events off\n"
+        f"{_COMMANDS}"
+        f"target remote {address}\n"
+    )
+
+
+def write_script(folder: Path, text: str) -> Path:
+    """The script in `folder`; the name is the same for the same folder."""
+    path = folder / "l4lab.gdb"
+    path.write_text(text, encoding="utf-8")
+    return path
+
+
+def write_placeholder(folder: Path) -> Path:
+    """An i386 program without code: what gdb gets for the cores, and for tasks of unknown programs."""
+    path = folder / "no-program"
+    ident = b"\x7fELF\x01\x01\x01".ljust(16, b"\0")
+    path.write_bytes(struct.pack("<16s2H5I6H", ident, 2, 3, 1, 0, 52, 0, 0, 52, 32, 0, 40, 0, 0))
+    return path

@@ -1,0 +1,390 @@
+"""One client's conversation: what each request does to the target, and what is answered.
+
+The machine stands still whenever a request is handled; a request to go on returns when it stands still
+again. Meanwhile the server asks `interrupted`, which takes in what arrives: Ctrl-C stops the machine,
+anything else waits its turn. The protocol allows nothing else, so nothing that a client sends, and no
+client that vanishes, can find the machine in the middle of something.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Final, assert_never
+
+from l4lab.emulator.stops import Stop, StopKind
+from l4lab.tools.gdb import documents, packets, registers
+from l4lab.tools.gdb.files import Files
+from l4lab.tools.gdb.framing import (
+    MAX_PACKET_BYTES,
+    Acknowledgement,
+    Decoder,
+    Interrupt,
+    Malformed,
+    Packet,
+    encode,
+)
+from l4lab.tools.gdb.ids import ALL, ANY, PacketError, ThreadId, number
+from l4lab.tools.gdb.packets import breakpoints, files, memory, queries, resume, threads
+from l4lab.tools.gdb.packets import registers as register_packets
+from l4lab.tools.gdb.target import SIGABRT, SIGCHLD, SIGINT, SIGTRAP, GdbThread, Target
+
+if TYPE_CHECKING:
+    from l4lab.tools.gdb.monitor import Monitor
+
+OK: Final = b"OK"
+NOT_KNOWN: Final = b""
+E_INVALID: Final = b"E16"  # EINVAL, in hexadecimal as all of them
+E_FAULT: Final = b"E0e"
+E_NO_THREAD: Final = b"E03"
+
+FEATURES: Final = (
+    "QStartNoAckMode+",
+    "vContSupported+",
+    "swbreak+",
+    "hwbreak+",
+    "ReverseStep+",
+    "ReverseContinue+",
+    "qXfer:features:read+",
+    "qXfer:threads:read+",
+    "qXfer:memory-map:read+",
+    "qXfer:osdata:read+",
+    "qXfer:exec-file:read+",
+)
+_SIGNALS: Final = {
+    StopKind.INTERRUPTED: SIGINT,
+    StopKind.NEW_TASK: SIGCHLD,
+    StopKind.BUG: SIGABRT,
+}
+_WATCH_WORDS: Final = {(True, False): "watch", (False, True): "rwatch"}
+
+
+class Session:
+    """A client that is connected. `closed`: there is nothing more to say.
+
+    `detached`: it has taken its leave, of some process at least. `killed`: it wants the machine to end.
+    `placeholder`: a program without code, for processes of which no program is known.
+    """
+
+    def __init__(
+        self, target: Target, monitor: Monitor, send: Callable[[bytes], None], placeholder: Path
+    ) -> None:
+        self.closed = False
+        self.detached = False
+        self.killed = False
+        self._placeholder = placeholder
+        self._target = target
+        self._monitor = monitor
+        self._send = send
+        self._decoder = Decoder()
+        self._waiting: deque[Packet] = deque()
+        self._acknowledges = True
+        self._last_reply = b""
+        self._client_features: frozenset[str] = frozenset()
+        self._interrupted = False
+        self._more_input: Callable[[], bytes | None] = lambda: None
+        self._general: ThreadId | None = None
+        self._control: ThreadId | None = None
+        self._document: tuple[str, str, bytes] = ("", "", b"")
+        paths = [placeholder, *(program.path for program in target.programs.all)]
+        self._files = Files({str(path): path for path in paths})
+
+    # --- bytes ----------------------------------------------------------------------------------------
+
+    def receive(self, data: bytes, more_input: Callable[[], bytes | None]) -> None:
+        """Bytes have come; handle every packet that is whole.
+
+        `more_input`: what has come since, asked while the machine runs; None: the client has gone.
+        """
+        self._more_input = more_input
+        self._take(data)
+        while self._waiting and not self.closed:
+            self._handle(self._waiting.popleft().payload)
+
+    def _take(self, data: bytes) -> None:
+        for item in self._decoder.feed(data):
+            if isinstance(item, Packet):
+                if self._acknowledges:
+                    self._send(b"+")
+                self._waiting.append(item)
+            elif isinstance(item, Malformed):
+                if self._acknowledges:
+                    self._send(b"-")
+            elif isinstance(item, Acknowledgement):
+                if not item.received and self._acknowledges and self._last_reply:
+                    self._send(self._last_reply)
+            elif isinstance(item, Interrupt):
+                self._interrupted = True
+
+    def interrupted(self) -> bool:
+        """While the machine runs: whether the client wants it to stop, or has gone."""
+        data = self._more_input()
+        if data is None:
+            self.closed = True
+            return True
+        if data:
+            self._take(data)
+            if any(item.payload == b"vCtrlC" for item in self._waiting):
+                self._interrupted = True
+        return self._interrupted
+
+    def _reply(self, payload: bytes) -> None:
+        self._last_reply = encode(payload)
+        self._send(self._last_reply)
+
+    def say(self, text: str) -> None:
+        """Text for the person at gdb; heard while a reply is due, so while the machine runs or a command does."""
+        data = text.encode("utf-8", "replace")
+        room = (MAX_PACKET_BYTES - 8) // 2
+        for first in range(0, len(data), room):
+            self._send(encode(b"O" + data[first : first + room].hex().encode()))
+
+    def _handle(self, payload: bytes) -> None:
+        try:
+            request = packets.parse(payload)
+            answer = NOT_KNOWN if request is None else self._answer(request)
+        except PacketError:
+            answer = E_INVALID
+        if answer is not None:
+            self._reply(answer)
+
+    # --- requests -------------------------------------------------------------------------------------
+
+    def _answer(self, request: packets.Request) -> bytes | None:
+        """Do it; the reply, or None where there is none."""
+        match request:
+            case queries.Supported():
+                return self._supported(request)
+            case queries.NoAcknowledgements():
+                self._reply(OK)
+                self._acknowledges = False
+                return None
+            case queries.Transfer():
+                return self._transfer(request)
+            case queries.MonitorCommand():
+                return self._command(request)
+            case queries.Attached():
+                return b"1"
+            case queries.SymbolsWanted():
+                return OK
+            case queries.MemoryMode():
+                return self._memory_mode(request)
+            case queries.QemuSupported():
+                return b"PhyMemMode"
+            case threads.SelectThread() | threads.ThreadAlive() | threads.CurrentThread():
+                return self._thread(request)
+            case threads.ListThreads():
+                return self._list_threads(request)
+            case threads.ThreadText():
+                thread = self._target.find(request.thread)
+                return f"{thread.name}: {thread.text}".encode().hex().encode() if thread else E_NO_THREAD
+            case memory.ReadMemory():
+                return self._read_memory(request)
+            case memory.WriteMemory():
+                written = not request.data or self._target.write_memory(
+                    self._selected(), request.address, request.data
+                )
+                return OK if written else E_FAULT
+            case breakpoints.SetBreakpoint():
+                done = self._target.change_breakpoint(
+                    self._selected(), request, every_task=not self._processes
+                )
+                return OK if done else E_INVALID
+            case (
+                files.SetFilesystem()
+                | files.OpenFile()
+                | files.ReadFile()
+                | files.StatFile()
+                | files.CloseFile()
+            ):
+                return self._files.answer(request)
+            case resume.WhichActions():
+                return b"vCont;c;C;s;S;r"
+            case resume.WhyStopped():
+                return self._stop_reply(self._target.debugger.last_stop, [])
+            case resume.Resume() | resume.ResumeBack():
+                return self._go_on(request)
+            case resume.InterruptRequest():
+                return OK  # the machine stands still already
+            case resume.Detach():
+                # gdb takes its leave of one process after the other, and then hangs up.
+                self.detached = True
+                self.closed = request.pid is None
+                return OK
+            case resume.Kill():
+                self.killed = True
+                self.closed = not request.answers
+                return OK if request.answers else None
+            case (
+                register_packets.ReadRegisters()
+                | register_packets.WriteRegisters()
+                | register_packets.ReadRegister()
+                | register_packets.WriteRegister()
+            ):
+                return self._registers(request)
+            case _:
+                assert_never(request)
+
+    @property
+    def _processes(self) -> bool:
+        """Whether the client speaks of processes."""
+        return "multiprocess+" in self._client_features
+
+    def _supported(self, request: queries.Supported) -> bytes:
+        self._client_features = frozenset(request.features)
+        features = [f"PacketSize={MAX_PACKET_BYTES:x}", *FEATURES]
+        if self._processes:
+            features.append("multiprocess+")
+        return ";".join(features).encode()
+
+    def _command(self, request: queries.MonitorCommand) -> bytes:
+        lines = self._monitor.run(request.text, self._selected())
+        for line in lines:
+            self.say(line + "\n")
+        return OK
+
+    def _memory_mode(self, request: queries.MemoryMode) -> bytes:
+        if request.physical is None:
+            return b"%d" % self._target.physical
+        self._target.physical = request.physical
+        return OK
+
+    # --- threads --------------------------------------------------------------------------------------
+
+    def _id(self, thread: GdbThread) -> ThreadId:
+        return ThreadId(thread.pid if self._processes else None, thread.tid)
+
+    def _selected(self) -> GdbThread:
+        """For registers and memory: what `Hg` said, while that thread lives."""
+        found = self._target.find(self._general) if self._general is not None else None
+        return found if found is not None else self._target.stopped_thread()
+
+    def _to_step(self) -> GdbThread:
+        """For stepping: what `Hc` said, if that is one thread."""
+        wanted = self._control
+        found = self._target.find(wanted) if wanted is not None and wanted.tid not in (ALL, ANY) else None
+        return found if found is not None else self._selected()
+
+    def _thread(self, request: threads.SelectThread | threads.ThreadAlive | threads.CurrentThread) -> bytes:
+        if isinstance(request, threads.CurrentThread):
+            return b"QC" + self._id(self._selected()).encode()
+        if isinstance(request, threads.ThreadAlive):
+            return OK if self._target.find(request.thread) is not None else E_NO_THREAD
+        wanted = request.thread
+        found = self._target.find(wanted)
+        if found is None:
+            return E_NO_THREAD
+        if request.operation == "c":
+            self._control = wanted
+        elif wanted.tid in (ALL, ANY) and wanted.pid in (None, ALL, ANY):
+            self._general = None
+        else:
+            self._general = self._id(found)
+        return OK
+
+    def _list_threads(self, request: threads.ListThreads) -> bytes:
+        if not request.first:
+            return b"l"
+        names = b",".join(self._id(thread).encode() for thread in self._target.threads())
+        return b"m" + names[: MAX_PACKET_BYTES - 8]
+
+    def _registers(
+        self,
+        request: register_packets.ReadRegisters
+        | register_packets.WriteRegisters
+        | register_packets.ReadRegister
+        | register_packets.WriteRegister,
+    ) -> bytes:
+        thread = self._selected()
+        match request:
+            case register_packets.ReadRegisters():
+                return self._target.read_registers(thread)
+            case register_packets.WriteRegisters():
+                return OK if self._target.write_registers(thread, request.data) else E_INVALID
+            case register_packets.ReadRegister():
+                return self._target.read_register(thread, request.index) or E_INVALID
+            case register_packets.WriteRegister():
+                return OK if self._target.write_register(thread, request.index, request.data) else E_INVALID
+
+    def _read_memory(self, request: memory.ReadMemory) -> bytes:
+        size = min(request.size_bytes, (MAX_PACKET_BYTES - 8) // 2)
+        data = self._target.read_memory(self._selected(), request.address, size)
+        return data.hex().encode() if data or not size else E_FAULT
+
+    # --- documents ------------------------------------------------------------------------------------
+
+    def _transfer(self, request: queries.Transfer) -> bytes:
+        """A piece of a document. It is made when its beginning is asked for, and stays the same until the next."""
+        if request.offset == 0 or self._document[:2] != (request.object_, request.annex):
+            text = self._make_document(request.object_, request.annex)
+            if text is None:
+                return b"E00"
+            self._document = (request.object_, request.annex, text.encode())
+        data = self._document[2]
+        size = min(request.size_bytes, MAX_PACKET_BYTES // 2 - 8)  # every byte may need an escape
+        piece = data[request.offset : request.offset + size]
+        if request.offset > len(data):
+            return b"E01"
+        return (b"l" if request.offset + len(piece) >= len(data) else b"m") + piece
+
+    def _make_document(self, name: str, annex: str) -> str | None:
+        machine = self._target.debugger.machine
+        if name == "features":
+            return registers.target_description() if annex == "target.xml" else None
+        if name == "threads":
+            return documents.threads((self._id(thread), thread) for thread in self._target.threads())
+        if name == "memory-map":
+            return documents.MEMORY_MAP
+        if name == "osdata":
+            return documents.osdata(annex, machine)
+        if name == "exec-file":
+            pid = number(annex.encode()) if annex else self._selected().pid
+            program = self._target.program_of(pid)
+            return str(program.path if program is not None else self._placeholder)
+        return None
+
+    # --- going on -------------------------------------------------------------------------------------
+
+    def _go_on(self, request: resume.Resume | resume.ResumeBack) -> bytes | None:
+        self._interrupted = False
+        stop = self._monitor.pending_move(self.interrupted)
+        if stop is None:
+            stop = self._resume(request)
+        self._general = self._control = None
+        self._waiting = deque(item for item in self._waiting if item.payload != b"vCtrlC")
+        if self.closed:
+            return None
+        if stop.text and stop.kind not in (StopKind.START, StopKind.INTERRUPTED, StopKind.NEW_TASK):
+            self.say(f"{stop.text.strip()}\n")
+        ends = {StopKind.END: ["replaylog:end"], StopKind.START: ["replaylog:begin"]}
+        return self._stop_reply(stop, ends.get(stop.kind, []))
+
+    def _resume(self, request: resume.Resume | resume.ResumeBack) -> Stop:
+        steps = self._monitor.steps
+        if isinstance(request, resume.ResumeBack):
+            steps.forget()
+            return self._target.resume_back(request.step, self._to_step(), self.interrupted)
+        steps.stops = any(action.kind != "c" for action in request.actions)
+        return self._target.resume(request.actions, self._to_step(), self.interrupted)
+
+    def _stop_reply(self, stop: Stop, remarks: list[str]) -> bytes:
+        thread = self._target.stopped_thread()
+        parts = [f"thread:{self._id(thread).encode().decode()}", f"core:{thread.core:x}"]
+        parts += [*remarks, *self._reason(stop)]
+        if thread.thread is not None:
+            for index in (registers.EIP_NUMBER, registers.ESP_NUMBER, registers.EBP_NUMBER):
+                value = self._target.read_register(thread, index)
+                assert value is not None
+                parts.append(f"{index:02x}:{value.decode()}")
+        signal = _SIGNALS.get(stop.kind, SIGTRAP)
+        return f"T{signal:02x}{';'.join(parts)};".encode()
+
+    def _reason(self, stop: Stop) -> list[str]:
+        if stop.kind is StopKind.BREAKPOINT:
+            word = "hwbreak" if self._target.is_hardware(stop) else "swbreak"
+            return [f"{word}:"] if f"{word}+" in self._client_features else []
+        if stop.kind is StopKind.WATCHPOINT and stop.watchpoint is not None:
+            watch = stop.watchpoint
+            return [f"{_WATCH_WORDS.get((watch.write, watch.read), 'awatch')}:{watch.address:x}"]
+        return []
