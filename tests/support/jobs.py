@@ -10,6 +10,8 @@ from typing import Any
 from l4lab.emulator.errors import OperatorError
 from l4lab.tools.campaign import Progress
 
+BEGUN = "begun"
+
 
 def count(folder: Path, name: str, progress: Progress) -> dict[str, Any]:
     """Leave a mark in `folder` each time this is done."""
@@ -32,9 +34,17 @@ def be_interrupted(folder: Path, name: str, _: Progress) -> dict[str, Any]:
     raise KeyboardInterrupt
 
 
+def be_interrupted_then(folder: Path, _name: str, _progress: Progress) -> dict[str, Any]:
+    """Ctrl-C as soon as `last` has begun."""
+    while not (folder / BEGUN).exists():
+        time.sleep(0.05)
+    raise KeyboardInterrupt
+
+
 def last(folder: Path, name: str, _: Progress) -> dict[str, Any]:
     """Much too long; whoever stops it finds a mark that it has cleaned up."""
     try:
+        (folder / BEGUN).touch()
         time.sleep(60)
     finally:
         (folder / name).write_text("x", encoding="ascii")

@@ -107,7 +107,7 @@ def test_what_was_interrupted_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 def test_whatever_else_runs_is_stopped_and_cleans_up(tmp_path: Path) -> None:
     """Temporary files of a run that nobody wants any more do not stay."""
-    plan = [job(tmp_path, "long", 9.0, work.last), job(tmp_path, "stopped", 5.0, work.be_interrupted)]
+    plan = [job(tmp_path, "long", 9.0, work.last), job(tmp_path, "stopped", 5.0, work.be_interrupted_then)]
     with pytest.raises(KeyboardInterrupt):
         run_all(plan, tmp_path / "runs", 2)
     assert marks(tmp_path, "long") == [1]
