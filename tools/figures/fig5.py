@@ -35,6 +35,7 @@ _STYLES: Final = {
     "other_die": (plots.VERMILION, "v", "other die of the package"),
     "other_package": (plots.PURPLE, "D", "other package"),
 }
+_SHOWN_PERCENT: Final = 0.5
 _BARS: Final = {
     "user": ("user code", plots.GREEN, ("user",)),
     "kernel": ("kernel's paths, entry, exit", plots.BLUE, ("entry", "exit", "path", "copy", "map", "timer")),
@@ -93,6 +94,8 @@ class Figure5:
         left = [0.0] * len(places)
         for kind, (label, colour, _) in _BARS.items():
             widths = [100 * self.bars[place][kind] / sum(self.bars[place].values()) for place in places]
+            if max(widths) < _SHOWN_PERCENT:
+                continue
             axes.barh(places, widths, left=left, color=colour, label=label, height=0.62, edgecolor="white")
             left = [start + width for start, width in zip(left, widths, strict=True)]
         for row, place in enumerate(places):
@@ -184,6 +187,8 @@ def _remarks(session: Session, summary: Summary) -> tuple[str, ...]:
         "12,000 is 1,000 to 1,200, which is not a few hundred. Ours is "
         f"{float(summary.intra_space):,.0f} cycles inside one address space and {float(summary.same_core):,.0f} "
         "between two; cross-core is the mean over all 47 other cores.",
+        "Between cores the answer to a message and the next message go with one interrupt, so what programs and "
+        "kernels do while it is under way is not on the path.",
         f"Message size: {largest} words take {growth['inter_space']:.0f} % longer than none on one core, and "
         f"{growth['other_package']:.0f} % to another package.",
         "Sending and waiting as two operations, instead of call and reply-and-wait, take "
