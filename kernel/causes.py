@@ -208,12 +208,6 @@ def start(kernel: Kernel, log: EventLog) -> None:
             bound(kernel, log, thread, thread.task)
 
 
-def request_of(request: Request | None) -> int:
-    """The number of the page fault or IPC that an interrupt with this request serves; 0: none."""
-    thread = thread_of(request)
-    return thread.last_request if thread is not None else 0
-
-
 def thread_of(request: Request | None) -> Thread | None:
     """The thread that the request is about; None: none in particular."""
     if isinstance(request, SendRequest | TransferRequest):
@@ -247,8 +241,9 @@ def sent(
 
 
 def served(kernel: Kernel, log: EventLog, request: Request) -> None:
-    """The core that is being served begins with what another one asked for."""
+    """The core that is being served begins with what another one asked for: its work is booked to that request."""
     thread = thread_of(request)
+    kernel.served = thread.last_request if thread is not None else 0
     log.pending += (
         kernel.now_cycles,
         kernel.here,

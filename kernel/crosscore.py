@@ -60,7 +60,6 @@ def serve(kernel: Kernel, core: Core, request: Request, merged: list[Request]) -
 
 def _serve_one(kernel: Kernel, core: Core, request: Request) -> Thread | None:
     """One request; returns the thread of this core that goes on in the kernel for it, and may wait again."""
-    kernel.served = causes.request_of(request)
     if kernel.events is not None:
         causes.served(kernel, kernel.events, request)
     if isinstance(request, Answer):
