@@ -39,15 +39,19 @@ void debug_suspend(struct vcpu *v)
     v->suspended.frame = v->frame;
     v->suspended.eip = v->eip;
     v->suspended.resuming = v->resuming;
+    v->suspended.entering = v->entering;
     v->suspended.block_end = v->resuming ? v->block_end : 0;
     v->block_end = 0;
+    v->entering = false;
 }
 
 /* Before a run: whether it goes on in the middle of a block. Not if the debugger moved EIP. */
 bool debug_resume(struct vcpu *v)
 {
-    bool resuming = v->suspended.frame == v->frame && v->suspended.eip == v->frame->eip && v->suspended.resuming;
+    bool same = v->suspended.frame == v->frame && v->suspended.eip == v->frame->eip;
+    bool resuming = same && v->suspended.resuming;
     v->block_end = resuming ? v->suspended.block_end : 0;
+    v->entering = same && v->suspended.entering;
     v->suspended.frame = NULL;
     return resuming;
 }
@@ -161,19 +165,37 @@ void debug_look_ahead(struct vcpu *v)
 
 /* --- one instruction at a time ----------------------------------------------------------------- */
 
+/* One instruction of the block up to v->block_end. After some the engine translates the rest anew, and
+   the block may end elsewhere: then `block_end` is 0, and the engine gets it. */
+static uint64_t step_in_block(struct vcpu *v)
+{
+    uint64_t switches = v->fpu_switches;
+    v->code_write_frame = NO_FRAME;
+    uint64_t outcome = step_one(v);
+    if (v->fpu_switches != switches || v->code_write_frame != NO_FRAME || outcome != GO_ON)
+        v->block_end = 0;
+    return outcome;
+}
+
+/* The block is done. The engine would enter the next by itself: it fetches first, and then asks for the deadline. */
+static void end_block(struct vcpu *v)
+{
+    v->block_end = 0;
+    v->resuming = false;
+    v->entering = true;
+    set_limit(v);
+}
+
 /* Executes the block up to v->block_end, or until it is left. */
 uint64_t debug_step_block(struct vcpu *v)
 {
-    do {
-        uint64_t outcome = step_one(v);
-        if (outcome != GO_ON) {
-            v->block_end = 0;
+    while (v->block_end != 0) {
+        uint64_t outcome = step_in_block(v);
+        if (outcome != GO_ON)
             return outcome;
-        }
-    } while (v->resuming && v->eip != v->block_end);
-    v->block_end = 0;
-    v->resuming = false;
-    set_limit(v);
+        if (!v->resuming || v->eip == v->block_end)
+            end_block(v);
+    }
     if (count_reached(v))
         return stop(v, DEBUG_COUNT, 0);
     return clock_reached(v, 0) ? stop(v, DEBUG_CLOCK, 0) : GO_ON;
@@ -196,24 +218,46 @@ static void read_watched(const struct machine *m, watched_bytes bytes)
         memcpy(bytes[i], m->ram + m->debug.watchpoints[i].first, watched_size(&m->debug.watchpoints[i]));
 }
 
-/* Called for each access of an instruction that is executed with `watching`. */
+static void hit(struct vcpu *v, uint32_t physical)
+{
+    const struct debug *d = &v->machine->debug;
+    for (uint32_t n = 0; n < d->watchpoint_count; n++)
+        if (d->watchpoints[n].kinds & WATCH_READ && d->watchpoints[n].first <= physical
+            && physical <= d->watchpoints[n].last)
+            v->watch_hits |= 1u << n;
+}
+
+/* Called for each access of an instruction that is executed with `watching`. The engine tells the physical
+   address of its first byte; an access that runs over the end of its page goes on in another frame. */
 static void access_seen(uc_engine *uc, uc_mem_type type, uint64_t address, int size, int64_t value, void *opaque)
 {
     (void)uc;
+    (void)type;
     (void)value;
     struct vcpu *v = opaque;
-    const struct debug *d = &v->machine->debug;
-    enum access access = type == UC_MEM_WRITE ? ACCESS_WRITE : ACCESS_READ;
-    for (int i = 0; v->watching && i < size; i++) {
-        struct mapping m;
-        uint32_t linear = (uint32_t)address + (uint32_t)i;
-        if (walk(v, linear, access, false, &m) != WALK_OK)
-            continue;
-        uint32_t physical = m.frame * PAGE_BYTES + (linear & ~PAGE_MASK);
-        for (uint32_t n = 0; n < d->watchpoint_count; n++)
-            if (d->watchpoints[n].kinds & WATCH_READ && d->watchpoints[n].first <= physical
-                && physical <= d->watchpoints[n].last)
-                v->watch_hits |= 1u << n;
+    uint32_t first = (uint32_t)address, here = PAGE_BYTES - (first & ~PAGE_MASK);
+    for (uint32_t i = 0; i < (uint32_t)size && i < here; i++)
+        hit(v, first + i);
+    if ((uint32_t)size > here && (uint32_t)size - here > v->crossed_bytes)
+        v->crossed_bytes = (uint32_t)size - here;
+}
+
+/* What lay behind the end of a page: now that the instruction is done, its pages are known. */
+static void hit_crossed(struct vcpu *v)
+{
+    for (uint32_t i = 0; v->crossed_bytes > 0 && i < v->touched_count; i++)
+        for (uint32_t j = 0; j < v->touched_count; j++)
+            if (v->touched[j].page == v->touched[i].page + 1)
+                for (uint32_t byte = 0; byte < v->crossed_bytes; byte++)
+                    hit(v, v->touched[j].frame * PAGE_BYTES + byte);
+}
+
+/* The engine translates a page for the instruction that is executed with `watching`. */
+void debug_note_page(struct vcpu *v, uint32_t address, uint32_t frame)
+{
+    if (v->touched_count < MAX_TOUCHED_PAGES) {
+        v->touched[v->touched_count].page = address >> 12;
+        v->touched[v->touched_count++].frame = frame;
     }
 }
 
@@ -249,13 +293,16 @@ static uint64_t step_watching(struct vcpu *v)
     uc_hook handle = watches_reads(&m->debug) ? hook_accesses(v) : 0;
     read_watched(m, before);
     v->watching = true;
-    v->watch_hits = 0;
-    uint64_t outcome = step_one(v);
+    v->watch_hits = v->touched_count = v->crossed_bytes = 0;
+    v->engine_flush = true;  /* so that it asks for every page */
+    uint64_t outcome = step_in_block(v);
     v->watching = false;
     v->engine_flush = true;  /* it may access those frames without asking now */
     read_watched(m, after);
-    if (handle != 0)
+    if (handle != 0) {
         unhook_accesses(v, handle);
+        hit_crossed(v);
+    }
     for (uint32_t i = 0; i < m->debug.watchpoint_count; i++) {
         const struct watchpoint *w = &m->debug.watchpoints[i];
         if (w->kinds & WATCH_WRITE && memcmp(before[i], after[i], watched_size(w)) != 0)
@@ -280,21 +327,13 @@ uint64_t debug_watched_access(struct vcpu *v)
     settle(v, v->eip);
     v->block_end = end;
     uint64_t outcome = step_watching(v);
-    if (outcome != GO_ON) {
-        v->block_end = 0;
+    if (outcome != GO_ON)
         return outcome;
-    }
-    if (v->eip == end) {
-        v->resuming = false;
-        set_limit(v);
-    }
+    if (!v->resuming || v->eip == v->block_end)
+        end_block(v);
     if (v->watch_hits != 0)
         return stop(v, DEBUG_WATCHPOINT, lowest_bit(v->watch_hits));
-    if (in_engine && v->resuming)
-        return debug_step_block(v);
-    if (in_engine)
-        v->block_end = 0;
-    return GO_ON;
+    return in_engine && v->block_end != 0 ? debug_step_block(v) : GO_ON;
 }
 
 /* --- for the debugger, between runs ------------------------------------------------------------ */

@@ -53,7 +53,7 @@ static const uint32_t one_byte[256] = {
     /* c0 */ A | M | RW | I8, A | M | RW | I8, C(CALL) | I16 | POP | END, C(CALL) | POP | END,
              C(SEGMENT) | M | R | SEG, C(SEGMENT) | M | R | SEG, A | M | W | I8, A | M | W | IZ,
     /* c8 */ A | I16 | I8 | PUSH, A | POP, C(SEGMENT) | I16 | POP | SEG | END, C(SEGMENT) | POP | SEG | END,
-             C(TRAP) | END, C(TRAP) | I8 | END, C(TRAP) | END, C(SEGMENT) | POP | SEG | END,
+             C(TRAP) | END, C(TRAP) | I8 | END, C(TRAP), C(SEGMENT) | POP | SEG | END,
     /* d0 */ A | M | RW, A | M | RW, A | M | RW, A | M | RW, C(DIV) | I8, C(MUL) | I8, A, A | R,
     /* d8 */ X8(C(X87) | M),
     /* e0 */ B | I8 | END, B | I8 | END, B | I8 | END, B | I8 | END, A | I8 | NO, A | I8 | NO, A | I8 | NO, A | I8 | NO,

@@ -273,6 +273,8 @@ bool tlb_fill(uc_engine *uc, uint64_t address, uc_mem_type type, uc_tlb_entry *e
         v->event = EVENT_WATCH;
         return false;
     }
+    if (UNLIKELY(v->watching) && !fetch)
+        debug_note_page(v, linear, m.frame);
     if (fetch) {
         make_executable(v, m.frame);
         v->code[linear >> 12] = (struct code_page){machine->frame_token[m.frame], m.frame};

@@ -19,7 +19,7 @@ struct saved_vcpu {
     uint32_t suspended_eip, block_end, resuming;
     uint32_t cr3;
     uint32_t entries;  /* of the TLB, behind this: struct saved_slot */
-    uint32_t reserved;
+    uint32_t entering;
 };
 
 struct saved_slot {
@@ -71,6 +71,7 @@ uint32_t state_save(struct vcpu *v, uint8_t *into, uint32_t size)
         .suspended_eip = v->suspended.eip,
         .block_end = v->suspended.block_end,
         .resuming = v->suspended.resuming,
+        .entering = v->suspended.entering,
         .cr3 = v->cr3,
         .entries = count,
     };
@@ -103,6 +104,7 @@ void state_load(struct vcpu *v, const uint8_t *from)
     v->suspended.eip = saved.suspended_eip;
     v->suspended.block_end = saved.block_end;
     v->suspended.resuming = saved.resuming;
+    v->suspended.entering = saved.entering;
     v->watch_hits = 0;
     v->stop_requested = false;
     load_tlb(v, (const struct saved_slot *)(from + sizeof saved), saved.entries);

@@ -151,8 +151,9 @@ static uint64_t execute(struct vcpu *v)
             debug_suspend(v);
             return OUTCOME_HOST_STOP;
         }
-        if (!v->resuming && v->clock >= v->deadline)
+        if (!v->resuming && !v->entering && v->clock >= v->deadline)
             return OUTCOME_DEADLINE;
+        v->entering = false;
         if (v->careful_page == (v->eip & PAGE_MASK) + 1 && v->careful_steps > 0) {
             v->careful_steps--;
             outcome = step(v, false);
@@ -179,7 +180,7 @@ uint64_t vcpu_run(struct vcpu *v)
     bool soon = v->deadline_cycles < INT64_MAX / MILLICYCLES;
     v->deadline = soon ? v->deadline_cycles * MILLICYCLES : INT64_MAX;
     v->resuming = debug_resume(v);
-    if (v->clock >= v->deadline && !v->resuming)
+    if (v->clock >= v->deadline && !v->resuming && !v->entering)
         return OUTCOME_DEADLINE;
     int64_t start = v->clock;
     v->instructions = v->tlb_misses = v->fpu_switches = 0;

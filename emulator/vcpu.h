@@ -90,6 +90,7 @@ struct watchpoint {
 };
 enum watch_kind { WATCH_WRITE = 1, WATCH_READ = 2 };
 #define MAX_WATCHPOINTS 16
+#define MAX_TOUCHED_PAGES 8 /* two for each of the operands that an instruction can have */
 
 /* Where user code has to stop for the debugger; see debug.c. */
 struct debug {
@@ -185,6 +186,7 @@ struct vcpu {
     bool stepping;    /* one instruction, charged by step() itself */
     uint8_t step_blocks; /* if not 0: that instruction is a block; what is left until the next */
     bool resuming;    /* the next block continues one that was left: no deadline there */
+    bool entering;    /* the engine is about to enter a block: no deadline before it has fetched that */
     bool engine_flush;/* the engine's TLB must be flushed before it runs again */
     bool free_flush;  /* the same, but not before it runs for one step */
     uint32_t careful_page;  /* 1 + linear address of a page being stepped through; or 0 */
@@ -229,12 +231,17 @@ struct vcpu {
     struct {
         struct thread_frame *frame;  /* NULL: none */
         uint32_t eip, block_end;
-        bool resuming;
+        bool resuming, entering;
     } suspended;
     uint32_t block_end;       /* of the block that debug.c executes step by step; 0: none */
     int64_t look_from;        /* clock from which on debug.c must see every block */
     bool watching;            /* that instruction may access watched frames */
     uint32_t watch_hits;      /* bit per watchpoint: accessed by that instruction */
+    struct {
+        uint32_t page, frame;
+    } touched[MAX_TOUCHED_PAGES];  /* by that instruction */
+    uint32_t touched_count;
+    uint32_t crossed_bytes;   /* behind the end of a page, of an access that crossed it; 0: none did */
     uint8_t *stamped[2];      /* [1024] 4 MiB regions with a stamp, ever */
 
     uint64_t anomalies;  /* things the engine should not do; tests expect zero */
@@ -355,6 +362,7 @@ uint64_t debug_step_block(struct vcpu *v);
 uint64_t debug_watched_access(struct vcpu *v);
 void debug_suspend(struct vcpu *v);
 bool debug_resume(struct vcpu *v);
+void debug_note_page(struct vcpu *v, uint32_t address, uint32_t frame);
 void debug_look_ahead(struct vcpu *v);
 
 /* pager.c */
