@@ -293,7 +293,7 @@ INSTRUCTIONS = [
     ("0f31", "serial", 0, 0, 0, 0),
     ("cd30", "trap", 0, 0, SOFTWARE_INT | ENDS_BLOCK, 0),
     ("cc", "trap", 0, 0, SOFTWARE_INT | ENDS_BLOCK, 0),
-    ("ce", "trap", 0, 0, SOFTWARE_INT | ENDS_BLOCK, 0),
+    ("ce", "trap", 0, 0, SOFTWARE_INT, 0),  # the engine goes on behind it
     ("ec", "alu", 0, 0, REFUSED, 0),
     ("0f34", "serial", 0, 0, REFUSED | ENDS_BLOCK, 0),
     ("0fc70b", "alu", 1, 1, DS | READ_WRITES, 0),
