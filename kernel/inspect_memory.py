@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import paging
+from l4lab.kernel import mapdb, paging
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.inspect import Cell, View, task_name
 
@@ -50,13 +50,67 @@ def _over(mapping: Mapping, pfn: int, depth: int) -> Iterator[tuple[int, Mapping
     while waiting:
         level, node = waiting.pop()
         yield level, node
-        children = [
-            child
-            for group in (node.children or {}).values()
-            for child in group
-            if child.pfn <= pfn < child.pfn + child.pages
-        ]
-        waiting += [(level + 1, child) for child in reversed(children)]
+        waiting += [(level + 1, child) for child in reversed([*mapdb.children_over(node, pfn, 1)])]
+
+
+def mapping_ways(kernel: Kernel) -> View:
+    """All trees in short: through whose hands frames of RAM went, frames with the same ways together.
+
+    Frames that only sigma0 has are left out. O(mappings).
+    """
+    rows: list[tuple[Cell, ...]] = []
+    first = end = -1
+    known: tuple[str, ...] = ()
+    for pfn, count, ways in (*_ways(kernel), (-1, 0, ())):
+        if ways == known and pfn == end:
+            end += count
+            continue
+        for number, way in enumerate(known):
+            place = (f"{first << 12:#010x}", f"{end << 12:#010x}", str(end - first))
+            rows.append((*(place if not number else ("", "", "")), way))
+        first, end, known = pfn, pfn + count, ways
+    return View("who has which frames, and from whom", ("from", "to", "frames", "mapped to"), tuple(rows))
+
+
+def _ways(kernel: Kernel) -> Iterator[tuple[int, int, tuple[str, ...]]]:
+    """(first frame, how many, the ways down their tree in words) of all that others than sigma0 have."""
+    for number, root in sorted(kernel.memory.roots.items()):
+        single = sorted(_mapped_singly(root))
+        at = number << 10
+        for pfn in (*single, number + 1 << 10):
+            if at < pfn and (ways := _ways_of(root, at)):
+                yield at, pfn - at, ways
+            if pfn < number + 1 << 10 and (ways := _ways_of(root, pfn)):
+                yield pfn, 1, ways
+            at = pfn + 1
+
+
+def _mapped_singly(root: Mapping) -> set[int]:
+    """Frames that somebody has by a 4 KiB mapping; the others of the tree are all alike."""
+    found: set[int] = set()
+    waiting = [root]
+    while waiting:
+        for group in (waiting.pop().children or {}).values():
+            for child in group:
+                if child.is_superpage:
+                    waiting.append(child)
+                else:
+                    found.add(child.pfn)
+    return found
+
+
+def _ways_of(root: Mapping, pfn: int) -> tuple[str, ...]:
+    """From the root to each end of the frame's tree; none if only the root has it."""
+    nodes = list(_over(root, pfn, 0))
+    ways: list[str] = []
+    names: list[str] = []
+    for place, (depth, mapping) in enumerate(nodes):
+        space = mapping.space
+        names[depth:] = [space.name if space is not None else "removed"]
+        following = nodes[place + 1][0] if place + 1 < len(nodes) else 0
+        if following <= depth and depth:
+            ways.append(f"{' > '.join(names)} {_page_rights(mapping.rights)}")
+    return tuple(ways)
 
 
 @dataclass(frozen=True, slots=True)

@@ -439,6 +439,52 @@ def profile_check(name: str, as_json: bool) -> int:
 # --- what a run has left ---------------------------------------------------------------------------
 
 
+@cli.command(short_help="The kernel's objects at any moment of a run.")
+@click.argument("run", required=False)
+@click.argument("views", nargs=-1, metavar="[VIEW]...")
+@click.option("--cycle", type=click.IntRange(min=0), metavar="C", help="When a core is at or beyond cycle C.")
+@click.option("--core", type=click.IntRange(min=0), default=0, metavar="K", help="With --cycle: which [0].")
+@click.option("--fault", type=click.IntRange(min=1), metavar="N", help="At the Nth page fault, as in `why`.")
+@click.option("--ipc", type=click.IntRange(min=1), metavar="N", help="When the Nth IPC has begun.")
+@click.option("--image", metavar="IMAGE", help="What RUN was booted from, if that is no bundled image.")
+@click.option("--list", "list_views", is_flag=True, help="List the views.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the tables.")
+def inspect(
+    run: str | None,
+    views: tuple[str, ...],
+    cycle: int | None,
+    core: int,
+    fault: int | None,
+    ipc: int | None,
+    image: str | None,
+    list_views: bool,
+    as_json: bool,
+) -> int:
+    """Threads, capabilities, mapping trees, page tables, queues at a moment of RUN; without one: its end.
+
+    RUN is a folder of `l4lab boot --out`, or an image. It is run again up to there, after its hashes have
+    been compared, and comes out as it did. A VIEW of one object is asked for with a colon; the letters of
+    Fiasco's debugger are understood, too.
+
+    \b
+    Examples:
+      l4lab inspect --list                               the views
+      l4lab inspect run --fault 22                       the machine at a page fault
+      l4lab inspect pagefault --cycle 700_000 messages   who waits for whom, and with which message
+      l4lab inspect run --fault 22 bt:hello.1 ptable:hello.1 mapdb
+    """
+    from l4lab.tools import inspect as tool
+    from l4lab.tools.inspect_run import Moment
+
+    if list_views:
+        return tool.list_views()
+    if run is None:
+        raise CommandError("inspect: found no RUN, expected the folder of a run or an image")
+    if sum(given is not None for given in (cycle, fault, ipc)) > 1:
+        raise CommandError("inspect: expected only one of --cycle, --fault and --ipc")
+    return tool.show_inspect(run, views, Moment(cycle, core, fault, ipc), image=image, as_json=as_json)
+
+
 @cli.command(short_help="Check that a run's books balance; where the cycles went.")
 @click.argument("run", type=click.Path(path_type=Path))
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the tables.")
