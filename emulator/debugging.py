@@ -190,7 +190,10 @@ class Debugger:
         return self._quietly(Goal(GoalKind.STEP, thread), Count(count), poll)
 
     def continue_back(self, poll: Poll | None = None) -> Stop:
-        """To the last time before now that anything would have stopped the machine; else to the start."""
+        """To the last time before now that anything would have stopped the machine; else to the start.
+
+        At a watchpoint that is before the access: whoever goes back sees the bytes change.
+        """
         here = end = self.machine.position
         snapshot: Snapshot | None = self.history.last_before(here)
         while snapshot is not None:
@@ -201,14 +204,23 @@ class Debugger:
                 return found[-1]
             earlier = bisect_left(found, here, key=lambda stop: stop.position)
             if earlier:
-                stop = found[earlier - 1]
-                self.go_to(stop.position)
-                number = stop.thread.number if stop.thread is not None else 0
-                self.last_stop = replace(stop, thread=self.machine.kernel.threads.get(number))
-                return self.last_stop
+                return self._back_at(found[earlier - 1], poll)
             end = snapshot.position
             snapshot = self.history.earlier(snapshot)
         return self._to_start()
+
+    def _back_at(self, stop: Stop, poll: Poll | None) -> Stop:
+        """Go to where `stop` shows when time runs backwards; `stop`, as it is there."""
+        number = stop.thread.number if stop.thread is not None else 0
+        before_it = stop.position
+        if stop.kind is StopKind.WATCHPOINT and stop.position.phase == AFTER_ENTRY:
+            before_it = Position(stop.position.steps - 1, stop.position.retired, BEFORE_ENTRY)
+        self.go_to(before_it, poll)
+        if stop.kind is StopKind.WATCHPOINT and stop.position.phase == IN_USER_CODE:
+            self.step_back(number, poll)
+        threads = self.machine.kernel.threads
+        self.last_stop = replace(stop, position=self.machine.position, thread=threads.get(number))
+        return self.last_stop
 
     def _stops_between(self, snapshot: Snapshot, end: Position, poll: Poll | None) -> list[Stop]:
         """All stops from `snapshot` on and before `end`, and perhaps beyond; the last is INTERRUPTED if somebody did.

@@ -20,6 +20,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator.catching import CatchKind, Event, fault_text
+from l4lab.emulator.debugged import BEFORE_ENTRY, Position
 from l4lab.emulator.debugging import read_memory
 from l4lab.emulator.stops import Breakpoint
 from l4lab.kernel import costs, events
@@ -31,6 +32,7 @@ from l4lab.kernel.traps import PageFault, SystemCall
 if TYPE_CHECKING:
     from l4lab.emulator.debugged import Entry
     from l4lab.emulator.debugging import Debugger
+    from l4lab.emulator.stops import Stop
     from l4lab.kernel.thread import Thread
     from l4lab.tools.programs import Programs
 
@@ -46,7 +48,7 @@ class _Fault:
     """One page fault on its way. `moments`: cycle at which step n began, for those that have."""
 
     victim: int
-    address: int
+    position: Position
     moments: dict[int, int] = field(default_factory=dict)
     pager: int = 0
     answered: bool = False
@@ -84,6 +86,10 @@ class FaultSteps:
     def active(self) -> bool:
         """Whether faults are followed."""
         return self._observe in self._debugger.observers
+
+    def tell(self, stop: Stop) -> bool:
+        """Whether this stop has just been described, as step 1 of a fault."""
+        return self._fault is not None and stop.position == self._fault.position
 
     def forget(self) -> None:
         """Time was turned back: the fault that was followed is not under way any more."""
@@ -129,10 +135,12 @@ class FaultSteps:
         return stop is not None and stop.happening is not None and stop.happening.kind is CatchKind.FAULT
 
     def _begin(self, entry: Entry, thread: Thread, trap: PageFault) -> None:
-        self._fault = _Fault(thread.number, trap.address, {2: entry.now})
+        machine = self._debugger.machine
+        position = Position(machine.steps, machine.retired, BEFORE_ENTRY)
+        self._fault = _Fault(thread.number, position, {2: entry.now})
         eip = thread.frame[EIP]
-        program = self._programs.of_task(self._debugger.machine, thread.task)
-        where = self._programs.function_at(self._debugger.machine, thread.task, eip)
+        program = self._programs.of_task(machine, thread.task)
+        where = self._programs.function_at(machine, thread.task, eip)
         place = program.place_at(eip) if program is not None else None
         at = f"{where}, {place}" if place is not None else where
         self._lines.append(

@@ -22,12 +22,12 @@ MEMORY_MAP: Final = (
 """All of every address space: what is mapped changes all the time, and reading says so."""
 
 
-def threads(all_threads: Iterable[tuple[ThreadId, GdbThread]]) -> str:
-    """Names, cores and states."""
+def threads(all_threads: Iterable[tuple[ThreadId, GdbThread, str]]) -> str:
+    """Names, cores and, as a text, states."""
     lines = [
         f' <thread id="{number.encode().decode()}" core="{thread.core}" name={quoteattr(thread.name)}>'
-        f"{escape(thread.text)}</thread>"
-        for number, thread in all_threads
+        f"{escape(text)}</thread>"
+        for number, thread, text in all_threads
     ]
     return "\n".join(('<?xml version="1.0"?>', "<threads>", *lines, "</threads>", ""))
 

@@ -1,7 +1,7 @@
 """`monitor` commands: kernel objects, catchpoints, backtraces through messages, travel in time.
 
 A command only ever shows something or notes something down: gdb does not expect the machine to move
-under it. Commands that move it (`goto`, `back`, `until`) take effect when gdb next lets it go on, by
+under it. Commands that move it (`goto`, `back`, `forth`) take effect when gdb next lets it go on, by
 `continue` or any other command; `define`s in the generated script put the two together.
 """
 
@@ -94,17 +94,23 @@ class Monitor:
             ),
             "goto": _Command(self._goto, "CYCLE [CORE]", "the first moment at which a core reaches a cycle"),
             "back": _Command(self._back, "KIND [FILTER=...]", "to the last such event before now; see catch"),
-            "until": _Command(
-                self._until, "KIND [FILTER=...]", "to the next such event; `until entry`: kernel entry"
+            "forth": _Command(
+                self._forth, "KIND [FILTER=...]", "to the next such event; `forth entry`: kernel entry"
             ),
             "where": _Command(self._where, "", "cycle, position in the run, snapshots"),
         }
 
     def run(self, text: str, selected: GdbThread) -> list[str]:
-        """The lines that a command answers. Never raises for what a person typed."""
+        """The lines that a command answers. Never raises for what a person typed.
+
+        With `quietly` before it, a command that moves says nothing: the script's own commands go on at once.
+        """
         self._selected = selected
         try:
             words = shlex.split(text)
+            if words[:1] == ["quietly"]:
+                answer = self.run(shlex.join(words[1:]), selected)
+                return [] if self._move is not None else answer
             if not words:
                 return self._help([])
             name = JDB_NAMES.get(words[0], words[0])
@@ -116,7 +122,7 @@ class Monitor:
             return [f"error: {error}"]
 
     def pending_move(self, poll: Poll) -> Stop | None:
-        """Do what `goto`, `back` or `until` have noted down; None if nothing has."""
+        """Do what `goto`, `back` or `forth` have noted down; None if nothing has."""
         move, self._move = self._move, None
         if move is None:
             return None
@@ -182,7 +188,7 @@ class Monitor:
             return [f"{name:<10}{what}" for name, (what, _) in VIEWS.items()]
         name = JDB_NAMES.get(words[0], words[0])
         command = self._commands.get(name)
-        if command is None or name in ("goto", "back", "until", "catch", "delete", "steps", "info"):
+        if command is None or name in ("goto", "back", "forth", "catch", "delete", "steps", "info"):
             raise CommandError(
                 f"there is nothing to tell about {words[0]!r}; `monitor help` lists what there is"
             )
@@ -318,16 +324,16 @@ class Monitor:
 
         return self._note(f"back {catch}", move)
 
-    def _until(self, words: list[str]) -> list[str]:
+    def _forth(self, words: list[str]) -> list[str]:
         debugger = self._target.debugger
         if words == ["entry"]:
-            return self._note("until entry", lambda poll: debugger.resume(Goal(GoalKind.ENTRY), poll))
+            return self._note("forth entry", lambda poll: debugger.resume(Goal(GoalKind.ENTRY), poll))
         catch = _parse_catch(words, 0)
 
         def move(poll: Poll) -> Stop:
             return self._with_only(catch, lambda: debugger.resume(poll=poll))
 
-        return self._note(f"until {catch}", move)
+        return self._note(f"forth {catch}", move)
 
     def _with_only(self, catch: Catch, move: Callable[[], Stop]) -> Stop:
         """Let nothing but `catch` stop the machine."""

@@ -4,42 +4,44 @@ from __future__ import annotations
 
 import struct
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from l4lab.tools.build import CHECKOUT
 
 if TYPE_CHECKING:
     from l4lab.tools.programs import Programs
 
-_COMMANDS = """\
-define goto
-  monitor goto $arg0
-  continue
-end
-document goto
-goto CYCLE: the first moment at which the core of the selected thread reaches that cycle, before or after now.
-end
-define back
-  eval "monitor back %s", "$arg0"
-  continue
-end
-document back
-back KIND: to the last such event before now: fault, ipc, map, unmap, exception, …; filters with `monitor back`.
-end
-define until-event
-  eval "monitor until %s", "$arg0"
-  continue
-end
-document until-event
-until-event KIND: to the next such event; `until-event entry`: to the next kernel entry of any core.
-end
-define threads
-  monitor threads
-end
-document threads
-threads: all L4 threads, and what each waits for.
-end
-"""
+_MOST_WORDS: Final = 4
+
+
+def _command(name: str, text: str) -> str:
+    """A command of gdb's that is one of `monitor`'s, and then goes on."""
+    lines = [f"define {name}"]
+    for count in range(1, _MOST_WORDS + 1):  # gdb replaces `$arg0`, ..., but has no name for all of them
+        words = " ".join(f"$arg{index}" for index in range(count))
+        lines += [f"  if $argc == {count}", f"    monitor quietly {name} {words}", "  end"]
+    return "\n".join((*lines, "  continue", "end", f"document {name}", text, "end", ""))
+
+
+_COMMANDS: Final = "".join(
+    (
+        _command(
+            "goto",
+            "goto CYCLE [CORE]: the first moment at which a core, that of the selected thread, reaches that\n"
+            "cycle, before now or after.",
+        ),
+        _command(
+            "back",
+            "back KIND [FILTER=...]: to the last such event before now: fault, ipc, map, unmap, ...\n"
+            "See `monitor help`.",
+        ),
+        _command(
+            "forth",
+            "forth KIND [FILTER=...]: to the next such event; `forth entry`: to the next kernel entry of any\n"
+            "core. See `monitor help`.",
+        ),
+    )
+)
 
 
 def gdb_script(address: str, image: str, programs: Programs) -> str:
@@ -60,6 +62,7 @@ def gdb_script(address: str, image: str, programs: Programs) -> str:
         "set schedule-multiple on\n"
         "# Names of programs that have not been started yet.\n"
         "set breakpoint pending on\n"
+        "set print symbol-loading off\n"
         "set print thread-events off\n"
         "set print inferior-events off\n"
         f"{_COMMANDS}"

@@ -28,7 +28,15 @@ from l4lab.tools.gdb.framing import (
 from l4lab.tools.gdb.ids import ALL, ANY, PacketError, ThreadId, number
 from l4lab.tools.gdb.packets import breakpoints, files, memory, queries, resume, threads
 from l4lab.tools.gdb.packets import registers as register_packets
-from l4lab.tools.gdb.target import SIGABRT, SIGCHLD, SIGINT, SIGTRAP, GdbThread, Target
+from l4lab.tools.gdb.target import (
+    NO_SIGNAL,
+    SIGABRT,
+    SIGCHLD,
+    SIGINT,
+    SIGTRAP,
+    GdbThread,
+    Target,
+)
 
 if TYPE_CHECKING:
     from l4lab.tools.gdb.monitor import Monitor
@@ -56,7 +64,12 @@ _SIGNALS: Final = {
     StopKind.INTERRUPTED: SIGINT,
     StopKind.NEW_TASK: SIGCHLD,
     StopKind.BUG: SIGABRT,
+    # gdb calls these "stopped" instead of inventing a signal; `say` tells why.
+    StopKind.CATCHPOINT: NO_SIGNAL,
+    StopKind.ENTRY: NO_SIGNAL,
+    StopKind.PLACE: NO_SIGNAL,
 }
+_UNTOLD: Final = (StopKind.START, StopKind.INTERRUPTED, StopKind.NEW_TASK)
 _WATCH_WORDS: Final = {(True, False): "watch", (False, True): "rwatch"}
 
 
@@ -178,7 +191,9 @@ class Session:
                 return self._list_threads(request)
             case threads.ThreadText():
                 thread = self._target.find(request.thread)
-                return f"{thread.name}: {thread.text}".encode().hex().encode() if thread else E_NO_THREAD
+                if thread is None:
+                    return E_NO_THREAD
+                return f"{thread.name}: {self._target.text(thread)}".encode().hex().encode()
             case memory.ReadMemory():
                 return self._read_memory(request)
             case memory.WriteMemory():
@@ -333,7 +348,8 @@ class Session:
         if name == "features":
             return registers.target_description() if annex == "target.xml" else None
         if name == "threads":
-            return documents.threads((self._id(thread), thread) for thread in self._target.threads())
+            target = self._target
+            return documents.threads((self._id(each), each, target.text(each)) for each in target.threads())
         if name == "memory-map":
             return documents.MEMORY_MAP
         if name == "osdata":
@@ -355,7 +371,7 @@ class Session:
         self._waiting = deque(item for item in self._waiting if item.payload != b"vCtrlC")
         if self.closed:
             return None
-        if stop.text and stop.kind not in (StopKind.START, StopKind.INTERRUPTED, StopKind.NEW_TASK):
+        if stop.text and stop.kind not in _UNTOLD and not self._monitor.steps.tell(stop):
             self.say(f"{stop.text.strip()}\n")
         ends = {StopKind.END: ["replaylog:end"], StopKind.START: ["replaylog:begin"]}
         return self._stop_reply(stop, ends.get(stop.kind, []))

@@ -3,6 +3,10 @@
 A client that knows of processes gets a task as a process of the task's number, so that each has symbols
 and memory of its own; thread numbers are those of the kernel's objects. The cores are threads of one
 more process, CORES: they show what runs on them, or that they idle.
+
+A task is shown from its first instruction on, which the client is told of by a stop of its own: gdb makes
+room for a new process at a stop that is about that, and forgets what it has stopped for at any other.
+From then on it is shown for good, as time may be turned back to when there was one.
 """
 
 from __future__ import annotations
@@ -40,9 +44,10 @@ if TYPE_CHECKING:
 
 CORES: Final = 1
 """The process of the cores. Task numbers are higher: the kernel's own objects come first."""
-FIRST_CORE: Final = 0x1000_0000
+FIRST_CORE: Final = 1_000_000_000
 """Thread number of core 0, beyond those of all threads."""
 
+NO_SIGNAL: Final = 0
 SIGINT: Final = 2
 SIGTRAP: Final = 5
 SIGABRT: Final = 6
@@ -53,13 +58,15 @@ _NOT_THERE: Final = b"x"
 
 @dataclass(frozen=True, slots=True)
 class GdbThread:
-    """One thread as gdb sees it: an L4 thread, or (`thread` None) an idle core, or a core and who runs there."""
+    """One thread as gdb sees it.
+
+    `thread`: the L4 thread, or whoever runs on the core; None: an idle core, or all of the task that is left.
+    """
 
     pid: int
     tid: int
     core: int
     name: str
-    text: str
     thread: Thread | None
 
 
@@ -74,44 +81,80 @@ class Target:
         self._watchpoints: dict[tuple[int, int, int, int], Watchpoint] = {}
         self._resumed_with: tuple[Breakpoint, ...] = ()
         self._last_reported = 0
+        self._shown: dict[int, tuple[int, str]] = {}  # task -> number and name of its first thread
 
     # --- threads --------------------------------------------------------------------------------------
 
     def threads(self) -> Iterator[GdbThread]:
-        """All of them: those that have been started and are not dead, by task; then the cores."""
+        """All of them by task: those that have been started and are not dead; then the cores."""
         kernel = self.debugger.machine.kernel
         for task in kernel.tasks.values():
-            for thread in task.threads:
-                if thread.state not in (DEAD, DORMANT):
-                    yield self.gdb_thread(thread)
+            if self._is_shown(task.number):
+                for thread in task.threads:
+                    if thread.state not in (DEAD, DORMANT):
+                        self._shown.setdefault(task.number, (thread.number, thread_name(thread)))
+                        yield self.gdb_thread(thread)
+        for pid in self._shown:
+            gone = self._gone(pid)
+            if gone is not None:
+                yield gone
         for core in self.debugger.machine.cores:
             yield self.gdb_core(core)
 
+    def _is_shown(self, task: int) -> bool:
+        return not self.debugger.tells_new_tasks or task in self.debugger.known_tasks
+
+    def _gone(self, pid: int) -> GdbThread | None:
+        """What stands for a process that has no thread now; None if it has one."""
+        task = self.debugger.machine.kernel.tasks.get(pid)
+        if task is not None and any(thread.state not in (DEAD, DORMANT) for thread in task.threads):
+            return None
+        tid, name = self._shown[pid]
+        return GdbThread(pid, tid, 0, name, None)
+
     def gdb_thread(self, thread: Thread) -> GdbThread:
         """An L4 thread."""
-        task = thread.task
-        pid = task.number if task is not None else CORES
-        text = state_text(self.debugger.machine.kernel, thread)
-        if task is not None and thread.name and thread.name != task_name(task):
-            text = f"task {task_name(task)}, {text}"
-        return GdbThread(pid, thread.number, max(thread.core, 0), thread_name(thread), text, thread)
+        pid = thread.task.number if thread.task is not None else CORES
+        return GdbThread(pid, thread.number, max(thread.core, 0), thread_name(thread), thread)
 
     def gdb_core(self, core: CoreState) -> GdbThread:
         """A core."""
-        running = core.decision.thread
-        text = (
-            f"runs {thread_name(running)}" if running is not None else f"idle since cycle {core.clock_cycles}"
-        )
-        return GdbThread(CORES, FIRST_CORE + core.number, core.number, f"core {core.number}", text, running)
+        number = core.number
+        return GdbThread(CORES, FIRST_CORE + number, number, f"core {number}", core.decision.thread)
+
+    def text(self, thread: GdbThread) -> str:
+        """What it does, or waits for."""
+        kernel = self.debugger.machine.kernel
+        if thread.pid == CORES and thread.tid >= FIRST_CORE:
+            if thread.thread is not None:
+                return f"runs {thread_name(thread.thread)}"
+            return f"idle since cycle {self.debugger.machine.cores[thread.core].clock_cycles}"
+        if thread.thread is None:
+            return "ended" if thread.tid < kernel.next_number else "not made yet"
+        text = f"core {thread.core}, {state_text(kernel, thread.thread)}"
+        task = thread.thread.task
+        if task is not None and thread.thread.name and thread.thread.name != task_name(task):
+            text = f"task {task_name(task)}, {text}"
+        return text
 
     def find(self, wanted: ThreadId) -> GdbThread | None:
         """The thread of that id, or the first that fits -1 or 0."""
-        for thread in self.threads():
-            if wanted.pid not in (None, ALL, ANY, thread.pid):
-                continue
-            if wanted.tid in (ALL, ANY, thread.tid):
-                return thread
-        return None
+        if wanted.tid not in (ALL, ANY):
+            found = self._numbered(wanted.tid)
+            return found if found is not None and wanted.pid in (None, ALL, ANY, found.pid) else None
+        if wanted.pid in (None, ALL, ANY):
+            return self.stopped_thread()
+        return next((thread for thread in self.threads() if thread.pid == wanted.pid), None)
+
+    def _numbered(self, tid: int) -> GdbThread | None:
+        if FIRST_CORE <= tid < FIRST_CORE + len(self.debugger.machine.cores):
+            return self.gdb_core(self.debugger.machine.cores[tid - FIRST_CORE])
+        thread = self.debugger.machine.kernel.threads.get(tid)
+        if thread is not None and thread.state not in (DEAD, DORMANT):
+            shown = thread.task is not None and self._is_shown(thread.task.number)
+            return self.gdb_thread(thread) if shown else None
+        pid = next((pid for pid, (first, _) in self._shown.items() if first == tid), None)
+        return self._gone(pid) if pid is not None else None
 
     def stopped_thread(self) -> GdbThread:
         """Whom the last stop concerns; on an idle core it is whoever was concerned before.
@@ -124,6 +167,7 @@ class Target:
             found = kernel.threads.get(number)
             if found is not None and found.task is not None and found.state != DEAD:
                 self._last_reported = number
+                self.debugger.known_tasks.add(found.task.number)
                 return self.gdb_thread(found)
         return next(self.threads())
 
@@ -236,25 +280,25 @@ class Target:
 
         Inserting what is there and removing what is not are no errors, as the protocol demands.
         """
-        task = None if every_task else self.task_of(thread)
         if request.type in (z.SOFTWARE, z.HARDWARE):
-            key = (request.type, task.number if task is not None else 0, request.address)
+            # In the process of the cores, which has no memory of its own, it counts for whoever runs on them.
+            task = None if every_task or thread.pid == CORES else thread.pid
+            key = (request.type, task or 0, request.address)
             if request.insert:
-                number = task.number if task is not None else None
-                self._breakpoints[key] = Breakpoint(request.address & 0xFFFFFFFF, number)
+                self._breakpoints[key] = Breakpoint(request.address & 0xFFFFFFFF, task)
             else:
                 self._breakpoints.pop(key, None)
             return True
-        return self._change_watchpoint(self.task_of(thread), request)
+        return self._change_watchpoint(thread.pid, request)
 
-    def _change_watchpoint(self, task: Task | None, request: z.SetBreakpoint) -> bool:
-        if task is None or request.kind == 0:
+    def _change_watchpoint(self, task: int, request: z.SetBreakpoint) -> bool:
+        if task == CORES or request.kind == 0:
             return False
-        key = (request.type, task.number, request.address, request.kind)
+        key = (request.type, task, request.address, request.kind)
         before = dict(self._watchpoints)
         if request.insert:
             writes, reads = request.type == z.WRITE_WATCH, request.type != z.WRITE_WATCH
-            self._watchpoints[key] = Watchpoint(request.address, request.kind, task.number, writes, reads)
+            self._watchpoints[key] = Watchpoint(request.address, request.kind, task, writes, reads)
         else:
             self._watchpoints.pop(key, None)
         try:
