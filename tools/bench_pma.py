@@ -28,7 +28,7 @@ from l4lab.emulator.manifest import Manifest, load_manifest
 from l4lab.emulator.results import RunResult, StopReason
 from l4lab.emulator.vcpu import catch_interrupts
 from l4lab.tools.pma_image import PmaSetup
-from l4lab.tools.recording import Recording
+from l4lab.tools.recording import Recording, remember
 from l4lab.tools.report import grouped
 from l4lab.tools.versions import versions
 
@@ -301,6 +301,8 @@ def run_bench(setup: PmaSetup, *, as_json: bool, out: Path | None) -> int:
         result = run_pma(setup, progress=meter.show, out=out)
     finally:
         meter.clear()
+    if out is not None:
+        remember(out)
     if as_json:
         print(json.dumps(result.as_dict(), indent=2, sort_keys=True))
     else:

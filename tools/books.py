@@ -20,7 +20,7 @@ from l4lab.tools.accounts import (
     imbalance,
 )
 from l4lab.tools.report import grouped
-from l4lab.tools.rundir import Run, open_run
+from l4lab.tools.rundir import Run, last_run, open_run
 
 BOOKS_FORMAT: Final = 1
 """Version of the JSON document; raised when a key goes or changes its meaning."""
@@ -29,9 +29,9 @@ EXIT_UNBALANCED: Final = 1
 _FIRST_KERNEL_CAUSE: Final = 1 + len(USER_CAUSES)
 
 
-def show_books(folder: Path, *, as_json: bool) -> int:
+def show_books(folder: Path | None, *, as_json: bool) -> int:
     """`l4lab books`. Returns the exit code: 1 if the books do not balance. Raises RunError."""
-    run = open_run(folder)
+    run = open_run(folder if folder is not None else last_run())
     found = imbalance(run.row_chunks(), run.cores, run.clocks)
     if found is not None:
         print(f"l4lab: {run.folder}: {found}", file=sys.stderr)

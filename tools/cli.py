@@ -486,10 +486,10 @@ def inspect(
 
 
 @cli.command(short_help="Check that a run's books balance; where the cycles went.")
-@click.argument("run", type=click.Path(path_type=Path))
+@click.argument("run", type=click.Path(path_type=Path), required=False)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the tables.")
-def books(run: Path, as_json: bool) -> int:
-    """Where every cycle of RUN went: by core, by cause, by task. RUN is a folder of `l4lab boot --out`.
+def books(run: Path | None, as_json: bool) -> int:
+    """Where every cycle of RUN went: by core, by cause, by task. RUN is a folder of `--out`; left out, the last one.
 
     First checks that the books balance: on each core one entry follows the other without a gap, and
     their cycles add up to its clock. Exit code 1, and the place on one line, if they do not.
@@ -501,6 +501,38 @@ def books(run: Path, as_json: bool) -> int:
     from l4lab.tools.books import show_books
 
     return show_books(run, as_json=as_json)
+
+
+@cli.command(short_help="Why a page fault or an IPC of a run took as long as it did.")
+@click.argument("what", nargs=-1, metavar="[fault|exception|ipc N | cycle C] [RUN]")
+@click.option("--core", type=int, metavar="K", help="With cycle: only this core, and whom it worked for.")
+@click.option("--image", metavar="IMAGE", help="What RUN was booted from, if that is no bundled image.")
+@click.option(
+    "--replay/--no-replay",
+    default=None,
+    help="Boot it again up to the page fault, to tell steps 4 and 5 apart. Without either: if it is quick.",
+)
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead.")
+def why(
+    what: tuple[str, ...], core: int | None, image: str | None, replay: bool | None, as_json: bool
+) -> int:
+    """The causal chain of one page fault, exception or IPC of RUN, across tasks and cores.
+
+    Each hop with its cycles by cause, waiting with what was waited for, and of a page fault the seven steps
+    from the touch to the instruction that goes on. The cycles add up to the latency. Without a number: how
+    many there are, and the slowest. RUN is a folder of `--out`; left out, it is the last run that was
+    recorded from the current folder.
+
+    \b
+    Examples:
+      l4lab boot pma --out run         record a run
+      l4lab why fault 17               its 17th page fault
+      l4lab why                        how many there are, and the slowest
+      l4lab why cycle 1_000_000 run    what every core of that run did at that moment
+    """
+    from l4lab.tools.why import Asked, show_why
+
+    return show_why(what, Asked(core=core, image=image, replay=replay, as_json=as_json))
 
 
 # --- the checkout --------------------------------------------------------------------------------------

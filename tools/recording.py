@@ -13,7 +13,9 @@ interrupted, or even killed, can be read as far as it came: `tools/rundir.py`.
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from types import TracebackType
 from typing import Any, BinaryIO, Final, Self
@@ -28,6 +30,9 @@ from l4lab.emulator.profile import load_profile
 from l4lab.kernel import events
 from l4lab.kernel.costs import CAUSE_NAMES
 from l4lab.kernel.traps import TRAP_NAMES
+
+LAST_RUN: Final = Path("l4lab-out/last")
+"""A link to the run that was recorded last from the current folder."""
 
 RUN_FILE: Final = "run.json"
 CONSOLE_FILE: Final = "console.txt"
@@ -129,6 +134,20 @@ class Recording:
             (self.folder / name).write_text(text, encoding="utf-8")
         except OSError as error:
             raise RunError(f"cannot write {printable(self.folder / name)}: {error.strerror}") from None
+
+
+def remember(folder: Path) -> None:
+    """From now on `folder` is the last run (LAST_RUN). What cannot be linked to has to be named."""
+    fresh = LAST_RUN.with_name(f".last-{os.getpid()}")
+    if folder.absolute() == LAST_RUN.absolute():
+        return
+    with suppress(OSError):
+        LAST_RUN.parent.mkdir(exist_ok=True)
+        fresh.symlink_to(os.path.relpath(folder, LAST_RUN.parent))
+        try:
+            fresh.replace(LAST_RUN)
+        finally:
+            fresh.unlink(missing_ok=True)
 
 
 def _described(manifest: Manifest, trace: bool, machine: Machine | None) -> str:

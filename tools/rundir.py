@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from bisect import bisect_left, bisect_right
 from collections.abc import Iterator
 from dataclasses import dataclass
@@ -20,6 +21,7 @@ from l4lab.kernel.traps import HostStop
 from l4lab.tools.recording import (
     EVENT_COLUMNS,
     FORMAT,
+    LAST_RUN,
     LEDGER_FILE,
     ROW_COLUMNS,
     RUN_FILE,
@@ -153,6 +155,14 @@ def _sent(rows: Records, kind: int) -> Records:
     made["request"] = rows["served"]
     made["a"] = rows["sent tag"]
     return made
+
+
+def last_run() -> Path:
+    """The run that was recorded last from the current folder. RunError, which tells how, if there is none."""
+    if not LAST_RUN.is_dir():
+        found = "no run was recorded from here" if not LAST_RUN.is_symlink() else "the last run has gone"
+        raise RunError(f"{LAST_RUN}: {found}: expected RUN, or `l4lab boot pma --out run` before")
+    return Path(os.path.relpath(LAST_RUN.resolve()))
 
 
 def open_run(folder: Path) -> Run:

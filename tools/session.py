@@ -18,7 +18,7 @@ from l4lab.emulator.machine import Machine
 from l4lab.emulator.manifest import Manifest, find_image, load_manifest
 from l4lab.emulator.results import RunResult, StopReason
 from l4lab.emulator.vcpu import catch_interrupts
-from l4lab.tools.recording import Recording
+from l4lab.tools.recording import Recording, remember
 from l4lab.tools.report import grouped, print_tasks
 from l4lab.tools.versions import versions
 
@@ -69,6 +69,8 @@ def boot_image(
             before = run_document(manifest, None, max_cycles)
             keep = ledger is not False
             recording = stack.enter_context(Recording(out, manifest, before, keep_ledger=keep, trace=trace))
+            if keep:
+                remember(out)
         if verbose:
             _tell_machine(manifest)
         result = run(manifest, max_cycles, console, progress_seconds=seconds, recording=recording)

@@ -20,8 +20,11 @@ from l4lab.emulator.machine import Machine
 from l4lab.kernel import events
 from l4lab.kernel.errors import KernelBug
 from l4lab.tools.accounts import accounts, imbalance
+from l4lab.tools.follow import follow
 from l4lab.tools.recording import Recording, RunError
 from l4lab.tools.rundir import EVENT, KIND_MASK, ROW, open_run
+from l4lab.tools.steps import lines
+from l4lab.tools.timeline import NOWHERE, Operations, Timeline
 from support.programs import compile_program, write_manifest
 from support.runs import image, record
 
@@ -255,4 +258,11 @@ def test_no_file_content_brings_the_reader_down(data: st.DataObject, hello: Path
             return
         if imbalance(run.row_chunks(), run.cores, run.clocks) is None:
             accounts(run)
+            timeline = Timeline(run)
+            operations = Operations(timeline)
+            place = data.draw(st.integers(0, len(operations)))
+            operation = operations.at(place) if place < len(operations) else None
+            if operation is not None and operation.row != NOWHERE:
+                chain = follow(timeline, operations, operation)
+                assert sum(line.cycles for line in lines(run, chain)) == chain.cycles
         list(run.event_chunks())

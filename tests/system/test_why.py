@@ -1,0 +1,461 @@
+"""`l4lab why` on whole runs: chains that add up, agree with the guests' own clocks, and tell what happened."""
+
+from __future__ import annotations
+
+import json
+import re
+import subprocess
+import sys
+from bisect import bisect_left, bisect_right
+from pathlib import Path
+
+import pytest
+
+from l4lab.emulator.debugged import DebuggedMachine
+from l4lab.emulator.debugging import Debugger
+from l4lab.emulator.ledger import Ledger
+from l4lab.emulator.machine import CoreState, Machine
+from l4lab.emulator.manifest import Manifest, load_manifest
+from l4lab.emulator.stops import Goal, GoalKind
+from l4lab.kernel import events
+from l4lab.kernel.costs import CAUSE_NAMES
+from l4lab.kernel.thread import Thread
+from l4lab.kernel.traps import PageFault, SystemCall, Trap
+from l4lab.tools.allocation import find_allocation, image_of
+from l4lab.tools.chain import FLIGHT, KERNEL, USER, WAIT, Chain
+from l4lab.tools.faultsteps import FaultSteps
+from l4lab.tools.follow import follow
+from l4lab.tools.pma_image import PmaSetup
+from l4lab.tools.programs import Programs
+from l4lab.tools.recording import Recording
+from l4lab.tools.rundir import KIND_MASK, Run, open_run
+from l4lab.tools.steps import FRAME, STEPS, TOUCH, lines, step_sums
+from l4lab.tools.timeline import NOWHERE, OPERATION_KINDS, Operation, Operations, Timeline
+from support.programs import compile_program, write_manifest
+from support.runs import IMAGES, image, record
+
+CLI = [sys.executable, "-P", "-m", "l4lab.tools.cli"]
+CYCLES = 30_000_000
+CHAINS = 150
+
+
+class Recorded:
+    """A run, indexed."""
+
+    def __init__(self, folder: Path) -> None:
+        self.run: Run = open_run(folder)
+        self.timeline = Timeline(self.run)
+        self.operations = Operations(self.timeline)
+
+    def chain(self, operation: Operation | None) -> Chain:
+        assert operation is not None
+        return follow(self.timeline, self.operations, operation)
+
+    def every(self, kind: int) -> list[Operation]:
+        count = self.operations.count(kind)
+        step = max(count // CHAINS, 1)
+        found = [self.operations.get(kind, number) for number in range(1, count + 1, step)]
+        return [operation for operation in found if operation is not None]
+
+
+@pytest.mark.parametrize("cores", [1, 4, 8])
+@pytest.mark.parametrize("name", IMAGES)
+def test_every_chain_adds_up(name: str, cores: int, tmp_path: Path) -> None:
+    """`follow` itself raises if segments do not follow one another or causes do not add up."""
+    record(image(name, cores), tmp_path, max_cycles=CYCLES)
+    recorded = Recorded(tmp_path)
+    followed = 0
+    for kind in OPERATION_KINDS:
+        for operation in recorded.every(kind):
+            chain = recorded.chain(operation)
+            followed += 1
+            assert chain.hops[0].holder == operation.thread
+            assert sum(chain.by_cause().values()) == chain.cycles
+            assert sum(line.cycles for line in lines(recorded.run, chain)) == chain.cycles
+            if operation.latency_cycles is not None:
+                assert chain.cycles == operation.latency_cycles
+                assert chain.hops[-1].to in (0, operation.thread)
+            if kind == events.FAULT:
+                assert sum(step_sums(lines(recorded.run, chain)).values()) == chain.cycles
+    assert followed
+
+
+# --- latencies, told in two other ways ----------------------------------------------------------------
+
+SMALL_PMA = PmaSetup(design="percore", cores=3, pages=8, tasks=2)
+
+
+class Watched(Machine):
+    """Notes, by the vCPUs' own clocks, when threads enter the kernel and when they are let run again."""
+
+    def __init__(self, manifest: Manifest, ledger: Ledger) -> None:
+        self.passed: dict[int, list[tuple[int, type[Trap] | None]]] = {}
+        super().__init__(manifest, ledger=ledger)
+
+    def _serve(self, core: CoreState, trap: Trap, now: int) -> None:
+        thread = core.decision.thread
+        if thread is not None:
+            self.passed.setdefault(thread.number, []).append((now, type(trap)))
+        super()._serve(core, trap, now)
+
+    def _run_core(self, core: CoreState, thread: Thread, now: int, horizon: int) -> Trap:
+        assert now == core.vcpu.clock_cycles
+        self.passed.setdefault(thread.number, []).append((now, None))
+        return super()._run_core(core, thread, now, horizon)
+
+
+def latency_by_clock(machine: Watched, operation: Operation) -> int:
+    """From the trap until the same thread is let run again."""
+    passed = machine.passed[operation.thread]
+    place = bisect_left(passed, operation.cycle, key=lambda item: item[0])
+    trap = PageFault if operation.kind == events.FAULT else SystemCall
+    entered = next(i for i in range(place, len(passed)) if passed[i] == (operation.cycle, trap))
+    return next(cycle for cycle, trap in passed[entered + 1 :] if trap is None) - operation.cycle
+
+
+class Switches:
+    """For each thread, when kernel entries ended that switched to it: from a trace's events and its rows' sums."""
+
+    def __init__(self, run: Run) -> None:
+        entered: dict[tuple[int, int], int] = {}
+        for row in run.rows:
+            bill = sum(int(row[name]) for name in CAUSE_NAMES)
+            entered[int(row["core"]), int(row["entry"])] = int(row["entry"]) + bill
+        last: dict[tuple[int, int], int] = {}
+        for event in run.events:
+            if int(event["kind"]) & KIND_MASK == events.SWITCH:
+                last[int(event["core"]), int(event["cycle"])] = int(event["thread"])
+        self._ends: dict[int, list[int]] = {}
+        for place, thread in last.items():
+            self._ends.setdefault(thread, []).append(entered[place])
+        for ends in self._ends.values():
+            ends.sort()
+        self._entered = entered
+
+    def latency(self, operation: Operation) -> int:
+        ends = self._ends.get(operation.thread, [])
+        place = bisect_right(ends, operation.cycle)
+        if place < len(ends) and ends[place] <= operation.cycle + (operation.latency_cycles or 0):
+            return ends[place] - operation.cycle
+        return self._entered[operation.core, operation.cycle] - operation.cycle  # it never left the core
+
+
+@pytest.mark.parametrize(
+    ("name", "cores"), [("pagefault", 2), ("hello", 2), ("clntsrv", 2), ("small pma", 3)]
+)
+def test_every_latency_is_that_of_the_clocks_and_of_the_events(name: str, cores: int, tmp_path: Path) -> None:
+    """Every page fault and IPC of a run: the hops add up to what clocks say, and what a trace's switches say."""
+    if name == "small pma":
+        (tmp_path / "pma.toml").write_text(SMALL_PMA.manifest(), encoding="utf-8")
+        manifest = load_manifest(tmp_path / "pma.toml")
+    else:
+        manifest = image(name, cores)
+    with Recording(tmp_path / "run", manifest, "{}", trace=True) as recording:
+        assert recording.ledger is not None
+        machine = Watched(manifest, recording.ledger)
+        recording.watch(machine)
+        machine.run()
+    recorded = Recorded(tmp_path / "run")
+    switches = Switches(recorded.run)
+    compared = dict.fromkeys((events.FAULT, events.IPC), 0)
+    for place in range(len(recorded.operations)):
+        operation = recorded.operations.at(place)
+        if operation.kind not in compared or operation.latency_cycles is None:
+            continue
+        compared[operation.kind] += 1
+        told = sum(hop.cycles for hop in recorded.chain(operation).hops)
+        assert told == latency_by_clock(machine, operation) == switches.latency(operation), operation.name
+    every = [recorded.operations.at(place) for place in range(len(recorded.operations))]
+    for kind, count in compared.items():
+        assert count == sum(operation.kind == kind and not operation.open_ended for operation in every) - (
+            recorded.operations.unfinished(kind)
+        )
+        assert count > 1
+    assert sum(compared.values()) > 10
+
+
+# --- one pager on another core ------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Recorded:
+    """The memory benchmark with one pager on core 0 for the processes of four cores."""
+    folder = tmp_path_factory.mktemp("single")
+    (folder / "single.toml").write_text(
+        PmaSetup(design="single", cores=4, pages=10, tasks=1).manifest(), encoding="utf-8"
+    )
+    record(load_manifest(folder / "single.toml"), folder / "run")
+    return Recorded(folder / "run")
+
+
+def faults_of(recorded: Recorded, task: str) -> list[Chain]:
+    found = [
+        recorded.chain(operation)
+        for operation in recorded.every(events.FAULT)
+        if recorded.run.thread_name(operation.thread).startswith(task)
+    ]
+    assert found
+    return found
+
+
+def test_a_fault_served_on_another_core_crosses_twice(single: Recorded) -> None:
+    """Client → pager's core → client's core, each way with an interrupt under way and one taken."""
+    for chain in faults_of(single, "pma.3"):
+        assert [single.run.thread_name(hop.holder).split(" #")[0] for hop in chain.hops] == [
+            "pma.3",
+            "pager.0",
+            "pma.3",
+        ]
+        request, service, resume = chain.hops
+        kinds = [segment.kind for segment in request.segments]
+        assert kinds[:3] == [KERNEL, FLIGHT, *kinds[2:3]]
+        assert request.segments[0].core == 3
+        assert request.segments[-1].core == 0
+        assert {segment.core for segment in service.segments if segment.kind == USER} == {0}
+        assert FLIGHT in [segment.kind for segment in (*service.segments, *resume.segments)]
+        assert resume.segments[-1].core == 3
+
+
+def test_who_waits_in_the_queue_is_told_for_whom(single: Recorded) -> None:
+    """With four clients the pager is busy with others' faults while one waits; that waiting is theirs."""
+    queued = [
+        segment
+        for task in ("pma.1", "pma.2", "pma.3")
+        for chain in faults_of(single, task)
+        for hop in chain.hops
+        for segment in hop.segments
+        if segment.kind == WAIT and segment.what.startswith("queued at pager.0")
+    ]
+    assert queued
+    for segment in queued:
+        assert sum(segment.meanwhile.values()) == segment.cycles
+    told = [words for segment in queued for words in segment.meanwhile]
+    assert any(re.fullmatch(r"pager\.0 #\d+ for fault \d+", words) for words in told)
+    assert not any("for this" in words and words.startswith("pager") for words in told)
+
+
+def test_the_seven_steps_pass_in_order(single: Recorded) -> None:
+    for task in ("pma.0", "pma.3"):
+        for chain in faults_of(single, task):
+            steps = [line.step for line in lines(single.run, chain)]
+            assert steps == sorted(steps)
+            assert set(steps) == set(STEPS) - {TOUCH, FRAME}
+            sums = step_sums(lines(single.run, chain))
+            assert sums[TOUCH] == sums[FRAME] == 0
+            assert all(sums[step] > 0 for step in steps)
+    (first, *_), pager = faults_of(single, "pma.0"), "pager.0"
+    found = lines(single.run, first)
+    assert found[0].causes.keys() == {"kernel entry", "fault"}
+    assert {single.run.thread_name(line.thread).split(" #")[0] for line in found if line.step == 4} == {pager}
+    assert "map" in {cause for line in found if line.step == 6 for cause in line.causes}
+    assert "kernel exit" in found[-1].causes
+
+
+def test_the_steps_are_those_that_the_debugger_tells(tmp_path: Path) -> None:
+    """Each page fault that the debugger follows: the same seven numbers, from the ledger and a second boot."""
+    manifest = image("pagefault")
+    told: list[str] = []
+    debugger = Debugger(DebuggedMachine(manifest))
+    steps = FaultSteps(debugger, Programs(manifest), told.append)
+    steps.everybody = True
+    steps.follow()
+    debugger.resume(Goal(GoalKind.CLOCK, core=0, clock_cycles=3_000_000))
+    record(manifest, tmp_path)
+    recorded = Recorded(tmp_path)
+    again = image_of(recorded.run, None)
+    assert again is not None
+    faults = {
+        (operation.cycle, operation.core): operation
+        for operation in recorded.every(events.FAULT)
+        if operation.latency_cycles is not None
+    }
+    compared = [0, 0]
+    for text in re.split(r"^cycle ", "\n".join(told), flags=re.M):
+        together = re.search(r"^  together (\d+)", text, re.M)
+        found = re.match(r"(\d+), core (\d+): page fault", text)
+        if together is None or found is None:
+            continue
+        chain = recorded.chain(faults[int(found[1]), int(found[2])])
+        numbers = {int(step): int(n) for step, n in re.findall(r"^  (\d) \w+ +(\d+)  ", text, re.M)}
+        assert chain.cycles == sum(numbers.values()) == int(together[1])
+        crosses = len({segment.core for hop in chain.hops for segment in hop.segments} - {NOWHERE}) > 1
+        if compared[crosses] < 3:
+            compared[crosses] += 1
+            sums = step_sums(lines(recorded.run, chain, find_allocation(recorded.run, chain, again)))
+            assert {step: sums[step] for step in numbers} == numbers, text
+    assert compared == [3, 3]
+
+
+def test_work_of_other_requests_is_not_in_a_chain(single: Recorded) -> None:
+    """What is on the way is booked to the request itself, or is an entry that brought it along."""
+    timeline = single.timeline
+    for chain in faults_of(single, "pma.2"):
+        for hop in chain.hops:
+            for segment in hop.segments:
+                if segment.kind == USER:
+                    assert timeline.thread[segment.row] == hop.holder
+                    assert timeline.request[segment.row] == chain.operation.request
+
+
+# --- the guest's own clock ----------------------------------------------------------------------------
+
+CLOCKED = """
+#include <l4/print.h>
+#include <l4/bootinfo.h>
+
+static unsigned cycles(void)
+{
+    unsigned low, high;
+    __asm__ volatile("rdtsc" : "=a"(low), "=d"(high) : : "memory");
+    return low;
+}
+
+int main(void)
+{
+    static volatile char pages[16 * 4096];
+    for (int i = 0; i < 16; i++) {
+        unsigned before = cycles();
+        pages[i * 4096 + 5] = 1;
+        unsigned after = cycles();
+        printf("%p %u\\n", (void *)&pages[i * 4096 + 5], after - before);
+    }
+    return 0;
+}
+"""
+
+
+def test_latencies_agree_with_what_the_guest_measures(tmp_path: Path) -> None:
+    """A page fault as long as the time between two `rdtsc` around the touch, but for those instructions."""
+    compile_program(CLOCKED, tmp_path / "clocked")
+    manifest = load_manifest(write_manifest(tmp_path / "clocked.toml", "clocked"))
+    _, result = record(manifest, tmp_path / "run")
+    measured = {int(a, 16): int(n) for a, n in re.findall(rb"^(0x[0-9a-f]+) (\d+)$", result.console, re.M)}
+    assert len(measured) == 16
+    recorded = Recorded(tmp_path / "run")
+    faults = {operation.address: operation for operation in recorded.every(events.FAULT)}
+    compared = set(measured) & set(faults)
+    assert len(compared) >= 8  # superpages may bring neighbours along
+    around = [measured[address] - recorded.chain(faults[address]).cycles for address in compared]
+    assert min(around) > 0
+    assert max(around) < 400  # two rdtsc, a store, and TLB refills after the switch of address spaces
+    for address in set(measured) - set(faults):
+        assert measured[address] < 400
+
+
+# --- the command --------------------------------------------------------------------------------------
+
+
+def why(*arguments: object) -> subprocess.CompletedProcess[str]:
+    return subprocess.run([*CLI, "why", *map(str, arguments)], capture_output=True, text=True, check=False)
+
+
+def test_a_fault_in_words_and_as_json(single: Recorded) -> None:
+    folder = single.run.folder
+    number = faults_of(single, "pma.3")[0].operation.number
+    done = why("fault", number, folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.match(
+        rf"fault {number} of \d+: pma\.3 #\d+ wrote to 0x[0-9a-f]+, at 0x[0-9a-f]+\n", done.stdout
+    )
+    for step in ("2 fault", "3 message", "4 request", "5 frame", "6 map", "7 resume"):
+        assert re.search(rf"^{step} +[\d ]+  +[\d.]+ %  ", done.stdout, re.M)
+    document = json.loads(why("fault", number, folder, "--json").stdout)
+    assert sum(line["cycles"] for line in document["lines"]) == document["cycles"]
+    assert sum(document["causes"].values()) == document["cycles"]
+    assert [step["step"] for step in document["steps"]] == [1, 2, 3, 4, 5, 6, 7]
+    assert sum(step["cycles"] for step in document["steps"]) == document["cycles"]
+    assert sum(hop["cycles"] for hop in document["hops"]) == document["cycles"]
+    assert document["operation"]["latency_cycles"] == document["cycles"]
+    total = re.search(r"together ([\d ]+)$", done.stdout.strip())
+    assert total is not None and int(total[1].replace(" ", "")) == document["cycles"]
+
+
+def test_the_summary_leads_to_the_slowest(single: Recorded) -> None:
+    folder = single.run.folder
+    done = why(folder)
+    assert done.returncode == 0
+    assert re.search(rf"^fault: {single.operations.count(events.FAULT)}", done.stdout, re.M)
+    hint = re.search(r"^l4lab why (fault \d+) ", done.stdout, re.M)
+    assert hint is not None
+    document = json.loads(why(folder, "--json").stdout)
+    slowest = [operation for operation in document["slowest"] if operation["name"].startswith("fault")]
+    assert slowest[0]["name"] == hint[1]
+    latencies = [operation["latency_cycles"] for operation in slowest]
+    assert latencies == sorted(latencies, reverse=True)
+    assert latencies[0] == int(single.operations.latencies[single.operations.kinds == events.FAULT].max())
+
+
+def test_a_moment_of_every_core(single: Recorded) -> None:
+    chain = faults_of(single, "pma.3")[0]
+    moment = chain.operation.cycle + 1
+    document = json.loads(why("cycle", moment, single.run.folder, "--json").stdout)
+    assert [core["core"] for core in document["cores"]] == [0, 1, 2, 3]
+    assert document["cores"][3]["request"] == chain.operation.name
+    assert document["cores"][3]["state"] == "kernel"
+    told = why("cycle", moment, single.run.folder, "--core", 3).stdout
+    assert f"core 3: kernel, page fault of pma.3 #{chain.operation.thread}" in told
+    assert f"{chain.operation.name} of" in told
+    end = why("cycle", 10**15, single.run.folder).stdout
+    assert end.count("not in the books") == 4
+
+
+@pytest.mark.parametrize(
+    ("arguments", "line"),
+    [
+        (["fault", "0"], "why fault 0: the run has .* of them, numbered from 1"),
+        (["ipc", "1000000"], "why ipc 1000000: the run has"),
+        (["fault", "x"], "why fault: found 'x', expected a number"),
+        (["fault", "9" * 30], "why fault: found '999"),
+        (
+            ["reason", "1"],
+            "why: found 'reason 1 .*', expected one of fault, exception, ipc, cycle with a number",
+        ),
+        (["cycle", "1", "--core", "4"], "why cycle: core 4: the run has 4, numbered from 0"),
+    ],
+)
+def test_a_bad_question_gets_one_line(single: Recorded, arguments: list[str], line: str) -> None:
+    done = why(*arguments, single.run.folder)
+    assert (done.returncode, done.stdout) == (2, "")
+    assert re.match(f"l4lab: {line}", done.stderr)
+    assert done.stderr.count("\n") == 1
+
+
+def test_without_run_it_is_the_last_that_was_recorded_from_here(tmp_path: Path) -> None:
+    def l4lab(*arguments: object) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [*CLI, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=tmp_path
+        )
+
+    nothing = l4lab("why", "fault", 1)
+    assert (nothing.returncode, nothing.stdout) == (2, "")
+    assert nothing.stderr == (
+        "l4lab: l4lab-out/last: no run was recorded from here: "
+        "expected RUN, or `l4lab boot pma --out run` before\n"
+    )
+    assert l4lab("boot", "hello", "--out", "one").returncode == 0
+    assert l4lab("boot", "hello", "--out", "two", "--no-ledger").returncode == 0  # nothing to ask about
+    told = l4lab("why", "fault", 1)
+    assert told.returncode == 0
+    assert told.stdout == l4lab("why", "fault", 1, "one").stdout
+    assert l4lab("boot", "pagefault", "--out", "deep/three", "--json").returncode == 0
+    assert l4lab("why").stdout == l4lab("why", "deep/three").stdout != l4lab("why", "one").stdout
+    (tmp_path / "deep/three").rename(tmp_path / "elsewhere")
+    gone = l4lab("why")
+    assert gone.returncode == 2
+    assert gone.stderr.startswith("l4lab: l4lab-out/last: the last run has gone")
+
+
+def test_steps_4_and_5_are_told_apart_where_the_image_is_known(tmp_path: Path, single: Recorded) -> None:
+    number = faults_of(single, "pma.3")[0].operation.number
+    unknown = why("fault", number, single.run.folder)
+    assert "Steps 4 and 5 are not told apart: that takes the image" in unknown.stdout
+    manifest = single.run.folder.parent / "single.toml"
+    told = why("fault", number, single.run.folder, "--image", manifest)
+    assert "not told apart" not in told.stdout
+    frame = re.search(r"^5 frame +(\d+)", told.stdout, re.M)
+    assert frame is not None and int(frame[1]) > 0
+    other = why("fault", number, single.run.folder, "--image", "hello")
+    assert (other.returncode, other.stdout) == (2, "")
+    assert other.stderr.startswith("l4lab: hello: found another machine or other programs")
+    skipped = why("fault", number, single.run.folder, "--image", manifest, "--no-replay")
+    assert re.search(r"^5 frame +0 ", skipped.stdout, re.M)

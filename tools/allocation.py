@@ -1,0 +1,123 @@
+"""Where, in a page fault that was recorded, the pager's allocator has found the frame: steps 4 and 5 apart.
+
+The ledger has user code by the stretch, and a pager with its allocator inside runs in one. But a run can be had
+again, cycle for cycle: the image is booted once more, up to this fault, under the debugger, which sees the
+allocator's function being entered and left.
+"""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from l4lab.emulator.debugged import DebuggedMachine
+from l4lab.emulator.debugging import Debugger, read_memory
+from l4lab.emulator.errors import OperatorError
+from l4lab.emulator.inputs import BUNDLED_IMAGES
+from l4lab.emulator.manifest import Manifest, find_image, load_manifest
+from l4lab.emulator.stops import Breakpoint, Goal, GoalKind
+from l4lab.kernel.frame import ESP, TLB_MISSES
+from l4lab.tools.chain import USER, Chain, Segment
+from l4lab.tools.faultsteps import ALLOCATORS
+from l4lab.tools.programs import Programs
+from l4lab.tools.recording import RunError
+from l4lab.tools.rundir import Run
+from l4lab.tools.steps import REQUEST, Allocated, lines
+
+AFFORDABLE_ROWS: Final = 200_000
+AFFORDABLE_CYCLES: Final = 1_000_000_000
+"""A fault further on in its run than this, in kernel entries or cycles, is only looked for on demand; a few seconds."""
+
+
+def image_of(run: Run, image: str | None) -> Manifest | None:
+    """The manifest that `run` was booted from; None if it is not at hand, or something has changed since.
+
+    `image`: what a person says it is, as for `l4lab boot`; then RunError if it is not.
+    """
+    document = run.document.get("configuration")
+    recorded: dict[str, Any] = document if isinstance(document, dict) else {}
+    try:
+        if image is None:
+            name = (recorded.get("manifest") or {}).get("name")
+            if not isinstance(name, str) or not (BUNDLED_IMAGES / name).is_file():
+                return None
+            path = BUNDLED_IMAGES / name
+        else:
+            path = find_image(image)
+        manifest = load_manifest(path)
+        found = manifest.resolved()
+    except OperatorError:
+        if image is not None:
+            raise
+        return None
+    if all(found[part] == recorded.get(part) for part in ("machine", "boot")):
+        return manifest
+    if image is not None:
+        raise RunError(f"{image}: found another machine or other programs, expected those of {run.folder}")
+    return None
+
+
+def is_affordable(chain: Chain) -> bool:
+    """Whether going there again takes no more than a few seconds."""
+    operation = chain.operation
+    return operation.row < AFFORDABLE_ROWS and operation.cycle < AFFORDABLE_CYCLES
+
+
+def find_allocation(run: Run, chain: Chain, manifest: Manifest) -> Allocated | None:
+    """When the allocator had found the frame for this page fault; None if no known allocator was at work."""
+    stretches = _stretches(run, chain)
+    if not stretches:
+        return None
+    last = max(segment.end for segment in stretches)
+    debugger = Debugger(DebuggedMachine(manifest))
+    operation = chain.operation
+    debugger.resume(Goal(GoalKind.CLOCK, core=operation.core, clock_cycles=operation.cycle))
+    watch = _AllocatorWatch(debugger, Programs(manifest), {segment.thread for segment in stretches})
+    core = next(segment.core for segment in stretches if segment.end == last)
+    debugger.resume(Goal(GoalKind.CLOCK, core=core, clock_cycles=last))
+    for cycle, thread, misses in reversed(watch.found):
+        for segment in stretches:
+            if segment.thread == thread and segment.start < cycle <= segment.end:
+                at_end = int(run.rows["tlb misses"][segment.row])
+                return Allocated(cycle, (at_end - misses) % (1 << 32))
+    return None
+
+
+def _stretches(run: Run, chain: Chain) -> list[Segment]:
+    """The user code between the pager's being asked and its answer."""
+    starts = {line.start for line in lines(run, chain) if line.step == REQUEST and line.kind == USER}
+    return [
+        segment
+        for hop in chain.hops
+        for segment in hop.segments
+        if segment.kind == USER and segment.start in starts
+    ]
+
+
+class _AllocatorWatch:
+    """Notes whenever one of `threads` leaves an allocator: `found` has (cycle, thread, its TLB misses so far)."""
+
+    def __init__(self, debugger: Debugger, programs: Programs, threads: set[int]) -> None:
+        self.found: list[tuple[int, int, int]] = []
+        self._debugger = debugger
+        self._threads = threads
+        for number in sorted(threads):
+            thread = debugger.machine.kernel.threads.get(number)
+            program = programs.of_task(debugger.machine, thread.task) if thread is not None else None
+            if thread is None or thread.task is None or program is None:
+                continue
+            for name in ALLOCATORS:
+                address = program.symbols.address_of(name)
+                if address is not None:
+                    debugger.probes[Breakpoint(address, thread.task.number)] = self._entered
+
+    def _entered(self, number: int) -> None:
+        thread = self._debugger.machine.kernel.threads[number]
+        if number in self._threads and thread.task is not None:
+            word = read_memory(self._debugger.machine, thread.task, thread.frame[ESP], 4)
+            back = Breakpoint(int.from_bytes(word, "little"), thread.task.number)
+            self._debugger.probes[back] = self._left
+
+    def _left(self, number: int) -> None:
+        thread = self._debugger.machine.kernel.threads[number]
+        cycle = self._debugger.machine.cores[thread.core].vcpu.clock_cycles
+        self.found.append((cycle, number, int(thread.frame[TLB_MISSES])))

@@ -1,0 +1,95 @@
+"""Operations of a run and their chains as plain values, for programs, and in a few words."""
+
+from __future__ import annotations
+
+from typing import Any, Final
+
+from l4lab.kernel import events
+from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.messages import label_of
+from l4lab.tools.chain import Chain
+from l4lab.tools.faultsteps import NAMES
+from l4lab.tools.rundir import Run
+from l4lab.tools.steps import STEPS, Line, step_sums
+from l4lab.tools.timeline import NOWHERE, Operation, Operations
+
+WHY_FORMAT: Final = 1
+"""Version of the JSON documents; raised when a key goes or changes its meaning."""
+
+
+def described(run: Run, operation: Operation) -> str:
+    """What an operation is, without its number: `hello #23 wrote to 0x40001000, at 0x401234`."""
+    who = run.thread_name(operation.thread)
+    if operation.kind == events.FAULT:
+        code = operation.extra
+        verb = "wrote to" if code & 2 else "fetched from" if code & 16 else "read"
+        present = ", which it may not" if code & 1 else ""
+        return f"{who} {verb} {operation.address:#x}{present}, at {operation.eip:#x}"
+    if operation.kind == events.EXCEPTION:
+        return f"{who} raised trap {operation.address}, at {operation.eip:#x}"
+    tag = operation.address
+    words = tag & abi.TAG_WORDS_MASK
+    items = tag >> abi.TAG_ITEMS_SHIFT & abi.TAG_ITEMS_MASK
+    label = label_of(tag)
+    size = f"{words} word{'s' * (words != 1)}" + (f", {items} item{'s' * (items != 1)}" if items else "")
+    to = (
+        run.thread_name(operation.partner) if operation.partner in run.homes else f"gate #{operation.partner}"
+    )
+    return f"{who} sent {to} a message, label {label}, {size}"
+
+
+def operation_document(run: Run, operation: Operation) -> dict[str, Any]:
+    """An operation as plain values."""
+    return {
+        "name": operation.name,
+        "thread": operation.thread,
+        "thread_name": run.thread_name(operation.thread),
+        "core": operation.core,
+        "cycle": operation.cycle,
+        "resumed": operation.resumed,
+        "latency_cycles": operation.latency_cycles,
+        "what": described(run, operation),
+    }
+
+
+def chain_document(run: Run, operations: Operations, chain: Chain, found: list[Line]) -> dict[str, Any]:
+    """A chain and its lines as plain values; the lines add up to `cycles`."""
+    root = operations.of_request(chain.operation.request)
+    is_fault = chain.operation.kind == events.FAULT
+    return {
+        "format": WHY_FORMAT,
+        "operation": operation_document(run, chain.operation),
+        "in_the_course_of": root.name if root is not None and not chain.operation.root else None,
+        "cycles": chain.cycles,
+        "causes": chain.by_cause(),
+        "steps": _steps_document(found) if is_fault else None,
+        "hops": [
+            {
+                "holder": run.thread_name(hop.holder),
+                "to": run.thread_name(hop.to) if hop.to else None,
+                "cycles": hop.cycles,
+            }
+            for hop in chain.hops
+        ],
+        "lines": [
+            {
+                "step": line.step or None,
+                "start": line.start,
+                "cycles": line.cycles,
+                "core": line.core if line.core != NOWHERE else None,
+                "kind": line.kind,
+                "thread": run.thread_name(line.thread),
+                "what": line.what,
+                "causes": line.causes,
+                "meanwhile": line.details if line.details is not line.causes else {},
+            }
+            for line in found
+        ],
+    }
+
+
+def _steps_document(found: list[Line]) -> list[dict[str, Any]]:
+    return [
+        {"step": step, "name": NAMES[step - 1], "what": STEPS[step], "cycles": cycles}
+        for step, cycles in step_sums(found).items()
+    ]
