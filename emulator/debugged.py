@@ -33,6 +33,7 @@ if TYPE_CHECKING:
 AFTER_ENTRY: Final = 0
 IN_USER_CODE: Final = 1
 BEFORE_ENTRY: Final = 2
+_PATIENCE_SECONDS: Final = 5
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -124,15 +125,23 @@ class Runner:
         self._in_body = False
         self._thread: threading.Thread | None = None
 
-    def go_on(self, poll: Callable[[], None] | None, poll_seconds: float) -> Pause:
-        """Let the body run until it pauses, returns or raises. `poll` is called while it runs."""
+    def go_on(self, poll: Callable[[], None] | None, poll_seconds: float, hurry: Callable[[], None]) -> Pause:
+        """Let the body run until it pauses, returns or raises. `poll` is called while it runs.
+
+        If that raises, or somebody presses Ctrl-C, `hurry` is called, the next pause awaited, and the same raised.
+        """
         if self._thread is None:
             self._thread = threading.Thread(target=self._loop, name="machine", daemon=True)
             self._thread.start()
         self._machine_turn.release()
-        while not self._debugger_turn.acquire(timeout=poll_seconds if poll is not None else None):
-            assert poll is not None
-            poll()
+        try:
+            while not self._debugger_turn.acquire(timeout=poll_seconds):
+                if poll is not None:
+                    poll()
+        except BaseException:
+            hurry()
+            self._debugger_turn.acquire(timeout=_PATIENCE_SECONDS)  # or it had just been acquired
+            raise
         error, self._error = self._error, None
         if error is not None:
             raise error
@@ -222,7 +231,11 @@ class DebuggedMachine(Machine):
         `poll`: called now and then on the caller's thread, while the machine runs: it may call
         `breathe` and `stop`, and look at nothing.
         """
-        return self._runner.go_on(poll, poll_seconds)
+        return self._runner.go_on(poll, poll_seconds, self._hurry)
+
+    def _hurry(self) -> None:
+        self.breathe()
+        self.stop()
 
     def breathe(self) -> None:
         """Pause soon, between two turns."""

@@ -40,9 +40,10 @@ class Interrupt:
 
 @dataclass(frozen=True, slots=True)
 class Malformed:
-    """Bytes that are no packet; `why` is for people."""
+    """What is no packet. `framed`: it looked like one, so its sender waits for an answer; `why`: for people."""
 
     why: str
+    framed: bool = True
 
 
 Incoming = Packet | Acknowledgement | Interrupt | Malformed
@@ -87,7 +88,7 @@ class Decoder:
             elif first == _INTERRUPT:
                 found.append(Interrupt())
             else:
-                found.append(Malformed(f"byte {first:#04x} outside a packet"))
+                found.append(Malformed(f"byte {first:#04x} outside a packet", framed=False))
         return found
 
     def _packet(self) -> Packet | Malformed | None:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import shlex
+import signal
 import sys
 import tempfile
+import threading
+from collections.abc import Callable, Iterator
 from pathlib import Path
+from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -18,15 +23,13 @@ from l4lab.emulator.results import RunResult, StopReason, collect
 from l4lab.emulator.stops import StopKind
 from l4lab.kernel.errors import KernelBug
 from l4lab.tools.gdb.script import gdb_script, write_placeholder, write_script
-from l4lab.tools.gdb.server import Server, listen
+from l4lab.tools.gdb.server import Server, listening
 from l4lab.tools.gdb.target import Target
 from l4lab.tools.programs import Programs
 from l4lab.tools.report import print_tasks
 from l4lab.tools.session import ending, exit_code, write_console
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from l4lab.emulator.manifest import Manifest
 
 
@@ -58,8 +61,7 @@ def run_under_gdb(
     Raises AddressError if nobody can listen there, KernelBug for a bug of ours. HOST_STOP: killed by gdb,
     or Ctrl-C.
     """
-    listener, bound = listen(address)
-    with listener, tempfile.TemporaryDirectory(prefix="l4lab-") as folder:
+    with _leaving_in_order(), listening(address) as (listener, bound), _temporary_folder() as folder:
         limit = NEVER if max_cycles is None else max_cycles
         machine = DebuggedMachine(manifest, console=console, limit_cycles=limit)
         programs = Programs(manifest)
@@ -77,6 +79,27 @@ def run_under_gdb(
             raise KernelBug(f"{stop.text}\n{machine.describe()}")
         reason = stop.result if stop is not None and stop.result is not None else StopReason.HOST_STOP
         return collect(machine, reason)
+
+
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="l4lab-")
+
+
+@contextlib.contextmanager
+def _leaving_in_order() -> Iterator[None]:
+    """Whoever ends this process from outside leaves no files behind."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
 
 
 def _say(line: str) -> None:

@@ -11,7 +11,7 @@ import re
 import select
 import socket
 import stat
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
@@ -35,7 +35,8 @@ class AddressError(OperatorError):
     """An address that cannot be listened at."""
 
 
-def listen(address: str) -> tuple[socket.socket, str]:
+@contextlib.contextmanager
+def listening(address: str) -> Iterator[tuple[socket.socket, str]]:
     """A socket that listens at `[HOST:]PORT` or at a path, and the address as gdb's `target remote` wants it.
 
     Raises AddressError.
@@ -46,12 +47,18 @@ def listen(address: str) -> tuple[socket.socket, str]:
             f"--gdb: found {printable(address)!r}, expected [HOST:]PORT or the path of a socket"
         )
     try:
-        return (
+        listener, bound = (
             _listen_tcp(match["host"] or DEFAULT_HOST, int(match["port"])) if match else _listen_unix(address)
         )
     except (OSError, OverflowError, UnicodeError) as error:
         why = getattr(error, "strerror", None) or str(error)
         raise AddressError(f"--gdb {printable(address)}: {why}") from None
+    try:
+        with listener:
+            yield listener, bound
+    finally:
+        if match is None:
+            Path(address).unlink(missing_ok=True)
 
 
 def _listen_tcp(host: str, port: int) -> tuple[socket.socket, str]:

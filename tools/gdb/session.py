@@ -18,7 +18,6 @@ from l4lab.tools.gdb import documents, packets, registers
 from l4lab.tools.gdb.files import Files
 from l4lab.tools.gdb.framing import (
     MAX_PACKET_BYTES,
-    Acknowledgement,
     Decoder,
     Interrupt,
     Malformed,
@@ -40,6 +39,9 @@ from l4lab.tools.gdb.target import (
 
 if TYPE_CHECKING:
     from l4lab.tools.gdb.monitor import Monitor
+
+MAX_WAITING: Final = 1000
+"""Packets that a client may send without waiting for answers before it is hung up on."""
 
 OK: Final = b"OK"
 NOT_KNOWN: Final = b""
@@ -73,6 +75,10 @@ _UNTOLD: Final = (StopKind.START, StopKind.INTERRUPTED, StopKind.NEW_TASK)
 _WATCH_WORDS: Final = {(True, False): "watch", (False, True): "rwatch"}
 
 
+def _interrupts(item: Packet | Interrupt | Malformed) -> bool:
+    return isinstance(item, Interrupt) or (isinstance(item, Packet) and item.payload == b"vCtrlC")
+
+
 class Session:
     """A client that is connected. `closed`: there is nothing more to say.
 
@@ -91,11 +97,10 @@ class Session:
         self._monitor = monitor
         self._send = send
         self._decoder = Decoder()
-        self._waiting: deque[Packet] = deque()
+        self._waiting: deque[Packet | Interrupt | Malformed] = deque()
         self._acknowledges = True
         self._last_reply = b""
         self._client_features: frozenset[str] = frozenset()
-        self._interrupted = False
         self._more_input: Callable[[], bytes | None] = lambda: None
         self._general: ThreadId | None = None
         self._control: ThreadId | None = None
@@ -113,7 +118,12 @@ class Session:
         self._more_input = more_input
         self._take(data)
         while self._waiting and not self.closed:
-            self._handle(self._waiting.popleft().payload)
+            item = self._waiting.popleft()
+            if isinstance(item, Packet):
+                self._handle(item.payload)
+            elif isinstance(item, Malformed):
+                self._reply(E_INVALID)
+            # An interrupt finds a machine that stands still already.
 
     def _take(self, data: bytes) -> None:
         for item in self._decoder.feed(data):
@@ -121,26 +131,26 @@ class Session:
                 if self._acknowledges:
                     self._send(b"+")
                 self._waiting.append(item)
+            elif isinstance(item, Interrupt):
+                self._waiting.append(item)
             elif isinstance(item, Malformed):
                 if self._acknowledges:
                     self._send(b"-")
-            elif isinstance(item, Acknowledgement):
-                if not item.received and self._acknowledges and self._last_reply:
-                    self._send(self._last_reply)
-            elif isinstance(item, Interrupt):
-                self._interrupted = True
+                elif item.framed:
+                    self._waiting.append(item)
+            elif not item.received and self._acknowledges and self._last_reply:
+                self._send(self._last_reply)
+        if len(self._waiting) > MAX_WAITING:
+            self.closed = True
 
     def interrupted(self) -> bool:
         """While the machine runs: whether the client wants it to stop, or has gone."""
         data = self._more_input()
         if data is None:
             self.closed = True
-            return True
-        if data:
+        elif data:
             self._take(data)
-            if any(item.payload == b"vCtrlC" for item in self._waiting):
-                self._interrupted = True
-        return self._interrupted
+        return self.closed or any(map(_interrupts, self._waiting))
 
     def _reply(self, payload: bytes) -> None:
         self._last_reply = encode(payload)
@@ -363,18 +373,24 @@ class Session:
     # --- going on -------------------------------------------------------------------------------------
 
     def _go_on(self, request: resume.Resume | resume.ResumeBack) -> bytes | None:
-        self._interrupted = False
+        if isinstance(request, resume.Resume) and not all(map(self._can_act, request.actions)):
+            return E_NO_THREAD
+        self.detached = False
         stop = self._monitor.pending_move(self.interrupted)
         if stop is None:
             stop = self._resume(request)
         self._general = self._control = None
-        self._waiting = deque(item for item in self._waiting if item.payload != b"vCtrlC")
+        self._waiting = deque(item for item in self._waiting if not _interrupts(item))
         if self.closed:
             return None
         if stop.text and stop.kind not in _UNTOLD and not self._monitor.steps.tell(stop):
             self.say(f"{stop.text.strip()}\n")
         ends = {StopKind.END: ["replaylog:end"], StopKind.START: ["replaylog:begin"]}
         return self._stop_reply(stop, ends.get(stop.kind, []))
+
+    def _can_act(self, action: resume.Action) -> bool:
+        """Whether the thread that is to step exists."""
+        return action.kind == "c" or action.thread is None or self._target.find(action.thread) is not None
 
     def _resume(self, request: resume.Resume | resume.ResumeBack) -> Stop:
         steps = self._monitor.steps

@@ -16,6 +16,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator.debugging import Poll, read_memory, translate
+from l4lab.emulator.debugport import MAX_WATCHED_BYTES, MAX_WATCHPOINTS
 from l4lab.emulator.stops import (
     TO_THE_END,
     Breakpoint,
@@ -266,11 +267,11 @@ class Target:
         return True
 
     def _physical(self, thread: GdbThread, address: int) -> int | None:
+        """Where a byte may be written; None: nowhere. The kernel's own frames cannot: it would come to harm."""
         if self.physical:
-            found: int | None = address
-        else:
-            task = self.task_of(thread)
-            found = translate(task, address) if task is not None and address < 1 << 32 else None
+            return address if address < self.debugger.machine.kernel.frames.first_pfn * PAGE_BYTES else None
+        task = self.task_of(thread)
+        found = translate(task, address) if task is not None and address < 1 << 32 else None
         return found if found is not None and found < self.debugger.machine.ram.size_bytes else None
 
     # --- breakpoints ----------------------------------------------------------------------------------
@@ -280,19 +281,21 @@ class Target:
 
         Inserting what is there and removing what is not are no errors, as the protocol demands.
         """
+        if request.address >= 1 << 32:
+            return False
         if request.type in (z.SOFTWARE, z.HARDWARE):
             # In the process of the cores, which has no memory of its own, it counts for whoever runs on them.
             task = None if every_task or thread.pid == CORES else thread.pid
             key = (request.type, task or 0, request.address)
             if request.insert:
-                self._breakpoints[key] = Breakpoint(request.address & 0xFFFFFFFF, task)
+                self._breakpoints[key] = Breakpoint(request.address, task)
             else:
                 self._breakpoints.pop(key, None)
             return True
         return self._change_watchpoint(thread.pid, request)
 
     def _change_watchpoint(self, task: int, request: z.SetBreakpoint) -> bool:
-        if task == CORES or request.kind == 0:
+        if task == CORES or not 1 <= request.kind <= MAX_WATCHPOINTS * MAX_WATCHED_BYTES:
             return False
         key = (request.type, task, request.address, request.kind)
         before = dict(self._watchpoints)
