@@ -108,6 +108,11 @@ class Program:
         index = bisect_right(starts, address) - 1
         return places[index] if index >= 0 else None
 
+    @property
+    def line_starts(self) -> list[int]:
+        """Addresses at which another source line begins, or code without line, in order."""
+        return self._lines[0]
+
     @cached_property
     def _lines(self) -> tuple[list[int], list[Place | None]]:
         """Addresses at which another line begins, and which; None: code without line."""
