@@ -93,7 +93,6 @@ class Target:
             if self._is_shown(task.number):
                 for thread in task.threads:
                     if thread.state not in (DEAD, DORMANT):
-                        self._shown.setdefault(task.number, (thread.number, thread_name(thread)))
                         yield self.gdb_thread(thread)
         for pid in self._shown:
             gone = self._gone(pid)
@@ -115,8 +114,9 @@ class Target:
 
     def gdb_thread(self, thread: Thread) -> GdbThread:
         """An L4 thread."""
-        pid = thread.task.number if thread.task is not None else CORES
-        return GdbThread(pid, thread.number, max(thread.core, 0), thread_name(thread), thread)
+        pid, name = (thread.task.number if thread.task is not None else CORES), thread_name(thread)
+        self._shown.setdefault(pid, (thread.number, name))
+        return GdbThread(pid, thread.number, max(thread.core, 0), name, thread)
 
     def gdb_core(self, core: CoreState) -> GdbThread:
         """A core."""
@@ -300,7 +300,7 @@ class Target:
         key = (request.type, task, request.address, request.kind)
         before = dict(self._watchpoints)
         if request.insert:
-            writes, reads = request.type == z.WRITE_WATCH, request.type != z.WRITE_WATCH
+            writes, reads = request.type != z.READ_WATCH, request.type != z.WRITE_WATCH
             self._watchpoints[key] = Watchpoint(request.address, request.kind, task, writes, reads)
         else:
             self._watchpoints.pop(key, None)
