@@ -9,6 +9,8 @@ directory, whose bytes depend on nothing but the inputs.
     NAME.png, .svg     the figure
     data.json          every number in it, residuals, resolved configuration, versions
     SHA256SUMS         of all other files; `sha256sum --check` reads it
+
+Of `all` there is one for each, and above them a README.md with all of it and the SHA256SUMS of everything.
 """
 
 from __future__ import annotations
@@ -17,19 +19,17 @@ import functools
 import hashlib
 import importlib
 import json
-import sys
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final, Protocol
 
-import click
 from rich.console import Console
 from rich.progress import Progress
-from rich.table import Table
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.inputs import did_you_mean, printable
+from l4lab.tools.result_pages import as_overview, as_page, print_outcome, print_overview
 from l4lab.tools.versions import versions
 
 FORMAT: Final = 1
@@ -50,6 +50,8 @@ NEED_RUNS: Final = ("fig4", "fig9", "fig10", "fig11", "page_cycles")
 """Those that are made of long runs."""
 
 DEFAULT_OUT: Final = Path("l4lab-out")
+PAGE_FILE: Final = "README.md"
+_DATA_FILE: Final = "data.json"
 _RUNS_FOLDER: Final = "runs"
 _SUMS_FILE: Final = "SHA256SUMS"
 
@@ -131,13 +133,19 @@ def run_reproduce(
             raise OperatorError(f"{found}, expected one of {', '.join(FIGURES)}, all")
     base = out if out is not None else DEFAULT_OUT
     measures = _measures(names, base / _RUNS_FOLDER, quick=quick, workers=workers)
-    documents = []
+    documents, results = [], []
+    option = " --quick" * quick
     for one in names:
         folder = base / one if out is None or len(names) > 1 else base
-        outcome, document = reproduce(one, folder, measures[one])
+        outcome, document = reproduce(one, folder, measures[one], f"l4lab reproduce {one}{option}")
         documents.append(document)
+        results.append((one, outcome))
         if not as_json:
             print_outcome(one, outcome, folder)
+    if len(names) > 1:
+        _write_overview(base, results, f"l4lab reproduce {name}{option}")
+        if not as_json:
+            print_overview(results, base / PAGE_FILE)
     if as_json:
         text = documents[0] if len(documents) == 1 else documents
         print(json.dumps(text, indent=2, ensure_ascii=False))
@@ -165,115 +173,36 @@ def _measures(names: Sequence[str], kept: Path, *, quick: bool, workers: int | N
     return measures
 
 
-def reproduce(name: str, folder: Path, measure: Measure) -> tuple[Outcome, dict[str, Any]]:
-    """Measure and draw figure `name` into `folder`; the outcome, and what went into data.json."""
+def reproduce(name: str, folder: Path, measure: Measure, command: str) -> tuple[Outcome, dict[str, Any]]:
+    """Measure and draw figure `name` into `folder`; the outcome, and what went into data.json.
+
+    `command`: what was asked for, as a person would type it again.
+    """
     _make_folder(folder)
     with Progress(console=Console(stderr=True), transient=True) as progress:
         bar = progress.add_task(name, total=None)
         outcome = measure(lambda what: progress.update(bar, description=f"{name}: {what}"))
         progress.update(bar, description=f"{name}: drawing")
         files = outcome.draw(folder, name)
-    document = as_document(name, outcome)
-    _write(folder / "data.json", json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
-    _write(folder / "README.md", as_page(name, outcome, files))
-    names = sorted(["data.json", "README.md", *files])
-    sums = (f"{hashlib.sha256((folder / one).read_bytes()).hexdigest()}  {one}\n" for one in names)
-    _write(folder / _SUMS_FILE, "".join(sums))
+    document = as_document(name, outcome, command)
+    _write(folder / _DATA_FILE, json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    _write(folder / PAGE_FILE, as_page(outcome, files, command))
+    _write(folder / _SUMS_FILE, "\n".join([*_sums(folder, [_DATA_FILE, PAGE_FILE, *files]), ""]))
     return outcome, document
 
 
-def as_document(name: str, outcome: Outcome) -> dict[str, Any]:
+def as_document(name: str, outcome: Outcome, command: str) -> dict[str, Any]:
     """What data.json says."""
     return {
         "format": FORMAT,
         "name": name,
         "title": outcome.title,
-        "command": f"l4lab reproduce {name}",
+        "command": command,
         "residuals": [residual.as_dict() for residual in outcome.residuals],
         "data": outcome.data,
         "configurations": list(outcome.configurations),
         "versions": versions(),
     }
-
-
-# --- for people ---------------------------------------------------------------------------------------
-
-
-def as_page(name: str, outcome: Outcome, files: Sequence[str]) -> str:
-    """README.md of the results directory."""
-    lines = [f"# {outcome.title}", ""]
-    lines += [f"![{outcome.title}]({file})" for file in files if file.endswith(".png")]
-    if outcome.residuals:
-        lines += ["", "| | published | ours | deviation | reproduced |", "|---|---|---|---|---|"]
-    for residual in outcome.residuals:
-        cells = (
-            residual.what,
-            _published(residual),
-            _ours(residual),
-            _deviation(residual),
-            _verdict(residual),
-        )
-        lines.append(f"| {' | '.join(cells)} |")
-    lines += ["", *(f"{remark}\n" for remark in outcome.remarks)]
-    if outcome.residuals:
-        lines += ["Sources:", ""]
-        lines += [
-            f"- {source}" for source in dict.fromkeys(residual.source for residual in outcome.residuals)
-        ]
-    made_with = ", ".join(f"{key} {value}" for key, value in versions().items())
-    lines += [
-        "",
-        f"Made by `l4lab reproduce {name}` with {made_with}. `data.json` has every number and the resolved",
-    ]
-    lines += ["configuration, `SHA256SUMS` the hashes; the same inputs give the same bytes.", ""]
-    return "\n".join(lines)
-
-
-def print_outcome(name: str, outcome: Outcome, folder: Path) -> None:
-    """The residuals, and where the figure is."""
-    console = Console(highlight=False, file=sys.stdout)
-    table = Table(name, box=None, pad_edge=False, header_style="bold")
-    for title in ("published", "ours", "deviation"):
-        table.add_column(title, justify="right")
-    table.add_column("reproduced")
-    for residual in outcome.residuals:
-        table.add_row(
-            residual.what, _published(residual), _ours(residual), _deviation(residual), _verdict(residual)
-        )
-    console.print(outcome.title, soft_wrap=True)
-    console.print()
-    if outcome.residuals:
-        console.print(table)
-        console.print()
-    for remark in outcome.remarks:
-        console.print(remark, soft_wrap=True)
-    click.echo(f"{folder}/: {', '.join(sorted(path.name for path in folder.iterdir()))}")
-
-
-def _number(value: float, unit: str) -> str:
-    shown = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-    return f"{shown} {unit}" if unit else shown
-
-
-def _published(residual: Residual) -> str:
-    return (
-        f"“{residual.statement}”"
-        if residual.published is None
-        else _number(residual.published, residual.unit)
-    )
-
-
-def _ours(residual: Residual) -> str:
-    return _number(residual.ours, residual.unit)
-
-
-def _deviation(residual: Residual) -> str:
-    deviation = residual.deviation_percent
-    return f"{deviation:+.1f} %" if deviation is not None else ""
-
-
-def _verdict(residual: Residual) -> str:
-    return {True: "yes", False: "no", None: ""}[residual.within]
 
 
 # --- files --------------------------------------------------------------------------------------------
@@ -286,6 +215,20 @@ def _make_folder(folder: Path) -> None:
         raise OperatorError(
             f"--out {printable(folder)}: {error.strerror}, expected a folder to write to"
         ) from None
+
+
+def _write_overview(base: Path, results: Sequence[tuple[str, Outcome]], command: str) -> None:
+    _write(base / PAGE_FILE, as_overview(results, command))
+    sums = _sums(base, [PAGE_FILE])
+    for name, _ in results:
+        below = (base / name / _SUMS_FILE).read_text(encoding="utf-8").splitlines()
+        sums += [line.replace("  ", f"  {name}/", 1) for line in below]
+    _write(base / _SUMS_FILE, "\n".join([*sums, ""]))
+
+
+def _sums(folder: Path, names: Sequence[str]) -> list[str]:
+    """Lines as `sha256sum` prints them."""
+    return [f"{hashlib.sha256((folder / one).read_bytes()).hexdigest()}  {one}" for one in sorted(names)]
 
 
 def _write(path: Path, text: str) -> None:

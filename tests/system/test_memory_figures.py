@@ -18,7 +18,7 @@ from l4lab.tools.figures.memory import MemoryFigure
 from l4lab.tools.pma_experiment import FULL, QUICK, Plan, Results, Sizes, looking_into, measuring
 from l4lab.tools.pma_image import PmaSetup
 from l4lab.tools.pma_ledger import BARS, QUEUED, UNDER_WAY, page_cycles
-from l4lab.tools.reproduce import NEED_RUNS, as_page, reproduce
+from l4lab.tools.reproduce import NEED_RUNS, reproduce
 from l4lab.tools.rundir import open_run
 
 TINY = Sizes(
@@ -58,12 +58,12 @@ def test_a_figure_is_drawn_and_explained(tmp_path: Path, finished: Mapping[str, 
     pytest.importorskip("matplotlib")
     outcome = figure(name, finished)
     for folder in ("one", "two"):
-        reproduce(name, tmp_path / folder, lambda _: outcome)
+        reproduce(name, tmp_path / folder, lambda _: outcome, f"l4lab reproduce {name}")
     names = {path.name for path in (tmp_path / "one").iterdir()}
     assert names == {f"{name}.png", f"{name}.svg", "data.json", "README.md", "SHA256SUMS"}
     for file in names:
         assert (tmp_path / "one" / file).read_bytes() == (tmp_path / "two" / file).read_bytes()
-    page = as_page(name, outcome, (f"{name}.png",))
+    page = (tmp_path / "one/README.md").read_text()
     for residual in outcome.residuals:
         assert residual.what in page
     document = json.loads((tmp_path / "one/data.json").read_text())

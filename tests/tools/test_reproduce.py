@@ -98,6 +98,28 @@ def test_the_page_tells_every_residual(results: tuple[str, dict[str, bytes]]) ->
         assert f"- {residual['source']}" in page
 
 
+def test_all_of_them_make_one_page(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """Every statement, every figure, and hashes that `sha256sum --check` takes."""
+    monkeypatch.setattr("l4lab.tools.reproduce.FIGURES", {name: FIGURES[name] for name in OWN})
+    assert run_reproduce("all", out=tmp_path, as_json=False, quick=True) == 0
+    page = (tmp_path / "README.md").read_text()
+    assert "Made by `l4lab reproduce all --quick`" in page
+    overview = capsys.readouterr().out.split("\nall ")[1]
+    for name in OWN:
+        assert f"({name}/{name}.png)" in page and (tmp_path / name / f"{name}.png").exists()
+        document = json.loads((tmp_path / name / "data.json").read_text())
+        assert document["command"] == f"l4lab reproduce {name} --quick"
+        for residual in document["residuals"]:
+            assert f"| {residual['what']} |" in page
+            assert residual["what"].split()[0] in overview
+    for line in (tmp_path / "SHA256SUMS").read_text().splitlines():
+        digest, file = line.split("  ")
+        assert hashlib.sha256((tmp_path / file).read_bytes()).hexdigest() == digest
+    assert len((tmp_path / "SHA256SUMS").read_text().splitlines()) == 1 + 4 * len(OWN)
+
+
 def test_every_figure_has_its_module() -> None:
     folder = Path(plots.__file__).parent / "figures"
     assert {path.stem for path in folder.glob("*.py")} >= set(FIGURES)
