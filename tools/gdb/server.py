@@ -138,6 +138,7 @@ class Server:
         return client
 
     def _turn_away(self) -> None:
+        """Somebody else wants to connect, and the client has nothing to say, not even that it goes."""
         other, _ = self._listener.accept()
         other.close()
         self._say("another gdb was turned away: one is connected")
@@ -151,13 +152,13 @@ class Server:
         try:
             while not session.closed:
                 readable, _, _ = select.select([client, self._listener], [], [])
-                if self._listener in readable:
+                if client not in readable:
                     self._turn_away()
-                if client in readable:
-                    data = self._read()
-                    if data is None:
-                        break
-                    session.receive(data, self._read_if_any)
+                    continue
+                data = self._read()
+                if data is None:
+                    break
+                session.receive(data, self._read_if_any)
         finally:
             client.close()
             self._client = None
@@ -191,9 +192,11 @@ class Server:
         if self._gone:
             return None
         readable, _, _ = select.select([self._client, self._listener], [], [], 0)
-        if self._listener in readable:
+        if self._client in readable:
+            return self._read()
+        if readable:
             self._turn_away()
-        return self._read() if self._client in readable else b""
+        return b""
 
     def _send(self, data: bytes) -> None:
         if self._client is None or self._gone:
