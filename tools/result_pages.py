@@ -18,13 +18,16 @@ if TYPE_CHECKING:
 
 _COLUMNS: Final = ("published", "ours", "deviation", "reproduced")
 
+Row = tuple[str, str, str, str, str]
+"""What it is, and the columns."""
+
 
 def as_page(outcome: Outcome, files: Sequence[str], command: str) -> str:
     """README.md of a figure's folder."""
     lines = [f"# {outcome.title}", ""]
     lines += [f"![{outcome.title}]({file})" for file in files if file.endswith(".png")]
     if outcome.residuals:
-        lines += ["", *_table(outcome.residuals)]
+        lines += ["", *_table([_cells(residual) for residual in outcome.residuals])]
     lines += ["", *(f"{remark}\n" for remark in outcome.remarks)]
     if outcome.residuals:
         sources = dict.fromkeys(residual.source for residual in outcome.residuals)
@@ -35,7 +38,7 @@ def as_page(outcome: Outcome, files: Sequence[str], command: str) -> str:
 def as_overview(results: Sequence[tuple[str, Outcome]], command: str) -> str:
     """README.md above the folders of several figures: every statement, every figure, why they differ."""
     lines = ["# Ours beside what is published", ""]
-    lines += [*_table([residual for _, outcome in results for residual in outcome.residuals]), ""]
+    lines += [*_table(_all_rows(results)), ""]
     for name, outcome in results:
         lines += [f"## {outcome.title}", "", f"![{outcome.title}]({name}/{name}.png)", ""]
         lines += [f"{remark}\n" for remark in outcome.remarks]
@@ -49,7 +52,7 @@ def print_outcome(name: str, outcome: Outcome, folder: Path) -> None:
     console.print(outcome.title, soft_wrap=True)
     console.print()
     if outcome.residuals:
-        console.print(_rich_table(name, outcome.residuals))
+        console.print(_rich_table(name, [_cells(residual) for residual in outcome.residuals]))
         console.print()
     for remark in outcome.remarks:
         console.print(remark, soft_wrap=True)
@@ -60,7 +63,7 @@ def print_outcome(name: str, outcome: Outcome, folder: Path) -> None:
 def print_overview(results: Sequence[tuple[str, Outcome]], page: Path) -> None:
     """All residuals at a glance, and where to read on."""
     console = _console()
-    console.print(_rich_table("all", [residual for _, outcome in results for residual in outcome.residuals]))
+    console.print(_rich_table("all", _all_rows(results)))
     console.print()
     click.echo(f"{page}: all figures, and what explains the differences")
 
@@ -69,22 +72,28 @@ def _console() -> Console:
     return Console(highlight=False, file=sys.stdout)
 
 
-def _rich_table(title: str, residuals: Sequence[Residual]) -> Table:
+def _all_rows(results: Sequence[tuple[str, Outcome]]) -> list[Row]:
+    """The rows of all figures, each with its figure's name."""
+    rows = [(name, _cells(residual)) for name, outcome in results for residual in outcome.residuals]
+    return [(f"{name}: {cells[0]}", *cells[1:]) for name, cells in rows]
+
+
+def _rich_table(title: str, rows: Sequence[Row]) -> Table:
     table = Table(title, box=None, pad_edge=False, header_style="bold")
     for column in _COLUMNS[:-1]:
         table.add_column(column, justify="right")
     table.add_column(_COLUMNS[-1])
-    for residual in residuals:
-        table.add_row(*_cells(residual))
+    for row in rows:
+        table.add_row(*row)
     return table
 
 
-def _table(residuals: Sequence[Residual]) -> Iterator[str]:
+def _table(rows: Sequence[Row]) -> Iterator[str]:
     """In Markdown."""
     yield f"| | {' | '.join(_COLUMNS)} |"
     yield "|---" * (1 + len(_COLUMNS)) + "|"
-    for residual in residuals:
-        yield f"| {' | '.join(_cells(residual))} |"
+    for row in rows:
+        yield f"| {' | '.join(row)} |"
 
 
 def _made_by(command: str) -> tuple[str, str]:
@@ -95,7 +104,7 @@ def _made_by(command: str) -> tuple[str, str]:
     )
 
 
-def _cells(residual: Residual) -> tuple[str, str, str, str, str]:
+def _cells(residual: Residual) -> Row:
     deviation = residual.deviation_percent
     if residual.published is None:
         published = f"“{residual.statement}”"

@@ -112,8 +112,8 @@ def test_all_of_them_make_one_page(
         document = json.loads((tmp_path / name / "data.json").read_text())
         assert document["command"] == f"l4lab reproduce {name} --quick"
         for residual in document["residuals"]:
-            assert f"| {residual['what']} |" in page
-            assert residual["what"].split()[0] in overview
+            assert f"| {name}: {residual['what']} |" in page
+            assert f"{name}: {residual['what'].split()[0]}" in overview
     for line in (tmp_path / "SHA256SUMS").read_text().splitlines():
         digest, file = line.split("  ")
         assert hashlib.sha256((tmp_path / file).read_bytes()).hexdigest() == digest
