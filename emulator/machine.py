@@ -22,7 +22,7 @@ from l4lab.emulator.ram import Ram
 from l4lab.emulator.results import RunResult, StopReason, collect
 from l4lab.emulator.vcpu import Engine, Vcpu
 from l4lab.kernel import boot as kernel_boot
-from l4lab.kernel import causes
+from l4lab.kernel import causes, tracing
 from l4lab.kernel.abi.fiasco import TICK_US
 from l4lab.kernel.costs import CAUSES, IPI, SHOOTDOWN
 from l4lab.kernel.entry import Decision, handle_trap
@@ -301,6 +301,8 @@ class Machine:
                 number, request = thread.number, thread.request
                 frame = thread.frame  # the kernel may end the thread, and take its frame
                 misses, switches = frame[TLB_MISSES], frame[FPU_SWITCHES]
+                if ledger.trace:
+                    tracing.entered(self.kernel, log, core.number, thread, trap.number, now)
         kernel = self.kernel
         handle_trap(kernel, core.number, trap, now, decision)
         if decision.effects:

@@ -52,6 +52,7 @@ NO_PAGER: Final = 20
 FLUSH: Final = 21
 MAP_CAPABILITY: Final = 22
 UNMAP_CAPABILITY: Final = 23
+ENTER: Final = 24
 
 KIND_NAMES: Final = (
     "page fault",
@@ -78,6 +79,7 @@ KIND_NAMES: Final = (
     "tlb flush",
     "map capability",
     "unmap capability",
+    "trap",
 )
 
 MEANINGS: Final = (
@@ -108,6 +110,8 @@ MEANINGS: Final = (
     "translations are flushed on the cores of bit mask b << 32 | a, of the first 64; extra: pages, 0: all",
     "thread gave extra capabilities to task partner, there from slot b on, from slot a on of its own",
     "thread took rights extra from b capabilities of task partner, from slot a on",
+    "thread enters the kernel at eip a, for the trap extra (`kernel.traps`); b: of a system call through the "
+    "system call page, whereto that returns, else 0",
 )
 """For each kind, what its columns say. Threads, tasks, objects: by number, 0: none."""
 
@@ -160,4 +164,4 @@ class EventLog:
         self.homes: dict[int, int] = {}
 
 
-assert len(KIND_NAMES) == len(MEANINGS) == UNMAP_CAPABILITY + 1
+assert len(KIND_NAMES) == len(MEANINGS) == ENTER + 1

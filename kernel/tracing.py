@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from l4lab.kernel.abi.fiasco import SYSTEM_CALL_PAGE
 from l4lab.kernel.events import (
     CREATE,
     DESTROY,
+    ENTER,
     EXTRA_SHIFT,
     FLUSH,
     MAP,
@@ -24,6 +26,7 @@ from l4lab.kernel.events import (
     UNMAP_CAPABILITY,
     object_kind,
 )
+from l4lab.kernel.frame import EIP, ESP
 
 if TYPE_CHECKING:
     from l4lab.kernel.capability import KernelObject
@@ -33,6 +36,8 @@ if TYPE_CHECKING:
     from l4lab.kernel.thread import Thread
 
 _WORD = 0xFFFFFFFF
+_PAGE_MASK = 0xFFF
+_SUPERPAGE_MASK = 0x3FFFFF
 
 
 def _log(
@@ -47,6 +52,27 @@ def _number(obj: KernelObject | None) -> int:
 
 def _running(kernel: Kernel) -> int:
     return _number(kernel.cores[kernel.here].current)
+
+
+def entered(kernel: Kernel, log: EventLog, core: int, thread: Thread, trap: int, now_cycles: int) -> None:
+    """`thread` is about to enter the kernel for the trap of this number."""
+    eip = thread.frame[EIP]
+    caller = 0
+    if eip & ~_PAGE_MASK == SYSTEM_CALL_PAGE and thread.task is not None:
+        caller = _word_at(kernel, thread.task, thread.frame[ESP])
+    extra = trap << EXTRA_SHIFT
+    log.pending += (now_cycles, core, ENTER | extra, thread.number, 0, thread.request, eip, caller)
+
+
+def _word_at(kernel: Kernel, task: Task, address: int) -> int:
+    """What stands at a linear address; 0 if it cannot be read in one piece."""
+    found = task.space.tables.lookup(address >> 12)
+    if found is None or address & 3:
+        return 0
+    entry, is_superpage = found
+    mask = _SUPERPAGE_MASK if is_superpage else _PAGE_MASK
+    place = (entry & ~mask | address & mask) >> 2
+    return kernel.words[place] if place < len(kernel.words) else 0
 
 
 def switch(kernel: Kernel, log: EventLog, before: Thread | None, after: Thread | None, space: bool) -> None:

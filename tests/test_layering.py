@@ -22,7 +22,7 @@ ALLOWED = {
 ALLOWED_OTHERS: dict[str, set[str]] = {
     "kernel": set(),
     "emulator": {"unicorn", "capstone", "elftools"},
-    "tools": {"capstone", "click", "elftools", "matplotlib", "numpy", "rich", "textual"},
+    "tools": {"capstone", "click", "elftools", "matplotlib", "numpy", "perfetto", "rich", "textual"},
     "": set(),
 }
 # The kernel is pure: no files, no host clock, no threads, no chance.

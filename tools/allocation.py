@@ -37,10 +37,9 @@ def image_of(run: Run, image: str | None) -> Manifest | None:
     recorded: dict[str, Any] = document if isinstance(document, dict) else {}
     try:
         if image is None:
-            name = (recorded.get("manifest") or {}).get("name")
-            if not isinstance(name, str) or not (BUNDLED_IMAGES / name).is_file():
+            path = BUNDLED_IMAGES / run.image_name
+            if path.parent != BUNDLED_IMAGES or not path.is_file():
                 return None
-            path = BUNDLED_IMAGES / name
         else:
             path = find_image(image)
         manifest = load_manifest(path)

@@ -535,6 +535,38 @@ def why(
     return show_why(what, Asked(core=core, image=image, replay=replay, as_json=as_json))
 
 
+@cli.command(short_help="A run for a trace viewer, for a profile viewer, or as text.")
+@click.argument("run", type=click.Path(path_type=Path), required=False)
+@click.option("--perfetto", metavar="FILE", help="Write a trace to open in ui.perfetto.dev.")
+@click.option("--speedscope", metavar="FILE", help="Write a profile to open in www.speedscope.app.")
+@click.option(
+    "--text",
+    is_flag=False,
+    flag_value="-",
+    metavar="[FILE]",
+    help="Write a line for each event; without FILE, or with -, to stdout.",
+)
+def trace(run: Path | None, perfetto: str | None, speedscope: str | None, text: str | None) -> int:
+    """Show RUN, a folder of `--out`; left out, it is the last run that was recorded from the current folder.
+
+    For Perfetto: cores with what they run, messages as arrows between them, page faults and IPCs on the
+    tracks of their threads. For speedscope: what each core's time went to, by task, function and cause.
+    As text: in the words of the trace buffer of Fiasco's kernel debugger. Only a run with `--trace` has all
+    events, and names of functions.
+
+    \b
+    Example:
+      l4lab boot pma --out run --trace
+      l4lab trace run --perfetto run.pftrace --speedscope run.speedscope.json
+      l4lab trace run --text | grep 'page fault'
+    """
+    from l4lab.tools.trace import show_trace
+
+    if perfetto is None and speedscope is None and text is None:
+        raise CommandError("trace: expected --perfetto FILE, --speedscope FILE or --text")
+    return show_trace(run, perfetto=perfetto, speedscope=speedscope, text=text)
+
+
 # --- the checkout --------------------------------------------------------------------------------------
 
 

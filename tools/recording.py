@@ -5,8 +5,9 @@
     ledger.json   what is in the next two: columns, sizes, names, costs; read it before them
     ledger.bin    every cycle of every core (`emulator/ledger.py`)
     events.bin    what happened, and for whom (`kernel/events.py`)
+    symbols.json  of a trace: what the programs' addresses are called (`tools/trace_symbols.py`)
 
-The last three are there if a ledger was kept. The same inputs give the same bytes. A run that is
+The last four are there if a ledger was kept. The same inputs give the same bytes. A run that is
 interrupted, or even killed, can be read as far as it came: `tools/rundir.py`.
 """
 
@@ -37,6 +38,7 @@ LAST_RUN: Final = Path("l4lab-out/last")
 RUN_FILE: Final = "run.json"
 CONSOLE_FILE: Final = "console.txt"
 LEDGER_FILE: Final = "ledger.json"
+SYMBOLS_FILE: Final = "symbols.json"
 FORMAT: Final = 1
 """Version of ledger.json and the files it describes; raised when something old cannot be read any more."""
 
@@ -76,6 +78,7 @@ class Recording:
                 LEDGER_FILE,
                 ROWS_FILE,
                 EVENTS_FILE,
+                SYMBOLS_FILE,
             ):  # an earlier run's would not belong to this one
                 (folder / name).unlink(missing_ok=True)
             self._console: BinaryIO = (folder / CONSOLE_FILE).open("wb")
@@ -128,6 +131,10 @@ class Recording:
             self.ledger.close()
             if self._machine is not None:
                 self._write(LEDGER_FILE, _described(self._manifest, self.ledger.trace, self._machine))
+                if self.ledger.trace:
+                    from l4lab.tools import trace_symbols  # which reads run directories, too
+
+                    self._write(SYMBOLS_FILE, trace_symbols.described(self._manifest, self._machine))
 
     def _write(self, name: str, text: str) -> None:
         try:

@@ -105,6 +105,14 @@ class Run:
         ]
         return _with_messages(np.asarray(rows), np.asarray(records))
 
+    @property
+    def image_name(self) -> str:
+        """The file name of the manifest that was booted, as far as known."""
+        found: object = self.document
+        for key in ("configuration", "manifest", "name"):
+            found = found.get(key) if isinstance(found, dict) else None
+        return printable(found) if isinstance(found, str) else "run"
+
     def thread_name(self, number: int) -> str:
         """What to call a thread: its task's name, and its own where that says more."""
         if not number:
@@ -173,8 +181,8 @@ def open_run(folder: Path) -> Run:
             f"{shown}: found {'a file' if folder.exists() else 'nothing'}, expected a folder that "
             f"`l4lab boot --out` has written"
         )
-    document = _read_json(folder / RUN_FILE, "a folder that `l4lab boot --out` has written")
-    header = _Header(folder / LEDGER_FILE, _read_json(folder / LEDGER_FILE, "a run with --ledger"))
+    document = read_json(folder / RUN_FILE, "a folder that `l4lab boot --out` has written")
+    header = _Header(folder / LEDGER_FILE, read_json(folder / LEDGER_FILE, "a run with --ledger"))
     ended = header.clocks is not None
     run = Run(
         folder=folder,
@@ -254,7 +262,8 @@ class _Header:
             yield int(number), value
 
 
-def _read_json(path: Path, expected: str) -> dict[str, Any]:
+def read_json(path: Path, expected: str) -> dict[str, Any]:
+    """A file of a run directory. RunError if it is not there (`expected`: what would have been) or no JSON table."""
     try:
         found = json.loads(path.read_bytes())
     except OSError as error:

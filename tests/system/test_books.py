@@ -85,5 +85,7 @@ def test_run_directories_of_the_same_inputs_have_the_same_bytes(tmp_path: Path) 
         folder.mkdir()
         shutil.copy(BUNDLED_IMAGES / "clntsrv.toml", folder)
         found.append(boot(folder, folder / f"results of {seed}", seed))
-    assert set(found[0]) == {"run.json", "console.txt", "ledger.json", "ledger.bin", "events.bin"}
+    assert set(found[0]) == {
+        *("run.json", "console.txt", "ledger.json", "ledger.bin", "events.bin", "symbols.json")
+    }
     assert found[0] == found[1]

@@ -9,6 +9,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable
+from io import BytesIO, StringIO
 from pathlib import Path
 
 import numpy as np
@@ -25,6 +26,11 @@ from l4lab.tools.recording import Recording, RunError
 from l4lab.tools.rundir import EVENT, KIND_MASK, ROW, open_run
 from l4lab.tools.steps import lines
 from l4lab.tools.timeline import NOWHERE, Operations, Timeline
+from l4lab.tools.trace_perfetto import write_perfetto
+from l4lab.tools.trace_source import checked
+from l4lab.tools.trace_speedscope import write_speedscope
+from l4lab.tools.trace_symbols import Symbols
+from l4lab.tools.trace_text import text_lines
 from support.programs import compile_program, write_manifest
 from support.runs import image, record
 
@@ -36,6 +42,14 @@ def hello(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A recorded run of `hello`."""
     folder = tmp_path_factory.mktemp("runs") / "hello"
     record(image("hello"), folder)
+    return folder
+
+
+@pytest.fixture(scope="module")
+def traced(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The same with all events."""
+    folder = tmp_path_factory.mktemp("runs") / "traced"
+    record(image("hello"), folder, trace=True)
     return folder
 
 
@@ -240,14 +254,15 @@ def test_a_bad_folder_ends_a_command_with_code_2(copy: Path) -> None:
 
 
 @given(data=st.data())
-def test_no_file_content_brings_the_reader_down(data: st.DataObject, hello: Path) -> None:
+def test_no_file_content_brings_the_reader_down(data: st.DataObject, hello: Path, traced: Path) -> None:
     """Whatever bytes have changed: an error line, an imbalance, or numbers; never anything else."""
     import tempfile
 
     with tempfile.TemporaryDirectory() as folder:
         run_folder = Path(folder) / "run"
-        shutil.copytree(hello, run_folder)
-        name = data.draw(st.sampled_from(["ledger.json", "ledger.bin", "events.bin", "run.json"]))
+        original = data.draw(st.sampled_from([hello, traced]))
+        shutil.copytree(original, run_folder)
+        name = data.draw(st.sampled_from([path.name for path in sorted(original.iterdir())]))
         content = bytearray((run_folder / name).read_bytes())
         for _ in range(data.draw(st.integers(1, 4))):
             content[data.draw(st.integers(0, len(content) - 1))] = data.draw(st.integers(0, 255))
@@ -266,3 +281,15 @@ def test_no_file_content_brings_the_reader_down(data: st.DataObject, hello: Path
                 chain = follow(timeline, operations, operation)
                 assert sum(line.cycles for line in lines(run, chain)) == chain.cycles
         list(run.event_chunks())
+        try:
+            symbols = Symbols(checked(run))
+        except RunError:
+            return
+        for _ in text_lines(run, symbols, nothing):
+            pass
+        write_perfetto(run, symbols, BytesIO(), nothing)
+        write_speedscope(run, symbols, StringIO(), nothing)
+
+
+def nothing() -> None:
+    """Nobody watches the progress."""

@@ -1,0 +1,706 @@
+"""`l4lab trace`: what viewers are given is what the run's rows and events say, in bounded memory."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+import tarfile
+import tracemalloc
+from collections import Counter
+from collections.abc import Callable
+from dataclasses import dataclass, field, replace
+from io import BytesIO, StringIO
+from itertools import pairwise
+from pathlib import Path
+from typing import Any
+
+import jsonschema
+import numpy as np
+import pytest
+from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as formats
+
+from l4lab.emulator.ledger import Ledger
+from l4lab.emulator.manifest import load_manifest
+from l4lab.kernel import events
+from l4lab.kernel.costs import CAUSE_NAMES
+from l4lab.kernel.traps import HostStop
+from l4lab.tools.accounts import ALL_CAUSES, accounts
+from l4lab.tools.pma_image import PmaSetup
+from l4lab.tools.rundir import EVENT, KIND_MASK, ROW, Run, open_run
+from l4lab.tools.timeline import Operations, Timeline
+from l4lab.tools.trace_perfetto import write_perfetto
+from l4lab.tools.trace_source import Clock, Event, checked, stretches
+from l4lab.tools.trace_speedscope import write_speedscope
+from l4lab.tools.trace_symbols import Symbols
+from l4lab.tools.trace_text import Describer, text_lines
+from support.runs import image, record
+
+CLI = [sys.executable, "-P", "-m", "l4lab.tools.cli"]
+
+
+def nothing() -> None:
+    """Nobody watches the progress."""
+
+
+@pytest.fixture(scope="module")
+def pagefault(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One pager for two cores: messages within a core and across."""
+    folder = tmp_path_factory.mktemp("pagefault")
+    record(image("pagefault"), folder, trace=True)
+    return open_run(folder)
+
+
+@pytest.fixture(scope="module")
+def single(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """Four processes and one pager, which has a queue."""
+    folder = tmp_path_factory.mktemp("single")
+    text = PmaSetup(design="single", cores=4, pages=10, tasks=1).manifest()
+    (folder / "single.toml").write_text(text, encoding="utf-8")
+    record(load_manifest(folder / "single.toml"), folder / "run", trace=True)
+    return open_run(folder / "run")
+
+
+@pytest.fixture(params=["pagefault", "single"])
+def run(request: pytest.FixtureRequest) -> Run:
+    found: Run = request.getfixturevalue(request.param)
+    return found
+
+
+# --- Perfetto -----------------------------------------------------------------------------------------
+
+
+@dataclass
+class Slice:
+    """A slice as a viewer sees it."""
+
+    track: str
+    name: str
+    start: int
+    end: int = -1
+    arguments: dict[str, Any] = field(default_factory=dict)
+    leaving: list[int] = field(default_factory=list)
+    arriving: list[int] = field(default_factory=list)
+
+
+class Viewer:
+    """Reads a trace with Perfetto's own formats, strictly."""
+
+    def __init__(self, data: bytes) -> None:
+        self.slices: list[Slice] = []
+        self.instants: list[Slice] = []
+        self.counts: dict[str, list[tuple[int, int]]] = {}
+        self.tracks: dict[int, str] = {}
+        self.parents: dict[str, str] = {}
+        self._names: dict[tuple[str, int], str] = {}
+        self._open: dict[int, list[Slice]] = {}
+        self._last: dict[int, int] = {}
+        trace = formats.Trace()
+        trace.ParseFromString(data)
+        assert trace.packet[0].sequence_flags == formats.TracePacket.SEQ_INCREMENTAL_STATE_CLEARED
+        for packet in trace.packet:
+            self._packet(packet)
+        assert not any(self._open.values())
+
+    def _packet(self, packet: Any) -> None:
+        assert packet.trusted_packet_sequence_id == 1
+        for table in ("event_names", "event_categories", "debug_annotation_names"):
+            for entry in getattr(packet.interned_data, table):
+                assert (table, entry.iid) not in self._names
+                self._names[table, entry.iid] = entry.name
+        if packet.HasField("track_descriptor"):
+            found = packet.track_descriptor
+            assert found.uuid not in self.tracks
+            self.tracks[found.uuid] = found.name or found.thread.thread_name or found.process.process_name
+            if found.parent_uuid:
+                self.parents[self.tracks[found.uuid]] = self.tracks[found.parent_uuid]
+        if packet.HasField("track_event"):
+            self._event(packet.timestamp, packet.track_event)
+
+    def _event(self, ns: int, event: Any) -> None:
+        track, kinds = self.tracks[event.track_uuid], formats.TrackEvent
+        if event.type == kinds.TYPE_COUNTER:
+            self.counts.setdefault(track, []).append((ns, event.counter_value))
+            return
+        stack = self._open.setdefault(event.track_uuid, [])
+        if event.type != kinds.TYPE_INSTANT:
+            assert ns >= self._last.get(event.track_uuid, 0)
+            self._last[event.track_uuid] = ns
+        if event.type == kinds.TYPE_SLICE_END:
+            stack.pop().end = ns
+            return
+        name = event.name or self._names["event_names", event.name_iid]
+        found = Slice(track, name, ns, leaving=[*event.flow_ids], arriving=[*event.terminating_flow_ids])
+        for annotation in event.debug_annotations:
+            key = self._names["debug_annotation_names", annotation.name_iid]
+            found.arguments[key] = annotation.string_value or annotation.uint_value
+        if event.type == kinds.TYPE_INSTANT:
+            self.instants.append(found)
+        else:
+            assert event.type == kinds.TYPE_SLICE_BEGIN
+            stack.append(found)
+            self.slices.append(found)
+
+
+def viewed(run: Run) -> Viewer:
+    out = BytesIO()
+    write_perfetto(run, Symbols(run), out, nothing)
+    return Viewer(out.getvalue())
+
+
+def test_cores_show_every_row_of_the_ledger(run: Run) -> None:
+    """User code and kernel entries, with the same cycles, causes and names; idle cores show nothing."""
+    clock, viewer = Clock(run.mhz), viewed(run)
+    user, kernel = [], []
+    for row in run.rows:
+        core, start, entry = f"core {row['core']}", int(row["start"]), int(row["entry"])
+        bill = {f"{name} cycles": int(row[name]) for name in CAUSE_NAMES if row[name]}
+        if row["thread"] and entry > start:
+            user.append((core, run.thread_name(int(row["thread"])), clock.ns(start), clock.ns(entry), start))
+        if row["trap"] != HostStop.number:
+            end = clock.ns(entry + sum(bill.values()))
+            kernel.append((core, clock.ns(entry), end, {"cycle": entry, **bill}))
+    threads = {name for _, name, *_ in user}
+    begun = {start for *_, start in user}
+    on_cores = [found for found in viewer.slices if found.track.startswith("core ")]
+    shown = [found for found in on_cores if found.name in threads]
+    assert [
+        (found.track, found.name, found.start, found.end, found.arguments["cycle"])
+        for found in shown
+        if found.arguments["cycle"] in begun
+    ] == user
+    assert all(
+        found.start == found.end and found.arriving
+        for found in shown
+        if found.arguments["cycle"] not in begun
+    )
+    entries = [found for found in on_cores if found.name not in threads]
+    assert [
+        (
+            found.track,
+            found.start,
+            found.end,
+            {key: n for key, n in found.arguments.items() if key == "cycle" or key.endswith(" cycles")},
+        )
+        for found in entries
+    ] == kernel
+    assert {"page fault", "ipc", "reply", "interrupt", "system call"} <= {found.name for found in entries}
+
+
+def test_every_arrow_connects_sender_and_receiver(run: Run) -> None:
+    """One for each message: from the sender's kernel entry to the user code with which the receiver goes on."""
+    clock, viewer = Clock(run.mhz), viewed(run)
+    sources = {number: found for found in viewer.slices for number in found.leaving}
+    assert sum(len(found.leaving) for found in viewer.slices) == len(sources)
+    arrows = [(sources[number], found) for found in viewer.slices for number in found.arriving]
+    assert all(
+        source.track.startswith("core ") and target.track.startswith("core ") for source, target in arrows
+    )
+
+    timeline = Timeline(run)
+    expected: Counter[tuple[int, int, int, int, str, str]] = Counter()
+    for chunk in run.event_chunks():
+        for event in chunk[(chunk["kind"] & KIND_MASK) == events.MESSAGE]:
+            sender, receiver, cycle = int(event["thread"]), int(event["partner"]), int(event["cycle"])
+            here = timeline.entry_row(int(event["core"]), cycle)
+            following = timeline.next_rows(np.array([receiver]), np.array([here]))[0]
+            mine = timeline.rows_of_thread(sender)
+            sent = mine[np.searchsorted(timeline.entry[mine], cycle, side="right") - 1]
+            if following >= 0:  # else it never ran again
+                expected[
+                    sender,
+                    receiver,
+                    int(timeline.entry[sent]),
+                    int(timeline.start[following]),
+                    f"core {timeline.core[sent]}",
+                    f"core {timeline.core[following]}",
+                ] += 1
+    found = Counter(
+        (
+            source.arguments["thread"],
+            target.arguments["thread"],
+            source.arguments["cycle"],
+            target.arguments["cycle"],
+            source.track,
+            target.track,
+        )
+        for source, target in arrows
+    )
+    assert found == expected
+    assert sum(found.values()) > 50
+    assert any(source.track != target.track for source, target in arrows)
+    for source, target in arrows:
+        assert target.name == run.thread_name(target.arguments["thread"])
+        assert source.start == clock.ns(source.arguments["cycle"]) <= target.start
+
+
+def test_operations_are_slices_of_their_threads_with_the_latencies_that_why_tells(run: Run) -> None:
+    clock, viewer = Clock(run.mhz), viewed(run)
+    operations = Operations(Timeline(run))
+    found = {(slice_.track, slice_.name): slice_ for slice_ in viewer.slices}
+    counted = 0
+    for place in range(len(operations)):
+        operation = operations.at(place)
+        slice_ = found[run.thread_name(operation.thread), operation.name]
+        assert slice_.arguments["cycle"] == operation.cycle
+        assert slice_.start == clock.ns(operation.cycle)
+        if operation.resumed is not None:
+            counted += 1
+            assert slice_.end == clock.ns(operation.resumed)
+    assert counted > 50
+    assert sum(not slice_.track.startswith("core ") for slice_ in viewer.slices) == len(operations)
+
+
+def test_tracks_have_names_and_places(run: Run) -> None:
+    viewer = viewed(run)
+    assert [name for name in viewer.tracks.values() if name.startswith("core ")] == [
+        f"core {core}" for core in range(run.cores)
+    ]
+    assert all(viewer.parents[f"core {core}"] == "cores" for core in range(run.cores))
+    for thread, task in run.homes.items():
+        assert viewer.parents[run.thread_name(thread)] == run.task_name(task)
+
+
+def test_counters_tell_how_many_operations_there_are(run: Run) -> None:
+    viewer = viewed(run)
+    for kind, track in ((events.FAULT, "page faults under way"), (events.IPC, "IPCs under way")):
+        values = [value for _, value in viewer.counts[track]]
+        assert min(values) == values[-1] == 0
+        assert len(values) == 2 * Operations(Timeline(run)).count(kind)
+        assert all(abs(one - other) == 1 for one, other in pairwise(values))
+
+
+def test_other_events_are_instants(run: Run) -> None:
+    viewer = viewed(run)
+    shown = Counter(instant.name for instant in viewer.instants)
+    kinds = Counter((run.events["kind"] & KIND_MASK).tolist())
+    for kind in (events.MAP, events.UNMAP, events.RESOLVED, events.SENT, events.SERVED, events.CREATE):
+        assert shown[events.KIND_NAMES[kind]] == kinds[kind] > 0
+    assert shown["context switch"] == shown["message"] == 0
+
+
+# --- speedscope ---------------------------------------------------------------------------------------
+
+
+def profile_of(run: Run) -> dict[str, Any]:
+    out = StringIO()
+    write_speedscope(run, Symbols(run), out, nothing)
+    found: dict[str, Any] = json.loads(out.getvalue())
+    return found
+
+
+def test_the_profile_has_every_core_s_time_by_task_function_and_cause(run: Run) -> None:
+    document = profile_of(run)
+    frames = [frame["name"] for frame in document["shared"]["frames"]]
+    assert len(set(frames)) == len(frames)
+    assert run.clocks is not None
+    samples = 0
+    by_cause: Counter[str] = Counter()
+    by_task: Counter[str] = Counter()
+    for core, profile in enumerate(document["profiles"]):
+        assert (profile["type"], profile["name"], profile["unit"]) == (
+            "sampled",
+            f"core {core}",
+            "nanoseconds",
+        )
+        assert len(profile["samples"]) == len(profile["weights"])
+        assert min(profile["weights"]) > 0
+        assert sum(profile["weights"]) == profile["endValue"] == Clock(run.mhz).ns(run.clocks[core])
+        samples += len(run.rows) * 8
+        for stack, weight in zip(profile["samples"], profile["weights"], strict=True):
+            by_cause[frames[stack[-1]].strip("()")] += weight
+            by_task[frames[stack[0]]] += weight
+    sums = accounts(run).by_core.sum(axis=0)
+    for name, cycles in zip(ALL_CAUSES, sums.tolist(), strict=True):
+        assert abs(by_cause[name] - Clock(run.mhz).ns(cycles)) <= samples  # each is rounded
+    assert {"(idle)", "(interrupts)", "sigma0", "root", "pager.0"} <= set(by_task)
+    assert {"main", "pma_allocate", "_start"} & set(frames)
+
+
+def test_functions_are_those_of_the_programs(pagefault: Run) -> None:
+    """The fault of a program is blamed on its function that touched the page."""
+    symbols = Symbols(pagefault)
+    faults = pagefault.events[(pagefault.events["kind"] & KIND_MASK) == events.FAULT]
+    names = {
+        symbols.function(int(fault["thread"]), int(fault["b"]))
+        for fault in faults
+        if pagefault.thread_name(int(fault["thread"])).startswith("hello")
+    }
+    assert "main" in names
+    assert not any(name.startswith("0x") for name in names)
+    document = profile_of(pagefault)
+    frames = [frame["name"] for frame in document["shared"]["frames"]]
+    stacks = {
+        tuple(frames[number] for number in stack)
+        for profile in document["profiles"]
+        for stack in profile["samples"]
+    }
+    assert ("hello.1", "main", "fault") in stacks
+
+
+def test_without_trace_there_are_no_names_of_functions(tmp_path: Path) -> None:
+    record(image("hello"), tmp_path)
+    bare = open_run(tmp_path)
+    assert Symbols(bare).function(1, 0x1234) == "0x1234"
+    frames = {frame["name"] for frame in profile_of(bare)["shared"]["frames"]}
+    assert "main" not in frames
+    assert viewed(bare).slices
+
+
+@pytest.mark.network
+def test_the_profile_keeps_to_the_published_schema(run: Run, tmp_path: Path) -> None:
+    npm = shutil.which("npm")
+    if npm is None:
+        pytest.skip("needs npm, for speedscope's own package")
+    subprocess.run([npm, "pack", "speedscope@1.25.0"], cwd=tmp_path, check=True, capture_output=True)
+    with tarfile.open(tmp_path / "speedscope-1.25.0.tgz") as package:
+        member = package.extractfile("package/dist/release/file-format-schema.json")
+        assert member is not None
+        jsonschema.validate(profile_of(run), json.load(member))
+
+
+# --- text ---------------------------------------------------------------------------------------------
+
+
+def event(kind: int, **values: int) -> Event:
+    given = dict.fromkeys(Event._fields, 0) | {"kind": kind, "thread": 11, "cycle": 7} | values
+    return Event(**given)
+
+
+GOLDEN: list[tuple[Event, str]] = [
+    (
+        event(events.FAULT, a=0x1000, b=0x8048000, extra=6, number=17),
+        "pfa=0x1000 ip=0x8048000 (write, not mapped): fault 17",
+    ),
+    (
+        event(events.FAULT, a=0x1000, b=0x8048000, extra=21, number=2),
+        "pfa=0x1000 ip=0x8048000 (fetch, not allowed): fault 2",
+    ),
+    (event(events.EXCEPTION, a=6, b=0x8048000, number=1), "trap=6 ip=0x8048000: exception 1"),
+    (
+        event(events.IPC, partner=12, a=0x12003, number=4),
+        "to server #12 label=1 words=3 items=0 (send): ipc 4",
+    ),
+    (
+        event(events.IPC, partner=40, extra=2, number=5),
+        "to gate #40 label=0 words=0 items=0 (send, open wait): ipc 5",
+    ),
+    (event(events.MESSAGE, partner=12, b=0x40), "-> server #12 label=0 words=0 items=0 badge=0x40"),
+    (event(events.IRQ, thread=30, partner=11, b=5), "irq #30 to client #11 label=0x5"),
+    (event(events.END, a=4), "error=0x4"),
+    (event(events.QUEUED, partner=12), "at server #12"),
+    (event(events.QUEUED, partner=31, extra=4), "at semaphore #31"),
+    (
+        event(events.SENT, partner=3, extra=1, a=20, b=600),
+        "send to core 3 for client #11 waited=20 travels=600",
+    ),
+    (
+        event(events.SENT, partner=3, extra=1, a=90),
+        "send to core 3 for client #11, with an interrupt that arrives in 90 cycles",
+    ),
+    (event(events.SERVED, extra=7), "transfer for client #11"),
+    (event(events.TIMEOUT), "client #11"),
+    (event(events.OBTAINED, partner=31), "has semaphore #31"),
+    (event(events.BOUND, partner=1), "to task client #1"),
+    (event(events.SWITCH, partner=12, a=1), "server #12 -> client #11, another address space"),
+    (event(events.SWITCH, thread=0, partner=12), "server #12 -> idle"),
+    (event(events.RESOLVED, partner=12, a=0x1000), "pfa=0x1000 by server #12: mapped"),
+    (event(events.RESOLVED, partner=12, a=0x1000, b=1), "pfa=0x1000 by server #12: refused"),
+    (event(events.MAP, partner=1, a=0x4000, b=0x1000, extra=1), "to task client #1 0x4000 -> 0x1000 pages=1"),
+    (event(events.UNMAP, partner=1, a=0x1000, b=4, extra=7), "from task client #1 0x1000 pages=4 rights=0x7"),
+    (event(events.CREATE, partner=40, a=2), "gate #40 by client #11"),
+    (event(events.DESTROY, partner=12), "server #12"),
+    (event(events.MIGRATE, partner=1, a=2), "core 1 -> core 2"),
+    (event(events.MIGRATE, partner=1, a=(1 << 32) - 1), "core 1 -> off-line"),
+    (event(events.SCHEDULE, partner=12, a=3), "server #12 -> client #11 prio=3"),
+    (event(events.NO_PAGER, a=0x1000), "pfa=0x1000"),
+    (event(events.FLUSH, a=5), "cores=0x5 pages=all"),
+    (event(events.FLUSH, a=1, b=1, extra=2), "cores=0x100000001 pages=2"),
+    (event(events.MAP_CAPABILITY, partner=1, a=3, b=4, extra=2), "to task client #1 slot=0x3 -> 0x4 count=2"),
+    (
+        event(events.UNMAP_CAPABILITY, partner=1, a=3, b=2, extra=15),
+        "from task client #1 slot=0x3 count=2 rights=0xf",
+    ),
+    (event(events.ENTER, a=0x8048000, extra=1), "page fault ip=0x8048000"),
+    (event(events.ENTER, a=0xEACFF002, b=0x8048010), "system call ip=0x8048010"),
+    (event(99), "?"),
+]
+
+
+@pytest.mark.parametrize(("happened", "expected"), GOLDEN)
+def test_a_line_for_each_kind(pagefault: Run, tmp_path: Path, happened: Event, expected: str) -> None:
+    names = {1: "client", 2: "server"}
+    bare = replace(pagefault, folder=tmp_path, names=names, homes={11: 1, 12: 2})
+    told = Describer(bare, Symbols(bare))(happened)
+    assert told.removeprefix("client #11 ") == expected
+
+
+def test_golden_lines_cover_every_kind() -> None:
+    assert {happened.kind for happened, _ in GOLDEN} == {*range(len(events.KIND_NAMES)), 99}
+
+
+def test_text_has_a_line_for_each_event_in_order(run: Run) -> None:
+    lines = list(text_lines(run, Symbols(run), nothing))
+    recorded = [
+        (int(found["cycle"]), int(found["core"]), events.KIND_NAMES[int(found["kind"]) & KIND_MASK])
+        for found in run.events
+    ]
+    told = [(int(line[:14]), int(line[15:18]), line[20:44].strip()) for line in lines]
+    assert sorted(told) == sorted(recorded)
+    assert [line for line in told if line[2] != "drq sent"] == [e for e in recorded if e[2] != "drq sent"]
+    first = lines.index(next(line for line in lines if ": fault 1" in line))
+    assert lines[first][20:] == (
+        "page fault               sigma0 #8 pfa=0x100000 ip=0x100000 _start (read, not mapped): fault 1"
+    )
+
+
+def test_every_kernel_entry_of_a_thread_is_in_a_trace(run: Run) -> None:
+    """With the place: of a page fault the same as the fault has; of a system call, whoever made it."""
+    entered = Counter(
+        (int(row["core"]), int(row["entry"]), int(row["thread"]), int(row["trap"]))
+        for row in run.rows
+        if row["thread"] and row["trap"] != HostStop.number
+    )
+    found = run.events[(run.events["kind"] & KIND_MASK) == events.ENTER]
+    assert entered == Counter(
+        (int(e["core"]), int(e["cycle"]), int(e["thread"]), int(e["kind"]) >> events.EXTRA_SHIFT)
+        for e in found
+    )
+    places = {(int(e["core"]), int(e["cycle"])): int(e["a"]) for e in found}
+    for fault in run.events[(run.events["kind"] & KIND_MASK) == events.FAULT]:
+        assert places[int(fault["core"]), int(fault["cycle"])] == int(fault["b"])
+    calls = [e for e in found if not int(e["kind"]) >> events.EXTRA_SHIFT]
+    assert sum(0x1000 < int(e["b"]) < 0xC0000000 for e in calls) == len(calls) > 50
+
+
+def test_tracing_changes_no_cycle(single: Run, tmp_path: Path) -> None:
+    record(load_manifest(single.folder.parent / "single.toml"), tmp_path)
+    bare = open_run(tmp_path)
+    for column in ROW.names or ():
+        if not column.startswith("sent "):
+            assert np.array_equal(bare.rows[column], single.rows[column])
+    assert bare.clocks == single.clocks
+
+
+# --- the same every time, and small --------------------------------------------------------------------
+
+
+def test_the_same_run_gives_the_same_files(tmp_path: Path) -> None:
+    results = []
+    for name in ("one", "two"):
+        folder = tmp_path / name
+        record(image("hello", 2), folder, trace=True)
+        done = subprocess.run(
+            [
+                *CLI, "trace", str(folder), "--perfetto", f"{name}.pftrace", "--speedscope", f"{name}.json",
+                "--text", f"{name}.txt",
+            ],
+            cwd=tmp_path, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+        results.append([(tmp_path / f"{name}.{kind}").read_bytes() for kind in ("pftrace", "json", "txt")])
+        results[-1] += [path.read_bytes() for path in sorted(folder.iterdir())]
+    assert results[0] == results[1]
+    text = subprocess.run(
+        [*CLI, "trace", str(tmp_path / "one"), "--text"], capture_output=True, text=True, check=False
+    )
+    assert text.stdout.encode() == (tmp_path / "one.txt").read_bytes()
+
+
+def long_run(folder: Path, rows: int) -> Run:
+    """Two threads that call each other on one core, for as long as is wanted."""
+    record(image("hello", 1), folder, trace=True)
+    table, happened = np.zeros(rows, ROW), np.zeros(4 * rows, EVENT)
+    table["entry"] = np.arange(rows) * 1000 + 400
+    table["start"][1:] = table["entry"][:-1] + 600
+    table["thread"], table["served"] = np.arange(rows) % 2 + 8, np.arange(rows) // 2 + 1
+    table["ipc"] = 600
+    happened["cycle"] = np.repeat(table["entry"], 4)
+    happened["thread"] = np.repeat(table["thread"], 4)
+    happened["partner"] = 17 - happened["thread"]
+    happened["kind"] = np.tile([events.ENTER, events.IPC, events.MESSAGE, events.SWITCH], rows)
+    happened["request"] = np.repeat(table["served"], 4)
+    (folder / "ledger.bin").write_bytes(table.tobytes())
+    (folder / "events.bin").write_bytes(happened.tobytes())
+    header = json.loads((folder / "ledger.json").read_text())
+    header["rows"]["count"], header["events"]["count"] = rows, 4 * rows
+    header["clocks"] = [int(table["entry"][-1]) + 600]
+    (folder / "ledger.json").write_text(json.dumps(header))
+    return checked(open_run(folder))
+
+
+class Discard(BytesIO):
+    """A file that keeps nothing."""
+
+    size = 0
+
+    def write(self, data: Any) -> int:
+        self.size += len(data)
+        return len(data)
+
+
+class DiscardText(StringIO):
+    """The same for text."""
+
+    def write(self, data: str) -> int:
+        return len(data)
+
+
+def convert_text(run: Run) -> None:
+    for _ in text_lines(run, Symbols(run), nothing):
+        pass
+
+
+@pytest.mark.parametrize(
+    "convert",
+    [
+        convert_text,
+        lambda run: write_perfetto(run, Symbols(run), Discard(), nothing),
+        lambda run: write_speedscope(run, Symbols(run), DiscardText(), nothing),
+    ],
+    ids=["text", "perfetto", "speedscope"],
+)
+def test_memory_does_not_grow_with_the_run(
+    convert: Callable[[Run], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("l4lab.tools.rundir.CHUNK_RECORDS", 1000)
+    peaks = []
+    for rows in (4_000, 16_000):
+        run = long_run(tmp_path / str(rows), rows)
+        tracemalloc.start()
+        convert(run)
+        peaks.append(tracemalloc.get_traced_memory()[1])
+        tracemalloc.stop()
+    assert peaks[1] < peaks[0] * 1.1 + 100_000
+
+
+def test_recording_writes_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What has not been written yet is as much in a run four times as long."""
+    waiting: list[int] = []
+    flush = Ledger.flush
+
+    def watched(ledger: Ledger) -> None:
+        waiting.append(len(ledger.log.pending) + len(ledger.rows))
+        flush(ledger)
+
+    monkeypatch.setattr(Ledger, "flush", watched)
+    most = []
+    for tasks in (2, 8):
+        waiting.clear()
+        text = PmaSetup(design="percore", cores=2, pages=100, tasks=tasks).manifest()
+        (tmp_path / "pma.toml").write_text(text, encoding="utf-8")
+        record(load_manifest(tmp_path / "pma.toml"), tmp_path / str(tasks), trace=True)
+        most.append(max(waiting))
+    assert most[1] < most[0] * 1.1
+
+
+# --- bad input ----------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def broken(tmp_path: Path) -> Path:
+    record(image("hello"), tmp_path / "run", trace=True)
+    return tmp_path / "run"
+
+
+def truncate(folder: Path) -> None:
+    data = (folder / "ledger.bin").read_bytes()
+    (folder / "ledger.bin").write_bytes(data[: len(data) // 2])
+
+
+def unbalance(folder: Path) -> None:
+    data = bytearray((folder / "ledger.bin").read_bytes())
+    data[ROW.itemsize * 3] ^= 0xFF
+    (folder / "ledger.bin").write_bytes(data)
+
+
+def empty(folder: Path) -> None:
+    for name in ("ledger.bin", "events.bin"):
+        (folder / name).write_bytes(b"")
+    header = json.loads((folder / "ledger.json").read_text())
+    header["rows"]["count"] = header["events"]["count"] = 0
+    header["clocks"] = [0] * header["cores"]
+    (folder / "ledger.json").write_text(json.dumps(header))
+
+
+@pytest.mark.parametrize(
+    ("damage", "line"),
+    [
+        (shutil.rmtree, "found nothing, expected a folder that"),
+        (truncate, "ledger.bin: found "),
+        (unbalance, "the books do not balance: core "),
+        (empty, "nothing happened in this run"),
+        (lambda folder: (folder / "ledger.json").unlink(), "ledger.json: No such file"),
+        (lambda folder: (folder / "events.bin").unlink(), "events.bin: No such file"),
+        (lambda folder: (folder / "symbols.json").write_text("{"), "symbols.json: not JSON"),
+        (lambda folder: (folder / "symbols.json").write_text("{}"), "symbols.json: format: found None"),
+        (
+            lambda folder: (folder / "symbols.json").write_text(
+                '{"format":1,"programs":{"a":[[1]]},"tasks":{}}'
+            ),
+            r"symbols.json: programs.a: found \[\[1\]\], expected",
+        ),
+        (
+            lambda folder: (folder / "symbols.json").write_text(
+                '{"format":1,"programs":{},"tasks":{"x":"a"}}'
+            ),
+            "symbols.json: tasks.x: found 'a', expected the name of a program",
+        ),
+    ],
+)
+def test_a_damaged_run_gets_one_line(broken: Path, damage: Callable[[Path], object], line: str) -> None:
+    damage(broken)
+    target = broken.parent / "out.pftrace"
+    done = subprocess.run(
+        [*CLI, "trace", str(broken), "--perfetto", str(target)], capture_output=True, text=True, check=False
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr.startswith("l4lab: ")
+    assert done.stderr.count("\n") == 1
+    assert np.char.find(done.stderr, line.replace("\\", "")) >= 0
+    assert not target.exists()
+
+
+def test_what_cannot_be_written_gets_one_line(broken: Path) -> None:
+    def trace(*arguments: str) -> str:
+        done = subprocess.run(
+            [*CLI, "trace", str(broken), *arguments], capture_output=True, text=True, check=False
+        )
+        assert (done.returncode, done.stdout) == (2, "")
+        assert done.stderr.count("\n") == 1
+        return done.stderr
+
+    assert "expected --perfetto FILE, --speedscope FILE or --text" in trace()
+    assert "cannot write " in trace("--perfetto", str(broken / "no" / "folder"))
+    assert "cannot write /dev/full: No space left" in trace("--speedscope", "/dev/full")
+    assert Path("/dev/full").exists()
+
+
+def test_a_reader_that_leaves_is_no_error(broken: Path) -> None:
+    command = [*CLI, "trace", str(broken), "--text"]
+    with subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        assert process.stdout is not None and process.stderr is not None
+        assert process.stdout.readline()
+        process.stdout.close()
+        assert process.stderr.read() == ""
+
+
+def test_without_perfetto_s_package_it_says_what_to_do(broken: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    from l4lab.tools.recording import RunError
+
+    monkeypatch.setitem(sys.modules, "perfetto.protos.perfetto.trace", None)
+    found = open_run(broken)
+    with pytest.raises(RunError, match=r"pip install 'l4lab\[trace\]'"):
+        write_perfetto(found, Symbols(found), BytesIO(), nothing)
+
+
+def test_a_run_that_was_interrupted_can_be_shown(tmp_path: Path) -> None:
+    """Ended in the middle: user code without a kernel entry, operations that never come back."""
+    _, result = record(image("pma"), tmp_path, trace=True, max_cycles=5_000_123)
+    assert result.cycles >= 5_000_123
+    run = checked(open_run(tmp_path))
+    assert sum(1 for _ in stretches(run)) == len(run.rows)
+    viewer = viewed(run)
+    assert max(found.end for found in viewer.slices) <= Clock(run.mhz).ns(max(run.clocks or ()))
+    assert profile_of(run)["profiles"][0]["endValue"] == Clock(run.mhz).ns((run.clocks or (0,))[0])
