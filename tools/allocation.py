@@ -7,6 +7,8 @@ allocator's function being entered and left.
 
 from __future__ import annotations
 
+from contextlib import suppress
+from pathlib import Path
 from typing import Any, Final
 
 from l4lab.emulator.debugged import DebuggedMachine
@@ -31,28 +33,32 @@ AFFORDABLE_CYCLES: Final = 1_000_000_000
 def image_of(run: Run, image: str | None) -> Manifest | None:
     """The manifest that `run` was booted from; None if it is not at hand, or something has changed since.
 
-    `image`: what a person says it is, as for `l4lab boot`; then RunError if it is not.
+    Looked for by its name among the bundled images, here, in the run and beside it. `image`: what a person says it
+    is, as for `l4lab boot`; then RunError if it is not.
     """
-    document = run.document.get("configuration")
-    recorded: dict[str, Any] = document if isinstance(document, dict) else {}
-    try:
-        if image is None:
-            path = BUNDLED_IMAGES / run.image_name
-            if path.parent != BUNDLED_IMAGES or not path.is_file():
-                return None
-        else:
-            path = find_image(image)
-        manifest = load_manifest(path)
-        found = manifest.resolved()
-    except OperatorError:
-        if image is not None:
-            raise
-        return None
-    if all(found[part] == recorded.get(part) for part in ("machine", "boot")):
-        return manifest
+    configuration = run.document.get("configuration")
+    recorded: dict[str, Any] = configuration if isinstance(configuration, dict) else {}
     if image is not None:
-        raise RunError(f"{image}: found another machine or other programs, expected those of {run.folder}")
+        manifest = load_manifest(find_image(image))
+        if not _is_same(manifest, recorded):
+            raise RunError(
+                f"{image}: found another machine or other programs, expected those of {run.folder}"
+            )
+        return manifest
+    if Path(run.image_name).name != run.image_name:
+        return None
+    for place in (BUNDLED_IMAGES, Path(), run.folder, run.folder.absolute().parent):
+        with suppress(OperatorError):
+            if (place / run.image_name).is_file():
+                manifest = load_manifest(place / run.image_name)
+                if _is_same(manifest, recorded):
+                    return manifest
     return None
+
+
+def _is_same(manifest: Manifest, recorded: dict[str, Any]) -> bool:
+    found = manifest.resolved()
+    return all(found[part] == recorded.get(part) for part in ("machine", "boot"))
 
 
 def is_affordable(chain: Chain) -> bool:

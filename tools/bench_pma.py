@@ -154,6 +154,7 @@ def run_pma(setup: PmaSetup, *, progress: Progress | None = None, out: Path | No
             {"configuration": configuration, "versions": versions(), "result": None}, indent=2
         )
         with Recording(out, manifest, document) as recording:
+            write_image(setup, out)  # so that the run can be had again
             machine = Machine(manifest, console=recording.console_too(None), ledger=recording.ledger)
             recording.watch(machine)
             result = _run(setup, machine, configuration, progress)

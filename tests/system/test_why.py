@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shutil
 import subprocess
 import sys
 from bisect import bisect_left, bisect_right
@@ -447,15 +448,38 @@ def test_without_run_it_is_the_last_that_was_recorded_from_here(tmp_path: Path) 
 
 def test_steps_4_and_5_are_told_apart_where_the_image_is_known(tmp_path: Path, single: Recorded) -> None:
     number = faults_of(single, "pma.3")[0].operation.number
-    unknown = why("fault", number, single.run.folder)
+    away = shutil.copytree(single.run.folder, tmp_path / "run")
+    assert "not told apart" not in why("fault", number, single.run.folder).stdout  # it lies beside the run
+    unknown = why("fault", number, away)
     assert "Steps 4 and 5 are not told apart: that takes the image" in unknown.stdout
     manifest = single.run.folder.parent / "single.toml"
-    told = why("fault", number, single.run.folder, "--image", manifest)
+    told = why("fault", number, away, "--image", manifest)
     assert "not told apart" not in told.stdout
     frame = re.search(r"^5 frame +(\d+)", told.stdout, re.M)
     assert frame is not None and int(frame[1]) > 0
-    other = why("fault", number, single.run.folder, "--image", "hello")
+    other = why("fault", number, away, "--image", "hello")
     assert (other.returncode, other.stdout) == (2, "")
     assert other.stderr.startswith("l4lab: hello: found another machine or other programs")
-    skipped = why("fault", number, single.run.folder, "--image", manifest, "--no-replay")
+    skipped = why("fault", number, away, "--image", manifest, "--no-replay")
     assert re.search(r"^5 frame +0 ", skipped.stdout, re.M)
+
+
+def test_runs_of_the_benchmark_have_all_that_is_needed(tmp_path: Path) -> None:
+    """`bench pma --out` leaves its manifest, too; `why` finds it, though a bundled image has the same name."""
+    command = ("bench", "pma", "--design", "single", "--cores", "2", "--pages", "5", "--tasks", "1")
+    done = subprocess.run(
+        [*CLI, *command, "--out", "run"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert done.returncode == 0
+    told = subprocess.run(
+        [*CLI, "why", "fault", "17"], capture_output=True, text=True, check=False, cwd=tmp_path
+    )
+    assert told.returncode == 0
+    assert "not told apart" not in told.stdout
+    found = re.findall(r"^(\d \w+) +([\d ]+?)  ", told.stdout.split("\n\n")[2], re.M)
+    assert [name for name, _ in found] == [
+        "1 touch", "2 fault", "3 message", "4 request", "5 frame", "6 map", "7 resume"
+    ]  # fmt: skip
+    together = re.search(r"^together +([\d ]+?)  ", told.stdout, re.M)
+    assert together is not None
+    assert sum(int(n.replace(" ", "")) for _, n in found) == int(together[1].replace(" ", ""))
