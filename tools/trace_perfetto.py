@@ -93,7 +93,7 @@ class Packets:
     def flush(self) -> None:
         """Write what has collected."""
         self._out.write(self._batch.SerializeToString(deterministic=True))
-        self._batch.Clear()
+        self._batch = self.formats.Trace()  # clearing the old one would not give back its memory
 
 
 class _Trace:

@@ -575,6 +575,28 @@ def test_memory_does_not_grow_with_the_run(
     assert peaks[1] < peaks[0] * 1.1 + 100_000
 
 
+def test_the_process_does_not_grow_with_the_run(tmp_path: Path) -> None:
+    """Formats with memory of their own, which `tracemalloc` does not see."""
+    peaks = []
+    for rows in (1_000, 40_000):
+        long_run(tmp_path / str(rows), rows)
+        script = (
+            "import resource, sys\n"
+            "from l4lab.tools import cli\n"
+            "try:\n    cli.main(sys.argv[1:])\n"
+            "finally:\n    print(resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, file=sys.stderr)\n"
+        )
+        done = subprocess.run(
+            [sys.executable, "-c", script, "trace", str(tmp_path / str(rows)), "--perfetto", "/dev/null"],
+            capture_output=True, text=True, check=True,
+        )  # fmt: skip
+        peaks.append(int(done.stderr))
+    unit_bytes = 1 if sys.platform == "darwin" else 1024
+    assert (
+        peaks[1] - peaks[0]
+    ) * unit_bytes < 60 << 20  # a chunk of rows and events; all of it takes 200 MiB
+
+
 def test_recording_writes_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What has not been written yet is as much in a run four times as long."""
     waiting: list[int] = []
