@@ -4,7 +4,8 @@
  * Nothing here changes what a program does or costs. Guest memory keeps its bytes: a breakpoint is a
  * flag on the cached block that its address lies in, which sends the block the slow way; there the
  * block is executed one instruction at a time, as other blocks are that cannot be trusted to the
- * engine. A watchpoint takes its frame out of the engine's TLB, so that every access to it comes to
+ * engine. While a thread is to go on within a range of addresses, it has a block cache of its own, in
+ * which the blocks that are not wholly in the range bear that flag. A watchpoint takes its frame out of the engine's TLB, so that every access to it comes to
  * tlb_fill(); the instruction is then executed alone.
  *
  * A run that stops in the middle of a block is *suspended*: the next run goes on with the same block,
@@ -81,12 +82,28 @@ static bool breakpoint_between(const struct vcpu *v, uint32_t first, uint32_t la
     return false;
 }
 
-/* For the block cache: whether there is a breakpoint of any address space in these bytes. */
-bool debug_marks_block(const struct machine *m, uint32_t eip, uint32_t size)
+static bool in_range(const struct debug *d, uint32_t eip, uint32_t size)
 {
-    const struct debug *d = &m->debug;
+    uint32_t offset = eip - d->range_first;
+    return offset < d->range_size && size <= d->range_size - offset;
+}
+
+/* For the block cache: whether there is a breakpoint of any address space in these bytes, or the end of the range. */
+bool debug_marks_block(const struct vcpu *v, uint32_t eip, uint32_t size)
+{
+    const struct debug *d = &v->machine->debug;
     uint32_t at = first_breakpoint(d, eip);
-    return at < d->breakpoint_count && d->breakpoints[at].address - eip < size;
+    return (at < d->breakpoint_count && d->breakpoints[at].address - eip < size)
+        || (v->blocks == d->range_blocks && !in_range(d, eip, size));
+}
+
+/* Before a run: the block cache to use. */
+void debug_choose_blocks(struct vcpu *v)
+{
+    const struct debug *d = &v->machine->debug;
+    /* Once it has executed what it had to, it stops at the range's end, wherever that is. */
+    bool ranging = d->active && d->counted == v->frame && d->range_size > 0 && executed(v) + 1 >= d->instructions;
+    v->blocks = ranging ? d->range_blocks : v->machine->blocks;
 }
 
 /* Whether the count is reached within `more` instructions. */
@@ -126,8 +143,12 @@ bool debug_stops_here(struct vcpu *v, uint64_t *outcome)
 /* Before a block that the engine is about to execute: whether it may have to stop inside. */
 bool debug_wants_block(struct vcpu *v, const struct block *block)
 {
+    const struct debug *d = &v->machine->debug;
     uint32_t size = block->size & ~BLOCK_IS_SLOW;
-    if (count_near(v, block->instructions) || clock_reached(v, block->cost))
+    bool ranging = v->blocks == d->range_blocks;
+    if (ranging ? !in_range(d, block->eip, size) : count_near(v, block->instructions))
+        return true;
+    if (clock_reached(v, block->cost))
         return true;
     if (block->flags & INSN_BREAKPOINT && breakpoint_between(v, block->eip, block->eip + size - 1))
         return true;
@@ -150,7 +171,7 @@ void debug_look_ahead(struct vcpu *v)
 {
     const struct debug *d = &v->machine->debug;
     int64_t from = INT64_MAX;
-    if (d->active && d->counted == v->frame) {
+    if (d->active && d->counted == v->frame && v->blocks != d->range_blocks) {
         uint64_t done = executed(v), left = d->instructions > done ? d->instructions - done : 0;
         if (left > UINT32_MAX)
             left = UINT32_MAX;
@@ -359,6 +380,7 @@ bool debug_set_breakpoints(struct machine *m, const uint32_t *pairs, uint32_t co
     m->debug.breakpoints = all;
     m->debug.breakpoint_count = count;
     memset(m->blocks, 0, BLOCK_CACHE_SIZE * sizeof *m->blocks);  /* they know about breakpoints */
+    memset(m->debug.range_blocks, 0, BLOCK_CACHE_SIZE * sizeof *m->blocks);
     return true;
 }
 
@@ -401,6 +423,8 @@ void debug_activate(struct machine *m, bool active)
 void debug_count(struct machine *m, struct thread_frame *frame, uint64_t instructions, uint32_t range_first,
                  uint32_t range_size)
 {
+    if (range_first != m->debug.range_first || range_size != m->debug.range_size)
+        memset(m->debug.range_blocks, 0, BLOCK_CACHE_SIZE * sizeof *m->blocks);
     m->debug.counted = frame;
     m->debug.instructions = instructions;
     m->debug.range_first = range_first;

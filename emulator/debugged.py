@@ -85,6 +85,9 @@ class Control(Protocol):
     def count_for(self, thread: Thread) -> Count | None:
         """Where the stretch of `thread` that is about to run has to stop; None: nowhere."""
 
+    def pauses_between(self, core: CoreState) -> bool:
+        """Whether to pause with a stretch just over, where `halt_steps` said to ask."""
+
     def pauses_before(self, entry: Entry) -> bool:
         """Whether to pause with this kernel entry still to be served."""
 
@@ -98,6 +101,10 @@ class NoControl:
     def count_for(self, thread: Thread) -> Count | None:
         """Nowhere."""
         return None
+
+    def pauses_between(self, core: CoreState) -> bool:
+        """Never."""
+        return False
 
     def pauses_before(self, entry: Entry) -> bool:
         """Never."""
@@ -182,7 +189,8 @@ class DebuggedMachine(Machine):
     """See the module's header.
 
     `steps`, `retired`, `phase`: see `Position`. `paused_core`: on which core the last pause was.
-    `ended`: why the run is over, if it is. `limit_cycles`: it ends there.
+    `ended`: why the run is over, if it is. `limit_cycles`: it ends there. `halt_steps`: ask the control when
+    the stretch is over that makes so many steps.
     """
 
     def __init__(
@@ -196,6 +204,7 @@ class DebuggedMachine(Machine):
         self.port = DebugPort(self.engine)
         self.control: Control = NoControl()
         self.limit_cycles = limit_cycles
+        self.halt_steps = -1
         self.steps = 0
         self.retired = 0
         self.phase = AFTER_ENTRY
@@ -293,6 +302,8 @@ class DebuggedMachine(Machine):
             self.retired += frame[INSTRUCTIONS] - before & 0xFFFFFFFF
             if trap is not HOST_STOP:
                 self.steps += 1
+                if self.steps == self.halt_steps and control.pauses_between(core):
+                    self._pause(AFTER_ENTRY, core)
                 if self._breathing and not self._ahead:
                     self._turn = core
                     return HOST_STOP

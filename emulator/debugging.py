@@ -284,7 +284,7 @@ class Debugger:
         self._interrupted = False
         try:
             while True:
-                self._place = self._nearer(place)
+                self._set_place(self._nearer(place))
                 stop = self._run_on(poll, snapshot_seconds)
                 if stop is None:
                     continue
@@ -295,9 +295,14 @@ class Debugger:
                 self.last_stop = stop
                 return stop
         finally:
-            self._place = None
+            self._set_place(None)
             self._goal, self._step_count = TO_THE_END, None
             self._disarm()
+
+    def _set_place(self, place: Position | None) -> None:
+        self._place = place
+        halts = place is not None and place.phase == AFTER_ENTRY
+        self.machine.halt_steps = place.steps if place is not None and halts else -1
 
     def _nearer(self, place: Position | None) -> Position | None:
         """Where to stop next: `place`, or at an edit before it."""
@@ -449,6 +454,12 @@ class Debugger:
             return step
         count = executed(thread) + place.retired - machine.retired
         return step if step is not None and step.instructions < count else Count(count)
+
+    def pauses_between(self, core: CoreState) -> bool:
+        """At the place."""
+        assert self._place is not None
+        self._found = Stop(StopKind.PLACE, self._place, core.number, core.decision.thread)
+        return True
 
     def pauses_before(self, entry: Entry) -> bool:
         """At the place; at what catchpoints catch before the kernel acts."""

@@ -186,6 +186,7 @@ uint64_t vcpu_run(struct vcpu *v)
     v->instructions = v->tlb_misses = v->fpu_switches = 0;
     v->careful_page = v->careful_steps = 0;
     running = v;
+    debug_choose_blocks(v);
     debug_look_ahead(v);
     load(v);
     uint64_t outcome = execute(v);

@@ -102,6 +102,7 @@ struct debug {
     struct thread_frame *counted;  /* stop when it has executed `instructions` in all; NULL: nobody is */
     uint64_t instructions;
     uint32_t range_first, range_size;  /* but not while EIP is in there */
+    struct block *range_blocks;    /* that thread's, in place of the machine's, while it is kept to the range */
     uint32_t clocked;              /* stop core `clocked` at the first instruction at or after `clock` */
     int64_t clock;                 /* thousandths of a cycle; INT64_MAX: never */
     struct thread_frame *passed;   /* breakpoints do not stop its instruction number `passed_at` */
@@ -355,7 +356,8 @@ uint64_t report(struct vcpu *v, uc_err err, const struct insn *stepped);
 
 /* debug.c */
 enum debug_reason { DEBUG_COUNT, DEBUG_CLOCK, DEBUG_BREAKPOINT, DEBUG_WATCHPOINT };
-bool debug_marks_block(const struct machine *m, uint32_t eip, uint32_t size);
+bool debug_marks_block(const struct vcpu *v, uint32_t eip, uint32_t size);
+void debug_choose_blocks(struct vcpu *v);
 bool debug_wants_block(struct vcpu *v, const struct block *block);
 bool debug_stops_here(struct vcpu *v, uint64_t *outcome);
 uint64_t debug_step_block(struct vcpu *v);

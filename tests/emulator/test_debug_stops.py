@@ -58,7 +58,9 @@ class StoppedGuest(Guest):
 
     def _arm(self, frame: array[int], core: int) -> None:
         r = self.random
-        self.port.stop_at_count(frame if r.random() < 0.7 else None, instructions(frame) + r.randrange(1, 9))
+        first, size = (CODE + r.randrange(0x1100), r.randrange(60)) if r.random() < 0.3 else (0, 0)
+        count = instructions(frame) + r.randrange(1, 9 if size == 0 else 3)
+        self.port.stop_at_count(frame if r.random() < 0.7 else None, count, first, size)
         self.port.stop_at_clock(
             core, self.vcpus[core].clock_cycles + r.randrange(1, 30) if r.random() < 0.5 else None
         )
@@ -244,6 +246,49 @@ def test_stepping_out_of_a_range_is_one_stop(guest: Guest, port: DebugPort) -> N
     port.stop_at_count(frame, 1, CODE, 10)
     assert stop(guest, port, frame) is Reason.COUNT
     assert (frame[EIP], instructions(frame)) == (CODE + 10, 41)
+
+
+def test_any_range_is_left_where_single_steps_leave_it(guest: Guest, port: DebugPort) -> None:
+    """A loop with a call in it, that is `mov ecx, 3; L: call F; dec ecx; jnz L; int 0x30; F: nop; ret`."""
+    code = "b903000000 e805000000 49 75f8 cd30 90 c3"
+    frame = start(guest, code)
+    places = [CODE]
+    while True:
+        port.stop_at_count(frame, instructions(frame) + 1)
+        if guest.run(frame) is not HOST_STOP:
+            break
+        places.append(frame[EIP])
+    size = len(as_bytes(code))
+    for first in range(CODE, CODE + size):
+        for end in range(first + 1, CODE + size + 1):
+            left = (n for n, place in enumerate(places) if n > 0 and not first <= place < end)
+            expected = next(left, None)
+            frame = start(guest, code)
+            port.stop_at_count(frame, 1, first, end - first)
+            trap = guest.run(frame)
+            if expected is None:
+                assert trap is SYSTEM_CALL
+            else:
+                assert (trap, instructions(frame), frame[EIP]) == (HOST_STOP, expected, places[expected])
+
+
+def test_another_thread_is_not_kept_to_the_range(guest: Guest, port: DebugPort) -> None:
+    """It may execute the same code, before and afterwards."""
+    frame, other = start(guest, LOOP), guest.thread()
+    port.stop_at_count(frame, 1, CODE, 10)
+    assert guest.run(other) is SYSTEM_CALL
+    assert stop(guest, port, frame) is Reason.COUNT
+    other = guest.thread()
+    assert guest.run(other) is SYSTEM_CALL
+    assert instructions(other) == 42
+
+
+def test_a_breakpoint_in_the_range_stops(guest: Guest, port: DebugPort) -> None:
+    frame = start(guest, LOOP)
+    port.stop_at_count(frame, 1, CODE, 10)
+    port.set_breakpoints([(DEC, 0)])
+    assert stop(guest, port, frame) is Reason.BREAKPOINT
+    assert frame[EIP] == DEC
 
 
 def test_a_count_far_away_is_met_exactly_and_costs_no_look_at_each_block(
