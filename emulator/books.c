@@ -70,7 +70,7 @@ static const struct block *find_block(struct vcpu *v, uint32_t eip, uint32_t siz
     struct block_sum sum;
     sum_block(v, eip, size, &sum);
     uint32_t flags = sum.flags | (crosses ? INSN_CROSSES_PAGE : 0);
-    if (UNLIKELY(v->machine->debug.active) && debug_marks_block(v, eip, size))
+    if (UNLIKELY(v->blocks != v->machine->blocks) && debug_marks_block(v, eip, size))
         flags |= INSN_BREAKPOINT;
     *block = (struct block){
         .eip = eip, .token = token, .size = (uint16_t)(size | (flags & SLOW_FLAGS ? BLOCK_IS_SLOW : 0)),

@@ -4,8 +4,11 @@
  * Nothing here changes what a program does or costs. Guest memory keeps its bytes: a breakpoint is a
  * flag on the cached block that its address lies in, which sends the block the slow way; there the
  * block is executed one instruction at a time, as other blocks are that cannot be trusted to the
- * engine. While a thread is to go on within a range of addresses, it has a block cache of its own, in
- * which the blocks that are not wholly in the range bear that flag. A watchpoint takes its frame out of the engine's TLB, so that every access to it comes to
+ * engine. So that only those concerned are slowed down, there are three block caches: that of address
+ * spaces without breakpoints; that of those that have some; and, while a thread is to go on within a
+ * range of addresses, one for it, in which blocks not wholly in the range bear the flag, too.
+ *
+ * A watchpoint takes its frame out of the engine's TLB, so that every access to it comes to
  * tlb_fill(); the instruction is then executed alone.
  *
  * A run that stops in the middle of a block is *suspended*: the next run goes on with the same block,
@@ -97,13 +100,20 @@ bool debug_marks_block(const struct vcpu *v, uint32_t eip, uint32_t size)
         || (v->blocks == d->range_blocks && !in_range(d, eip, size));
 }
 
+static bool has_breakpoints(const struct machine *m, uint32_t cr3)
+{
+    const struct debug *d = &m->debug;
+    return d->everywhere || (cr3 / PAGE_BYTES < m->frames && m->frame_flags[cr3 / PAGE_BYTES] & FRAME_MARKED_SPACE);
+}
+
 /* Before a run: the block cache to use. */
 void debug_choose_blocks(struct vcpu *v)
 {
     const struct debug *d = &v->machine->debug;
     /* Once it has executed what it had to, it stops at the range's end, wherever that is. */
     bool ranging = d->active && d->counted == v->frame && d->range_size > 0 && executed(v) + 1 >= d->instructions;
-    v->blocks = ranging ? d->range_blocks : v->machine->blocks;
+    v->blocks = ranging ? d->range_blocks
+              : d->active && has_breakpoints(v->machine, v->frame->cr3) ? d->marked_blocks : v->machine->blocks;
 }
 
 /* Whether the count is reached within `more` instructions. */
@@ -367,6 +377,25 @@ static int by_address(const void *a, const void *b)
     return x->cr3 < y->cr3 ? -1 : x->cr3 > y->cr3;
 }
 
+static void forget_blocks(struct block *blocks)
+{
+    memset(blocks, 0, BLOCK_CACHE_SIZE * sizeof *blocks);
+}
+
+static void mark_spaces(struct machine *m, bool marked)
+{
+    struct debug *d = &m->debug;
+    d->everywhere = false;
+    for (uint32_t i = 0; i < d->breakpoint_count; i++) {
+        uint32_t frame = d->breakpoints[i].cr3 / PAGE_BYTES;
+        if (d->breakpoints[i].cr3 == 0)
+            d->everywhere = marked;
+        else if (frame < m->frames)
+            m->frame_flags[frame] = marked ? m->frame_flags[frame] | FRAME_MARKED_SPACE
+                                           : m->frame_flags[frame] & (uint8_t)~FRAME_MARKED_SPACE;
+    }
+}
+
 /* Replaces all breakpoints: pairs of address and page directory (0: any). */
 bool debug_set_breakpoints(struct machine *m, const uint32_t *pairs, uint32_t count)
 {
@@ -376,11 +405,13 @@ bool debug_set_breakpoints(struct machine *m, const uint32_t *pairs, uint32_t co
     for (uint32_t i = 0; i < count; i++)
         all[i] = (struct breakpoint){.address = pairs[2 * i], .cr3 = pairs[2 * i + 1]};
     qsort(all, count, sizeof *all, by_address);
+    mark_spaces(m, false);
     free(m->debug.breakpoints);
     m->debug.breakpoints = all;
     m->debug.breakpoint_count = count;
-    memset(m->blocks, 0, BLOCK_CACHE_SIZE * sizeof *m->blocks);  /* they know about breakpoints */
-    memset(m->debug.range_blocks, 0, BLOCK_CACHE_SIZE * sizeof *m->blocks);
+    mark_spaces(m, true);
+    forget_blocks(m->debug.marked_blocks);
+    forget_blocks(m->debug.range_blocks);
     return true;
 }
 
@@ -424,7 +455,7 @@ void debug_count(struct machine *m, struct thread_frame *frame, uint64_t instruc
                  uint32_t range_size)
 {
     if (range_first != m->debug.range_first || range_size != m->debug.range_size)
-        memset(m->debug.range_blocks, 0, BLOCK_CACHE_SIZE * sizeof *m->blocks);
+        forget_blocks(m->debug.range_blocks);
     m->debug.counted = frame;
     m->debug.instructions = instructions;
     m->debug.range_first = range_first;

@@ -64,10 +64,12 @@ struct machine *vcpu_new_machine(uint8_t *ram, uint64_t ram_bytes, const int64_t
     m->frame_writer = reserve(m->frames * sizeof *m->frame_writer);
     m->frame_token = reserve(m->frames * sizeof *m->frame_token);
     m->blocks = reserve(BLOCK_CACHE_SIZE * sizeof *m->blocks);
+    m->debug.marked_blocks = reserve(BLOCK_CACHE_SIZE * sizeof *m->blocks);
     m->debug.range_blocks = reserve(BLOCK_CACHE_SIZE * sizeof *m->blocks);
     m->frame_dirty = reserve(m->frames);
     m->debug.clock = INT64_MAX;
-    return m->frame_flags && m->frame_writer && m->frame_token && m->blocks && m->debug.range_blocks && m->frame_dirty ? m : NULL;
+    bool blocks = m->blocks && m->debug.marked_blocks && m->debug.range_blocks;
+    return m->frame_flags && m->frame_writer && m->frame_token && blocks && m->frame_dirty ? m : NULL;
 }
 
 /* The core's number is the count of vCPUs made before. */
@@ -124,6 +126,7 @@ void vcpu_delete_machine(struct machine *m)
     munmap(m->frame_writer, m->frames * sizeof *m->frame_writer);
     munmap(m->frame_token, m->frames * sizeof *m->frame_token);
     munmap(m->blocks, BLOCK_CACHE_SIZE * sizeof *m->blocks);
+    munmap(m->debug.marked_blocks, BLOCK_CACHE_SIZE * sizeof *m->blocks);
     munmap(m->debug.range_blocks, BLOCK_CACHE_SIZE * sizeof *m->blocks);
     free(m);
 }

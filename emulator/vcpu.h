@@ -72,6 +72,7 @@ enum {
     FRAME_KERNEL_WRITTEN = 2,
     FRAME_HAZARDOUS = 4,  /* see decode_is_hazardous() */
     FRAME_WATCHED = 8,    /* see debug.c */
+    FRAME_MARKED_SPACE = 16,  /* a page directory whose space has breakpoints */
 };
 enum { WRITER_NONE = 0, WRITER_MANY = 0xffff };
 #define MAX_VCPUS 1024
@@ -102,7 +103,9 @@ struct debug {
     struct thread_frame *counted;  /* stop when it has executed `instructions` in all; NULL: nobody is */
     uint64_t instructions;
     uint32_t range_first, range_size;  /* but not while EIP is in there */
-    struct block *range_blocks;    /* that thread's, in place of the machine's, while it is kept to the range */
+    bool everywhere;               /* there are breakpoints of every address space */
+    struct block *marked_blocks;   /* in place of the machine's: of spaces with breakpoints */
+    struct block *range_blocks;    /* and of the thread that is kept to the range */
     uint32_t clocked;              /* stop core `clocked` at the first instruction at or after `clock` */
     int64_t clock;                 /* thousandths of a cycle; INT64_MAX: never */
     struct thread_frame *passed;   /* breakpoints do not stop its instruction number `passed_at` */
