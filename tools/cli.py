@@ -552,7 +552,7 @@ def trace(run: Path | None, perfetto: str | None, speedscope: str | None, text: 
     For Perfetto: cores with what they run, messages as arrows between them, page faults and IPCs on the
     tracks of their threads. For speedscope: what each core's time went to, by task, function and cause.
     As text: in the words of the trace buffer of Fiasco's kernel debugger. Only a run with `--trace` has all
-    events, and names of functions.
+    events, and the place of each kernel entry.
 
     \b
     Example:

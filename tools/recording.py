@@ -5,7 +5,7 @@
     ledger.json   what is in the next two: columns, sizes, names, costs; read it before them
     ledger.bin    every cycle of every core (`emulator/ledger.py`)
     events.bin    what happened, and for whom (`kernel/events.py`)
-    symbols.json  of a trace: what the programs' addresses are called (`tools/trace_symbols.py`)
+    symbols.json  what the programs' addresses are called (`tools/symbols.py`)
 
 The last four are there if a ledger was kept. The same inputs give the same bytes. A run that is
 interrupted, or even killed, can be read as far as it came: `tools/rundir.py`.
@@ -131,10 +131,9 @@ class Recording:
             self.ledger.close()
             if self._machine is not None:
                 self._write(LEDGER_FILE, _described(self._manifest, self.ledger.trace, self._machine))
-                if self.ledger.trace:
-                    from l4lab.tools import trace_symbols  # which reads run directories, too
+                from l4lab.tools import symbols  # which reads run directories, too
 
-                    self._write(SYMBOLS_FILE, trace_symbols.described(self._manifest, self._machine))
+                self._write(SYMBOLS_FILE, symbols.described(self._manifest, self._machine))
 
     def _write(self, name: str, text: str) -> None:
         try:

@@ -15,10 +15,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from l4lab.emulator.inputs import printable
 from l4lab.tools.recording import RunError
 from l4lab.tools.rundir import Run, last_run, open_run
+from l4lab.tools.symbols import Symbols
 from l4lab.tools.trace_perfetto import write_perfetto
 from l4lab.tools.trace_source import checked
 from l4lab.tools.trace_speedscope import write_speedscope
-from l4lab.tools.trace_symbols import Symbols
 from l4lab.tools.trace_text import text_lines
 
 STDOUT: Final = "-"

@@ -20,10 +20,10 @@ from l4lab.kernel.costs import CAUSE_NAMES
 from l4lab.kernel.traps import TRAP_NAMES, DeadlineReached, Interrupt, SystemCall
 from l4lab.tools.recording import RunError
 from l4lab.tools.rundir import Run
+from l4lab.tools.symbols import Symbols
 from l4lab.tools.timeline import KIND_WORDS
 from l4lab.tools.trace_flows import Flows
 from l4lab.tools.trace_source import Clock, Event, Stretch, stretches
-from l4lab.tools.trace_symbols import Symbols
 from l4lab.tools.trace_text import Describer, kind_name
 
 _SEQUENCE: Final = 1

@@ -20,8 +20,8 @@ from l4lab.kernel.costs import CAUSE_NAMES
 from l4lab.kernel.traps import TRAP_NAMES, DeadlineReached, Interrupt
 from l4lab.tools.accounts import USER_CAUSES
 from l4lab.tools.rundir import Run
+from l4lab.tools.symbols import Symbols
 from l4lab.tools.trace_source import Clock, Stretch, stretches
-from l4lab.tools.trace_symbols import Symbols
 
 SCHEMA: Final = "https://www.speedscope.app/file-format-schema.json"
 _NOT_ASKED_FOR: Final = (DeadlineReached.number, Interrupt.number)

@@ -17,9 +17,9 @@ from l4lab.kernel.events import KIND_NAMES, OBJECT_KINDS, REQUEST_KINDS
 from l4lab.kernel.messages import label_of
 from l4lab.kernel.traps import TRAP_NAMES
 from l4lab.tools.rundir import Run
+from l4lab.tools.symbols import Symbols
 from l4lab.tools.timeline import KIND_WORDS
 from l4lab.tools.trace_source import Event, stretches
-from l4lab.tools.trace_symbols import Symbols
 
 _OFF_LINE: Final = (1 << 32) - 1
 _FETCH: Final = 16

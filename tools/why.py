@@ -25,6 +25,7 @@ from l4lab.tools.recording import RunError
 from l4lab.tools.report import grouped
 from l4lab.tools.rundir import Run, last_run, open_run
 from l4lab.tools.steps import STEPS, TOUCH, Allocated, Line, lines, step_sums
+from l4lab.tools.symbols import Symbols
 from l4lab.tools.timeline import KIND_WORDS, NOWHERE, Operation, Operations, Timeline, is_entry
 from l4lab.tools.why_values import WHY_FORMAT, chain_document, described, operation_document
 
@@ -86,6 +87,7 @@ class _Question:
         self._asked = asked
         self._timeline = Timeline(run)
         self._operations = Operations(self._timeline)
+        self._symbols = Symbols(run)
         self._console = wide_console()
 
     # --- one operation ----------------------------------------------------------------------------
@@ -102,7 +104,7 @@ class _Question:
         allocated, remark = self._allocated(chain)
         found = lines(self._run, chain, allocated)
         if self._asked.as_json:
-            document = chain_document(self._run, self._operations, chain, found)
+            document = chain_document(self._run, self._symbols, self._operations, chain, found)
             print(json.dumps(document, indent=2, ensure_ascii=False))
         else:
             self._print_chain(chain, count, found, remark)
@@ -123,7 +125,7 @@ class _Question:
 
     def _print_chain(self, chain: Chain, count: int, found: list[Line], remark: str) -> None:
         run, operation, say = self._run, chain.operation, self._say
-        say(f"{operation.name} of {count}: {described(run, operation)}")
+        say(f"{operation.name} of {count}: {described(run, self._symbols, operation)}")
         say(_ending(run, chain))
         root = self._operations.of_request(operation.request)
         if root is not None and not operation.root:
@@ -146,7 +148,7 @@ class _Question:
                 line.what,
                 _cell(line),
             )
-        self._console.print(table)
+        self._show(table)
         say("")
         if is_fault:
             self._print_steps(chain, found)
@@ -162,8 +164,14 @@ class _Question:
             share = percentage(cycles, chain.cycles) if step != TOUCH else ""
             table.add_row(f"{step} {NAMES[step - 1]}", grouped(cycles), share, STEPS[step])
         table.add_row("together", grouped(chain.cycles), "", "cycles: the latency")
-        self._console.print(table)
+        self._show(table)
         self._say("")
+
+    def _show(self, table: Table) -> None:
+        """A table, without the blanks that would fill its lines."""
+        with self._console.capture() as captured:
+            self._console.print(table)
+        self._console.file.write("".join(f"{line.rstrip()}\n" for line in captured.get().splitlines()))
 
     def _say(self, line: str) -> None:
         self._console.print(line, soft_wrap=True, markup=False)
@@ -243,7 +251,7 @@ class _Question:
                     }
                     for kind, word in KIND_WORDS.items()
                 },
-                "slowest": [operation_document(self._run, operation) for operation in slowest],
+                "slowest": [operation_document(self._run, self._symbols, operation) for operation in slowest],
             }
             print(json.dumps(document, indent=2, ensure_ascii=False))
             return 0
@@ -257,7 +265,7 @@ class _Question:
             )
         if slowest:
             self._say("")
-            self._console.print(self._slowest_table(slowest))
+            self._show(self._slowest_table(slowest))
             self._say(
                 f"\nl4lab why {slowest[0].name} {self._run.folder}    tells why the first of them took so long"
             )
@@ -279,7 +287,7 @@ class _Question:
                 grouped(latency) if latency is not None else "",
                 grouped(operation.cycle),
                 str(operation.core),
-                described(self._run, operation),
+                described(self._run, self._symbols, operation),
             )
         return table
 

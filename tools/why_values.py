@@ -11,22 +11,25 @@ from l4lab.tools.chain import Chain
 from l4lab.tools.faultsteps import NAMES
 from l4lab.tools.rundir import Run
 from l4lab.tools.steps import STEPS, Line, step_sums
+from l4lab.tools.symbols import Symbols
 from l4lab.tools.timeline import NOWHERE, Operation, Operations
 
 WHY_FORMAT: Final = 1
 """Version of the JSON documents; raised when a key goes or changes its meaning."""
 
 
-def described(run: Run, operation: Operation) -> str:
-    """What an operation is, without its number: `hello #23 wrote to 0x40001000, at 0x401234`."""
+def described(run: Run, symbols: Symbols, operation: Operation) -> str:
+    """What an operation is, without its number: `hello #23 wrote to 0x40001000, at 0x401234 in main`."""
     who = run.thread_name(operation.thread)
+    function = symbols.function(operation.thread, operation.eip)
+    at = f"at {operation.eip:#x}" + (f" in {function}" if not function.startswith("0x") else "")
     if operation.kind == events.FAULT:
         code = operation.extra
         verb = "wrote to" if code & 2 else "fetched from" if code & 16 else "read"
         present = ", which it may not" if code & 1 else ""
-        return f"{who} {verb} {operation.address:#x}{present}, at {operation.eip:#x}"
+        return f"{who} {verb} {operation.address:#x}{present}, {at}"
     if operation.kind == events.EXCEPTION:
-        return f"{who} raised trap {operation.address}, at {operation.eip:#x}"
+        return f"{who} raised trap {operation.address}, {at}"
     tag = operation.address
     words = tag & abi.TAG_WORDS_MASK
     items = tag >> abi.TAG_ITEMS_SHIFT & abi.TAG_ITEMS_MASK
@@ -38,7 +41,7 @@ def described(run: Run, operation: Operation) -> str:
     return f"{who} sent {to} a message, label {label}, {size}"
 
 
-def operation_document(run: Run, operation: Operation) -> dict[str, Any]:
+def operation_document(run: Run, symbols: Symbols, operation: Operation) -> dict[str, Any]:
     """An operation as plain values."""
     return {
         "name": operation.name,
@@ -48,17 +51,19 @@ def operation_document(run: Run, operation: Operation) -> dict[str, Any]:
         "cycle": operation.cycle,
         "resumed": operation.resumed,
         "latency_cycles": operation.latency_cycles,
-        "what": described(run, operation),
+        "what": described(run, symbols, operation),
     }
 
 
-def chain_document(run: Run, operations: Operations, chain: Chain, found: list[Line]) -> dict[str, Any]:
+def chain_document(
+    run: Run, symbols: Symbols, operations: Operations, chain: Chain, found: list[Line]
+) -> dict[str, Any]:
     """A chain and its lines as plain values; the lines add up to `cycles`."""
     root = operations.of_request(chain.operation.request)
     is_fault = chain.operation.kind == events.FAULT
     return {
         "format": WHY_FORMAT,
-        "operation": operation_document(run, chain.operation),
+        "operation": operation_document(run, symbols, chain.operation),
         "in_the_course_of": root.name if root is not None and not chain.operation.root else None,
         "cycles": chain.cycles,
         "causes": chain.by_cause(),

@@ -356,7 +356,7 @@ def test_a_fault_in_words_and_as_json(single: Recorded) -> None:
     done = why("fault", number, folder)
     assert (done.returncode, done.stderr) == (0, "")
     assert re.match(
-        rf"fault {number} of \d+: pma\.3 #\d+ wrote to 0x[0-9a-f]+, at 0x[0-9a-f]+\n", done.stdout
+        rf"fault {number} of \d+: pma\.3 #\d+ wrote to 0x[0-9a-f]+, at 0x[0-9a-f]+ in main\n", done.stdout
     )
     for step in ("2 fault", "3 message", "4 request", "5 frame", "6 map", "7 resume"):
         assert re.search(rf"^{step} +[\d ]+  +[\d.]+ %  ", done.stdout, re.M)

@@ -25,11 +25,11 @@ from l4lab.tools.follow import follow
 from l4lab.tools.recording import Recording, RunError
 from l4lab.tools.rundir import EVENT, KIND_MASK, ROW, open_run
 from l4lab.tools.steps import lines
+from l4lab.tools.symbols import Symbols
 from l4lab.tools.timeline import NOWHERE, Operations, Timeline
 from l4lab.tools.trace_perfetto import write_perfetto
 from l4lab.tools.trace_source import checked
 from l4lab.tools.trace_speedscope import write_speedscope
-from l4lab.tools.trace_symbols import Symbols
 from l4lab.tools.trace_text import text_lines
 from support.programs import compile_program, write_manifest
 from support.runs import image, record
@@ -113,7 +113,10 @@ def test_messages_are_the_same_whether_they_have_records_or_not(
 
 def test_without_ledger_there_is_none(tmp_path: Path) -> None:
     for options, files in (
-        (["--ledger"], {"run.json", "console.txt", "ledger.json", "ledger.bin", "events.bin"}),
+        (
+            ["--ledger"],
+            {"run.json", "console.txt", "ledger.json", "ledger.bin", "events.bin", "symbols.json"},
+        ),
         (["--no-ledger"], {"run.json", "console.txt"}),
     ):
         subprocess.run(

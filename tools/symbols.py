@@ -1,6 +1,6 @@
-"""What the addresses of a recorded run are called: symbols.json, which a trace has beside its events.
+"""What the addresses of a recorded run are called: symbols.json, which a run has beside its ledger.
 
-It makes a trace readable where the programs are not at hand, or have been built anew.
+It makes a run readable where the programs are not at hand, or have been built anew.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ def described(manifest: Manifest, machine: Machine) -> str:
 
 
 class Symbols:
-    """Names of addresses, by task. A run without trace has none: then addresses stay numbers."""
+    """Names of addresses, by task. A run that was killed has none: then addresses stay numbers."""
 
     def __init__(self, run: Run) -> None:
         """Raises RunError for a file that is not what it should be."""
@@ -57,7 +57,7 @@ class Symbols:
         self._of_task: dict[int, str | None] = {}
         self._known: dict[tuple[int, int], str] = {}
         if self._path.exists():
-            self._read(read_json(self._path, "the symbols of a trace"))
+            self._read(read_json(self._path, "the symbols of a run"))
 
     def _read(self, document: dict[str, Any]) -> None:
         if document.get("format") != SYMBOLS_FORMAT:
