@@ -86,7 +86,7 @@ def checked(run: Run) -> Run:
     found = imbalance(run.row_chunks(), run.cores, run.clocks)
     if found is not None:
         raise RunError(f"{run.folder}: {found}")
-    last = max(int(run.rows["entry"][-1]), *(run.clocks or ()))
+    last = max([int(run.rows["entry"][-1]), *(run.clocks or ())])
     if last * _NS_PER_US // run.mhz > _MAX_NS:
         raise RunError(f"{run.folder}: found cycle {last} at {run.mhz} MHz, expected less than 292 years")
     return run
