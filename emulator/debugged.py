@@ -266,6 +266,7 @@ class DebuggedMachine(Machine):
         core, self._turn = self._turn, None
         if core is None:
             self.ended = reason
+            self.phase = AFTER_ENTRY
             return Pause.ENDED
         # `_run` has left its agenda as it was at the beginning of the turn.
         moment = core.moment = self._next_moment(core)
