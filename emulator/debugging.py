@@ -13,7 +13,7 @@ import time
 from bisect import bisect_left
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 from l4lab.emulator.catching import Catch, Event, Happening, announced, decode, happened, matches
 from l4lab.emulator.debugged import AFTER_ENTRY, BEFORE_ENTRY, IN_USER_CODE, Count, Entry, Pause, Position
@@ -38,10 +38,18 @@ Poll = Callable[[], bool]
 """Asked every POLL_SECONDS while the machine runs, and may look at nothing of it; True interrupts."""
 
 POLL_SECONDS: Final = 0.02
-SNAPSHOT_SECONDS: Final = 0.25
-REPLAY_SNAPSHOT_SECONDS: Final = 0.05
-SNAPSHOT_SHARE: Final = 20
-"""A snapshot is due when running has taken that many times as long as the last one took, at least."""
+
+
+class Pace(NamedTuple):
+    """When a snapshot is due: after so many seconds, and so many times as long as the last one took."""
+
+    seconds: float
+    share: int
+
+
+FORWARD: Final = Pace(0.1, 20)
+REPLAY: Final = Pace(0.05, 4)
+"""Whoever goes back often goes back a little more next."""
 
 Observer = Callable[[Entry, Sequence[Event], bool], str | None]
 """Is shown kernel entries: before the kernel acts (events empty, True) and after (False). A text stops."""
@@ -134,7 +142,7 @@ class Debugger:
             count = None
         self._forward = True
         try:
-            return self._towards(goal, count, poll, SNAPSHOT_SECONDS)
+            return self._towards(goal, count, poll, FORWARD)
         finally:
             self._forward = False
 
@@ -235,7 +243,7 @@ class Debugger:
         if snapshot.position < end:
             self._restore(snapshot)
         while self.machine.position < end:
-            stop = self._towards(TO_THE_END, None, poll, REPLAY_SNAPSHOT_SECONDS, end)
+            stop = self._towards(TO_THE_END, None, poll, REPLAY, end)
             if stop.kind is StopKind.INTERRUPTED:
                 return [*found, stop]
             if stop.kind is StopKind.PLACE or stop.position >= end:
@@ -265,7 +273,7 @@ class Debugger:
         """Run on with nothing stopping the machine but this."""
         self._stops = False
         try:
-            return self._towards(goal, count, poll, REPLAY_SNAPSHOT_SECONDS, place)
+            return self._towards(goal, count, poll, REPLAY, place)
         finally:
             self._stops = True
 
@@ -274,7 +282,7 @@ class Debugger:
         goal: Goal,
         count: Count | None,
         poll: Poll | None,
-        snapshot_seconds: float,
+        pace: Pace,
         place: Position | None = None,
     ) -> Stop:
         """Run until a stop, or until `place`; edits that lie ahead are made on the way."""
@@ -285,7 +293,7 @@ class Debugger:
         try:
             while True:
                 self._set_place(self._nearer(place))
-                stop = self._run_on(poll, snapshot_seconds)
+                stop = self._run_on(poll, pace)
                 if stop is None:
                     continue
                 edited = self._make_edits()
@@ -321,11 +329,9 @@ class Debugger:
             self._edits_done += 1
         return self._edits_done > first
 
-    def _run_on(self, poll: Poll | None, snapshot_seconds: float) -> Stop | None:
+    def _run_on(self, poll: Poll | None, pace: Pace) -> Stop | None:
         """Until the machine pauses; None if nobody has to know."""
-        snapshot_at = time.monotonic() + max(
-            snapshot_seconds, SNAPSHOT_SHARE * self.history.seconds_per_snapshot
-        )
+        snapshot_at = time.monotonic() + max(pace.seconds, pace.share * self.history.seconds_per_snapshot)
         machine = self.machine
 
         def look_around() -> None:

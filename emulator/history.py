@@ -12,9 +12,11 @@ snapshots is reached by running again, so they need not lie close together.
 
 from __future__ import annotations
 
+import contextlib
+import gc
 import time
 from bisect import bisect_right
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -93,7 +95,8 @@ class History:
         if self.snapshots and self.snapshots[index].position == position:
             return
         started = time.perf_counter()
-        self.snapshots.insert(index + 1, self._capture(position))
+        with _without_garbage_collection():
+            self.snapshots.insert(index + 1, self._capture(position))
         self._current = index + 1
         self._thin_out()
         self.seconds_per_snapshot = time.perf_counter() - started
@@ -219,6 +222,18 @@ class History:
     def _index_upto(self, position: Position) -> int:
         """Of the latest snapshot at or before `position`."""
         return bisect_right(self.snapshots, position, key=lambda snapshot: snapshot.position) - 1
+
+
+@contextlib.contextmanager
+def _without_garbage_collection() -> Iterator[None]:
+    """So many new objects would set it off again and again, and none of them is garbage."""
+    enabled = gc.isenabled()
+    gc.disable()
+    try:
+        yield
+    finally:
+        if enabled:
+            gc.enable()
 
 
 def _restore_kernel_written(machine: DebuggedMachine, wanted: tuple[int, ...]) -> None:

@@ -228,6 +228,18 @@ def engine(as_json: bool) -> int:
     return run_bench(as_json=as_json)
 
 
+@bench.command("debug", short_help="What debugging costs the host, and the way back in time.")
+@click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
+def bench_debug(as_json: bool) -> int:
+    """Speed under the debugger against that without, with breakpoints set; and how long a step back takes.
+
+    Takes less than a minute. Host times, so no two runs agree to the digit.
+    """
+    from l4lab.tools.bench_debug import run_bench
+
+    return run_bench(as_json=as_json)
+
+
 @bench.command(short_help="What kernel entries cost the host.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
 def kernel(as_json: bool) -> int:
