@@ -14,7 +14,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator.catching import PROTOCOLS, Catch, CatchKind
-from l4lab.emulator.stops import Goal, GoalKind, Stop
+from l4lab.emulator.stops import Goal, GoalKind, Stop, StopKind
 from l4lab.kernel import inspect, inspect_memory
 from l4lab.kernel.units import PAGE_BYTES
 from l4lab.tools import callchain
@@ -95,7 +95,9 @@ class Monitor:
             "goto": _Command(self._goto, "CYCLE [CORE]", "the first moment at which a core reaches a cycle"),
             "back": _Command(self._back, "KIND [FILTER=...]", "to the last such event before now; see catch"),
             "forth": _Command(
-                self._forth, "KIND [FILTER=...]", "to the next such event; `forth entry`: kernel entry"
+                self._forth,
+                "KIND [FILTER=...]",
+                "to the next such event, or `entry` into the kernel, or `step` of the fault that is followed",
             ),
             "where": _Command(self._where, "", "cycle, position in the run, snapshots"),
         }
@@ -126,8 +128,11 @@ class Monitor:
         move, self._move = self._move, None
         if move is None:
             return None
-        self.steps.forget()
+        self.steps.stops = False
+        self._target.arm()
         stop = move[1](poll)
+        if stop.kind is StopKind.CATCHPOINT and not stop.text:
+            return stop  # one of the steps, told already
         return replace(stop, text=f"{move[0]}: {stop.text or stop.kind.value}")
 
     # --- finding --------------------------------------------------------------------------------------
@@ -161,7 +166,6 @@ class Monitor:
     # --- looking --------------------------------------------------------------------------------------
 
     def _help(self, _: list[str]) -> list[str]:
-        kinds = ", ".join(f"{kind.value} ({kind.meaning})" for kind in CatchKind)
         lines = [
             f"{name} {command.usage}".ljust(28) + command.meaning for name, command in self._commands.items()
         ]
@@ -169,7 +173,8 @@ class Monitor:
         return [
             *lines,
             "",
-            f"KIND: {kinds}",
+            "KIND of event:",
+            *(f"  {kind.value:<10}{kind.meaning}" for kind in CatchKind),
             "FILTER: task=, thread=, address=A or address=A-B, protocol= (a name or a number)",
             f"As in Fiasco's debugger: {letters}",
         ]
@@ -313,13 +318,19 @@ class Monitor:
         core = _address(words[1]) if len(words) == 2 else selected
         if core >= len(debugger.machine.cores):
             raise CommandError(f"there is no core {core}, expected 0 to {len(debugger.machine.cores) - 1}")
-        return self._note(f"goto {cycle} core {core}", lambda poll: debugger.go_to_clock(core, cycle, poll))
+
+        def move(poll: Poll) -> Stop:
+            self.steps.forget()
+            return debugger.go_to_clock(core, cycle, poll)
+
+        return self._note(f"goto {cycle} core {core}", move)
 
     def _back(self, words: list[str]) -> list[str]:
         catch = _parse_catch(words, 0)
         debugger = self._target.debugger
 
         def move(poll: Poll) -> Stop:
+            self.steps.forget()
             return self._with_only(catch, lambda: debugger.continue_back(poll))
 
         return self._note(f"back {catch}", move)
@@ -328,12 +339,24 @@ class Monitor:
         debugger = self._target.debugger
         if words == ["entry"]:
             return self._note("forth entry", lambda poll: debugger.resume(Goal(GoalKind.ENTRY), poll))
+        if words == ["step"]:
+            return self._note("forth step", self._next_step())
         catch = _parse_catch(words, 0)
+        return self._note(
+            f"forth {catch}", lambda poll: self._with_only(catch, lambda: debugger.resume(poll=poll))
+        )
+
+    def _next_step(self) -> Callable[[Poll], Stop]:
+        if not self.steps.active:
+            raise CommandError(
+                "no page faults are followed; expected `monitor catch fault` or `steps on` before"
+            )
 
         def move(poll: Poll) -> Stop:
-            return self._with_only(catch, lambda: debugger.resume(poll=poll))
+            self.steps.stops = True
+            return self._target.debugger.resume(poll=poll)
 
-        return self._note(f"forth {catch}", move)
+        return move
 
     def _with_only(self, catch: Catch, move: Callable[[], Stop]) -> Stop:
         """Let nothing but `catch` stop the machine."""

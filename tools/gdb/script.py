@@ -37,8 +37,8 @@ _COMMANDS: Final = "".join(
         ),
         _command(
             "forth",
-            "forth KIND [FILTER=...]: to the next such event; `forth entry`: to the next kernel entry of any\n"
-            "core. See `monitor help`.",
+            "forth KIND [FILTER=...]: to the next such event; `forth entry`: to the next kernel entry of any core;\n"
+            "`forth step`: to the next of the seven steps of the page fault that is followed. See `monitor help`.",
         ),
     )
 )

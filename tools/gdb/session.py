@@ -383,7 +383,7 @@ class Session:
         self._waiting = deque(item for item in self._waiting if not _interrupts(item))
         if self.closed:
             return None
-        if stop.text and stop.kind not in _UNTOLD and not self._monitor.steps.tell(stop):
+        if stop.text.strip() and stop.kind not in _UNTOLD and not self._monitor.steps.tell(stop):
             self.say(f"{stop.text.strip()}\n")
         ends = {StopKind.END: ["replaylog:end"], StopKind.START: ["replaylog:begin"]}
         return self._stop_reply(stop, ends.get(stop.kind, []))

@@ -324,14 +324,18 @@ class Target:
     def resume(self, actions: tuple[Action, ...], selected: GdbThread, poll: Poll) -> Stop:
         """Do what `vCont` asks for. Time is one for all: threads without action run when their time comes."""
         goal, alone = self._goal(actions, selected)
-        present = tuple(self._breakpoints.values())
+        before = self._resumed_with
+        self.arm()
         if alone:
             # gdb steps one thread over a breakpoint that it has taken out for that; others must not pass.
-            self.debugger.set_breakpoints(dict.fromkeys((*present, *self._resumed_with)))
-        else:
-            self._resumed_with = present
-            self.debugger.set_breakpoints(present)
+            self._resumed_with = before
+            self.debugger.set_breakpoints(dict.fromkeys((*self.debugger.breakpoints, *before)))
         return self.debugger.resume(goal, poll)
+
+    def arm(self) -> None:
+        """Let the breakpoints that there are now stop the machine."""
+        self._resumed_with = tuple(self._breakpoints.values())
+        self.debugger.set_breakpoints(self._resumed_with)
 
     def _goal(self, actions: tuple[Action, ...], selected: GdbThread) -> tuple[Goal, bool]:
         """What to run for, and whether nobody else was to go on."""
@@ -359,7 +363,7 @@ class Target:
         """One instruction of the thread back, or to whatever would have stopped the machine before."""
         if single and selected.thread is not None:
             return self.debugger.step_back(selected.thread.number, poll)
-        self.debugger.set_breakpoints(self._breakpoints.values())
+        self.arm()
         return self.debugger.continue_back(poll)
 
     def is_hardware(self, stop: Stop) -> bool:
