@@ -44,6 +44,16 @@ _COMMANDS: Final = "".join(
 )
 
 
+# gdb asks for the description of registers when it connects, for that one inferior only.
+_ALL_REGISTERS: Final = """\
+define hook-stop
+  if $_isvoid($cycles)
+    unset tdesc filename
+  end
+end
+"""
+
+
 def gdb_script(address: str, image: str, programs: Programs) -> str:
     """The script's text. Symbols come by themselves: gdb asks which program each task runs."""
     listed = "\n".join(f"#   {program.name:<16}{program.path}" for program in programs.all)
@@ -65,7 +75,7 @@ def gdb_script(address: str, image: str, programs: Programs) -> str:
         "set print symbol-loading off\n"
         "set print thread-events off\n"
         "set print inferior-events off\n"
-        f"{_COMMANDS}"
+        f"{_COMMANDS}{_ALL_REGISTERS}"
         f"target remote {address}\n"
     )
 
