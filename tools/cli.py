@@ -158,6 +158,28 @@ def boot(
     )
 
 
+@cli.command(short_help="Step through a run on the terminal, both ways.")
+@click.argument("image", metavar="IMAGE|RUN")
+@click.option(
+    "--max-cycles", type=click.IntRange(min=1), metavar="N", help="The run ends when a clock reaches N."
+)
+@click.option("--image", "of_run", metavar="IMAGE", help="What RUN was booted from, if no bundled image.")
+def debug(image: str, max_cycles: int | None, of_run: str | None) -> int:
+    """Boot IMAGE under a debugger with a terminal interface; or what RUN, a folder of `--out`, has recorded.
+
+    Shows cores, threads, source, instructions, messages, address spaces, the seven steps of a page fault.
+    Goes to the next or the last instruction, kernel entry, message, page fault, or cycle; `?` lists the keys.
+    No cycle of the run is changed by looking at it. For gdb: `l4lab boot IMAGE --gdb :1234 -S`.
+
+    \b
+    Example:
+      l4lab debug pagefault       then f for a page fault, t for each of its steps
+    """
+    from l4lab.tools.tui.launch import debug as run
+
+    return run(image, image=of_run, max_cycles=max_cycles)
+
+
 @cli.command(short_help="The main job in small: one pager against one on each core.")
 def demo() -> int:
     """Boot three programs; then one pager for the whole machine against one on each core, in seconds.

@@ -6,7 +6,7 @@ import json
 from typing import Any, Final
 
 from l4lab.tools.inspect_run import Moment, find_source, reach
-from l4lab.tools.inspect_views import KINDS, Looked, views
+from l4lab.tools.inspect_views import KINDS, Looked, views, visible
 from l4lab.tools.programs import Programs
 from l4lab.tools.report import grouped
 
@@ -39,7 +39,7 @@ def show_inspect(
     print(f"clocks: {', '.join(grouped(clock) for clock in clocks)}")
     for _, view in tables:
         print()
-        print("\n".join(view.lines()))
+        print(visible("\n".join(view.lines())))
     return 0
 
 

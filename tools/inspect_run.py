@@ -190,7 +190,7 @@ def find_source(word: str, image: str | None) -> Source:
     folder = Path(word)
     if not folder.is_dir():
         if image is not None:
-            raise InspectError(f"--image goes with the folder of a run: found {printable(word)!r}")
+            raise InspectError(f"--image goes with the folder of a run: found '{printable(word)}'")
         return Source(load_manifest(find_image(word)))
     document = _read(folder / RUN_FILE)
     configuration = document.get("configuration")

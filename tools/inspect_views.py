@@ -71,12 +71,22 @@ def views(looked: Looked, asked: str) -> list[View]:
     kind = KINDS.get(JDB_LETTERS.get(name, name))
     if kind is None:
         raise ViewError(
-            f"found no view {printable(name)!r}{did_you_mean(name, KINDS)}, expected some of {', '.join(KINDS)}"
+            f"found no view '{printable(name)}'{did_you_mean(name, KINDS)}, expected some of {', '.join(KINDS)}"
         )
     try:
         return kind.get(looked, words)
     except ViewError as problem:
         raise ViewError(f"{printable(asked)}: {problem}") from None
+
+
+_CONTROLS: Final = {
+    code: 0x2400 + code if code < 0x20 else 0xFFFD for code in (*range(32), *range(0x7F, 0xA0)) if code != 10
+}
+
+
+def visible(text: str) -> str:
+    """With signs for control characters, of the same length: what guests name or print controls no terminal."""
+    return text.translate(_CONTROLS)
 
 
 # --- messages -------------------------------------------------------------------------------------------
@@ -128,7 +138,7 @@ def find_thread(machine: Machine, word: str) -> Thread:
         if word in (str(thread.number), thread.name, inspect.thread_name(thread)):
             return thread
     known = [inspect.thread_name(thread) for thread in threads.values()]
-    raise ViewError(f"found no thread {printable(word)!r}{did_you_mean(word, known)}, `threads` lists them")
+    raise ViewError(f"found no thread '{printable(word)}'{did_you_mean(word, known)}, `threads` lists them")
 
 
 def find_task(machine: Machine, word: str) -> Task:
@@ -138,7 +148,7 @@ def find_task(machine: Machine, word: str) -> Task:
         if word in (str(task.number), task.name):
             return task
     known = [inspect.task_name(task) for task in tasks.values()]
-    raise ViewError(f"found no task {printable(word)!r}{did_you_mean(word, known)}, `tasks` lists them")
+    raise ViewError(f"found no task '{printable(word)}'{did_you_mean(word, known)}, `tasks` lists them")
 
 
 def _number(word: str) -> int:
@@ -147,13 +157,13 @@ def _number(word: str) -> int:
     except ValueError:
         value = -1
     if not 0 <= value < 1 << 32:
-        raise ViewError(f"found {printable(word)!r}, expected a number below 2**32, as in 0x1000")
+        raise ViewError(f"found '{printable(word)}', expected a number below 2**32, as in 0x1000")
     return value
 
 
 def _at_most(words: list[str], most: int, expected: str) -> None:
     if len(words) > most:
-        raise ViewError(f"found {printable(':'.join(words[most:]))!r} too much, expected {expected}")
+        raise ViewError(f"found '{printable(':'.join(words[most:]))}' too much, expected {expected}")
 
 
 def _of_the_machine(get: Callable[[Machine], View]) -> Callable[[Looked, list[str]], list[View]]:
@@ -168,7 +178,7 @@ def _objects(looked: Looked, words: list[str]) -> list[View]:
     _at_most(words, 1, "one kind of object")
     kind = words[0] if words else ""
     if kind and kind not in inspect.KINDS:
-        raise ViewError(f"found {printable(kind)!r}, expected one of {', '.join(inspect.KINDS)}")
+        raise ViewError(f"found '{printable(kind)}', expected one of {', '.join(inspect.KINDS)}")
     return [inspect.objects(looked.machine.kernel, kind)]
 
 

@@ -1,0 +1,264 @@
+"""The session behind the terminal interface: what its commands do to time, and that they change nothing else."""
+
+from __future__ import annotations
+
+import itertools
+import threading
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+from l4lab.emulator.catching import CatchKind
+from l4lab.emulator.debugged import Position
+from l4lab.emulator.machine import Machine
+from l4lab.emulator.manifest import load_manifest
+from l4lab.emulator.results import RunResult, StopReason, collect
+from l4lab.emulator.stops import StopKind
+from l4lab.kernel.events import FAULT
+from l4lab.kernel.frame import EIP
+from l4lab.tools.rundir import open_run
+from l4lab.tools.timeline import Operations, Timeline
+from l4lab.tools.tui.faults import Fault
+from l4lab.tools.tui.session import CommandError, Session
+from support.runs import image, record
+
+ON_ONE_CORE, ACROSS = 21, 22
+"""Page faults of `pagefault`: of a program on the pager's core, and of one on the other core."""
+
+
+@pytest.fixture(scope="module")
+def undisturbed() -> RunResult:
+    return Machine(image("pagefault")).run()
+
+
+@pytest.fixture
+def session() -> Session:
+    return Session(image("pagefault"))
+
+
+def to_fault(session: Session, number: int) -> None:
+    for _ in range(number):
+        session.next_event(CatchKind.FAULT)
+
+
+def wander(session: Session) -> None:
+    """Every command, forwards and backwards."""
+    to_fault(session, ON_ONE_CORE)
+    moves: list[Callable[[], object]] = [
+        session.step,
+        session.next_fault_step,
+        session.step_line,
+        session.next_entry,
+        lambda: session.next_event(CatchKind.IPC),
+        session.step_back,
+        session.last_fault_step,
+        lambda: session.last_event(CatchKind.IPC),
+        lambda: session.go_to(800_000),
+        lambda: session.last_event(CatchKind.FAULT),
+        lambda: session.go_to(300_000),
+        lambda: session.toggle_breakpoint("sigma0:main"),
+        session.go_back,
+        session.restart,
+        session.step,
+    ]
+    for move in moves:
+        move()
+
+
+def test_attaching_changes_no_cycle(session: Session, undisturbed: RunResult) -> None:
+    wander(session)
+    session.toggle_breakpoint("sigma0:main")
+    stop = session.go_on()
+    assert (stop.kind, stop.result) == (StopKind.END, StopReason.ROOT_ENDED)
+    assert collect(session.machine, StopReason.ROOT_ENDED) == undisturbed
+
+
+def test_end_of_the_run_is_survived_and_left_backwards(session: Session) -> None:
+    session.go_on()
+    assert session.moment.ended and "the run is over" in session.moment.text
+    for move in (session.step, session.next_fault_step, session.next_entry, session.go_on):
+        assert move().kind is StopKind.END
+    session.last_event(CatchKind.FAULT)
+    assert not session.moment.ended
+    assert session.moment.text.startswith("hello.1: page fault: read from 0x2000f000")
+
+
+# --- page faults ----------------------------------------------------------------------------------------
+
+
+def walk(session: Session, number: int) -> list[tuple[Position, Fault]]:
+    """Through the steps of the fault of that number, from its beginning to its end."""
+    to_fault(session, number)
+    passed = []
+    while True:
+        fault = session.fault
+        assert fault is not None
+        passed.append((session.machine.position, fault))
+        if fault.outcome:
+            return passed
+        session.next_fault_step()
+
+
+@pytest.mark.parametrize("number", [ON_ONE_CORE, ACROSS])
+def test_steps_add_up_to_the_latency_in_the_books(tmp_path: Path, session: Session, number: int) -> None:
+    record(image("pagefault"), tmp_path / "run")
+    operation = Operations(Timeline(open_run(tmp_path / "run"))).get(FAULT, number)
+    assert operation is not None
+    fault = walk(session, number)[-1][1]
+    assert [step.number for step in fault.steps] == [1, 2, 3, 4, 5, 6, 7]
+    assert (fault.victim, fault.address, fault.cycle) == (
+        operation.thread,
+        operation.address,
+        operation.cycle,
+    )
+    assert fault.cycles == operation.latency_cycles
+
+
+def test_steps_stop_where_each_is_over(session: Session) -> None:
+    """On two cores no two steps end in one kernel entry but the last; the thread shown is who works on it."""
+    passed = walk(session, ACROSS)
+    assert [fault.current for _, fault in passed] == [2, 3, 4, 5, 6, 7, 0]
+    assert session.thread is not None and session.thread.name == "hello.1"
+    assert session.moment.text.startswith("page fault of hello.1, step 7, resume: back to the instruction")
+
+
+def test_steps_are_the_same_backwards(session: Session) -> None:
+    passed = walk(session, ACROSS)
+    for position, fault in reversed(passed[:-1]):
+        session.last_fault_step()
+        assert session.machine.position == position
+        assert session.faults.faults[fault.victim] == fault
+    again = [session.next_fault_step().position for _ in passed[1:]]
+    assert again == [position for position, _ in passed[1:]]
+
+
+def test_fault_that_was_passed_unseen_is_followed_from_its_beginning(session: Session) -> None:
+    """Going far without a breakpoint is quick because nobody looks; nothing wrong is shown afterwards."""
+    to_fault(session, ON_ONE_CORE)
+    session.go_to(1_000_000)
+    assert session.fault is None
+    session.last_event(CatchKind.FAULT)
+    fault = session.fault
+    assert fault is not None and (fault.name, fault.current) == ("hello.0", 2)
+    for _ in range(4):
+        session.next_fault_step()
+    assert session.fault is not None and session.fault.cycle == fault.cycle
+    assert session.fault.outcome
+
+
+def test_fault_of_sigma0_is_served_by_the_kernel(session: Session) -> None:
+    to_fault(session, 1)
+    session.next_fault_step()
+    assert session.fault is not None
+    assert session.fault.outcome == "the kernel has served it without a message"
+
+
+# --- moving ---------------------------------------------------------------------------------------------
+
+
+def test_stepping_follows_the_core_into_the_pager_and_back(session: Session) -> None:
+    """Instruction, fault, the pager's instructions, and the instruction once more."""
+    to_fault(session, ON_ONE_CORE)
+    victim = session.thread
+    assert victim is not None
+    eip = victim.frame[EIP]
+    names = []
+    for _ in range(5000):
+        session.step()
+        assert session.thread is not None
+        if not names or names[-1] != session.thread.name:
+            names.append(session.thread.name)
+        if names == ["pager.0", "hello.0"]:
+            break
+    assert names == ["pager.0", "hello.0"]
+    assert session.thread.frame[EIP] == eip
+    session.step()
+    assert session.thread.frame[EIP] != eip
+    session.step_back()
+    assert session.thread.frame[EIP] == eip
+
+
+def test_entry_is_named(session: Session) -> None:
+    to_fault(session, ACROSS)
+    session.next_entry()
+    assert session.moment.text == "kernel entry on core 1 at cycle 682 044: page fault at 0x20000000"
+
+
+def test_line_step_leaves_the_line(session: Session) -> None:
+    to_fault(session, ON_ONE_CORE)
+    session.toggle_breakpoint("pager.0:pma_allocate")
+    session.go_on()
+    assert session.moment.text == "breakpoint: pager.0 at pma_allocate"
+    lines = []
+    for _ in range(4):
+        thread = session.thread
+        assert thread is not None
+        program = session.programs.of_task(session.machine, thread.task)
+        assert program is not None
+        lines.append(program.place_at(thread.frame[EIP]))
+        session.step_line()
+    assert all(one != other for one, other in itertools.pairwise(lines))
+
+
+def test_goto_is_the_same_from_both_sides(session: Session) -> None:
+    session.go_to(700_000)
+    position = session.machine.position
+    session.go_to(1_200_000)
+    session.go_to(700_000)
+    assert session.machine.position == position
+    assert session.moment.text == "core 0 is at cycle 700 000 or beyond"
+
+
+def test_choosing_a_thread_chooses_its_core(session: Session) -> None:
+    to_fault(session, ACROSS)
+    session.select_core(0)
+    assert session.thread is session.running(0)
+    session.select_thread(next(t.number for t in session.threads() if t.name == "hello.1"))
+    assert session.core == 1
+
+
+def test_pause_stops_what_would_run_for_ever(endless: Path) -> None:
+    session = Session(load_manifest(endless))
+    timer = threading.Timer(0.1, session.pause)
+    timer.start()
+    stop = session.go_on()
+    timer.join()
+    assert stop.kind is StopKind.INTERRUPTED
+    assert session.moment.text == "interrupted"
+    clock = session.moment.clock
+    session.step()
+    assert session.moment.clock > clock
+
+
+# --- what cannot be done --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        ("", "found no function '' in pager.0"),
+        ("pma_alocate", "found no function 'pma_alocate' in pager.0 (did you mean \"pma_allocate\"?)"),
+        ("nobody:main", "found no task 'nobody'"),
+        ("0xzz", "found '0xzz', expected an address"),
+        ("0x1ffffffff", "expected an address"),
+        ("\x1b[2J", "found no function '\\x1b[2J'"),
+    ],
+)
+def test_bad_breakpoint_is_one_line(session: Session, text: str, expected: str) -> None:
+    to_fault(session, ON_ONE_CORE)
+    session.next_fault_step()
+    with pytest.raises(CommandError) as caught:
+        session.toggle_breakpoint(text)
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
+    assert session.debugger.breakpoints == ()
+
+
+def test_commands_for_a_thread_need_one(session: Session) -> None:
+    for command in (session.step_line, session.step_back):
+        with pytest.raises(CommandError, match="the core is idle"):
+            command()
+    with pytest.raises(CommandError, match="expected 0 to"):
+        session.go_to(1 << 60)
+    with pytest.raises(CommandError, match="no task is shown"):
+        session.toggle_breakpoint("main")
