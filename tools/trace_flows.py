@@ -10,13 +10,13 @@ from typing import Final
 
 from l4lab.kernel import events
 from l4lab.kernel.traps import CpuException, PageFault, SystemCall
-from l4lab.tools.trace_source import Stretch
+from l4lab.tools.trace_source import Event, Stretch
 
 _OWN_TRAPS: Final = (SystemCall.number, PageFault.number, CpuException.number)
 
 
 class Flows:
-    """To be asked stretch by stretch, `arrived` before `leaving`."""
+    """To be asked stretch by stretch: who arrives, what may leave, and then for each event what it sends."""
 
     def __init__(self) -> None:
         self._last = 0
@@ -27,27 +27,28 @@ class Flows:
         """The arrows that end where `thread` runs now."""
         return self._arrived.pop(thread, [])
 
-    def leaving(self, stretch: Stretch) -> list[int]:
-        """The arrows that begin at the kernel entry of `stretch`.
+    def leaving(self, stretch: Stretch) -> int:
+        """The arrow that may begin at the kernel entry of `stretch`; 0: none can.
 
-        One for what its thread may send, now or as soon as the receiver takes it: if nothing comes of it, it has
-        no other end. And one for each message that goes over here in the name of something else: a second one
-        of the same thread, an IRQ.
+        It stands for what the thread sends, now or as soon as the receiver takes it. If nothing comes of it, it
+        has no other end.
         """
-        found: list[int] = []
-        own = stretch.thread if stretch.trap in _OWN_TRAPS else 0
-        if own:
-            found.append(self._new())
-            self._begun[own] = found[0]
-        for event in stretch.events:
-            if event.kind not in (events.MESSAGE, events.IRQ):
-                continue
-            number = self._begun.pop(event.thread, 0) if event.kind == events.MESSAGE else 0
-            if not number:
-                number = self._new()
-                found.append(number)
-            self._arrived.setdefault(event.partner, []).append(number)
-        return found
+        if not stretch.thread or stretch.trap not in _OWN_TRAPS:
+            return 0
+        number = self._begun[stretch.thread] = self._new()
+        return number
+
+    def sent(self, event: Event) -> int:
+        """The arrow that begins at `event` itself, which sends something; 0: none does, or one that has begun already.
+
+        It is so with an IRQ, and with what the kernel sends in the name of a thread that did not enter it for that.
+        """
+        if event.kind not in (events.MESSAGE, events.IRQ):
+            return 0
+        begun = self._begun.pop(event.thread, 0) if event.kind == events.MESSAGE else 0
+        number = begun or self._new()
+        self._arrived.setdefault(event.partner, []).append(number)
+        return number if not begun else 0
 
     def _new(self) -> int:
         self._last += 1

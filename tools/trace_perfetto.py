@@ -2,7 +2,7 @@
 
     cores      for each core what it runs: user code by thread, and kernel entries by what they were for, with
                their causes; the other events as instants; an arrow for each message, from the kernel entry
-               with which it was sent to the user code of the receiver that it lets run
+               with which it was sent (`trace_flows`) to the user code of the receiver that it lets run
     tasks      for each thread its page faults, exceptions and IPCs, from the kernel entry until it goes on,
                numbered as `l4lab why` numbers them
     under way  how many page faults and IPCs there are at a time
@@ -177,7 +177,9 @@ class _Trace:
     def _kernel(self, stretch: Stretch, track: int, entry: int, end: int) -> None:
         packet = self._packets.new(entry)
         slice_ = self._begin(packet, track, _entry_name(stretch), "kernel")
-        slice_.flow_ids.extend(self._flows.leaving(stretch))
+        leaving = self._flows.leaving(stretch)
+        if leaving:
+            slice_.flow_ids.append(leaving)
         self._argue(packet, "cycle", stretch.entry)
         if stretch.thread:
             self._argue(packet, "thread", stretch.thread)
@@ -196,13 +198,17 @@ class _Trace:
             begun = self._open.get(event.thread)
             if begun and begun[-1] == (events.IPC, True):
                 self._close(event.thread, end)
-        elif kind in (events.END, events.DESTROY):
-            self._close(event.thread if kind == events.END else event.partner, end)
-        if kind not in _FLAT_KINDS:
+        elif kind == events.DESTROY:
+            self._close(event.partner, end)
+        sent = self._flows.sent(event)
+        if sent or kind not in _FLAT_KINDS:
             packet = self._packets.new(entry)
             instant = packet.track_event
             instant.type, instant.track_uuid = self._event.TYPE_INSTANT, _CORE_TRACKS + stretch.core
             instant.name_iid = self._packets.name(packet, "event_names", kind_name(kind))
+            if sent:
+                instant.flow_ids.append(sent)
+                self._argue(packet, "thread", event.thread)
             self._argue(packet, "cycle", event.cycle)
             self._argue(packet, "what", self._describe(event))
 

@@ -169,25 +169,26 @@ def _event(values: tuple[int, ...], number: int) -> Event:
 
 
 def _places(rows: Records, happened: Records) -> Integers:
-    """For each event the row of its kernel entry; of one that bears another cycle, the last row it can be of.
+    """For each event the row of its kernel entry.
 
-    (An interrupt is sent when a kernel entry ends, or before there has been any.)
+    Interrupts are sent when a kernel entry ends, and bear that cycle: they belong to the last entry of their core up
+    to then, and before the one that the next event in the log is from.
     """
     keys = rows["entry"] * np.uint64(MAX_CORES) + rows["core"]
     order = np.argsort(keys, kind="stable")
     wanted = happened["cycle"] * np.uint64(MAX_CORES) + happened["core"]
-    found = order[np.minimum(np.searchsorted(keys[order], wanted), len(order) - 1)]
+    places: Integers = order[np.minimum(np.searchsorted(keys[order], wanted), len(order) - 1)]
+    exact = keys[places] == wanted
+    following = np.where(exact, places, len(rows))
+    following = np.minimum.accumulate(following[::-1])[::-1]
     of_core = np.lexsort((np.arange(len(rows)), rows["core"]))
     cores = rows["core"][of_core].astype(np.int64)
-    places = np.empty(len(happened), np.int64)
-    exact = keys[found] == wanted
-    places[exact] = found[exact]
     for core in np.unique(happened["core"][~exact]).tolist():
         mine = of_core[np.searchsorted(cores, core) : np.searchsorted(cores, core, side="right")]
         here = ~exact & (happened["core"] == core)
         if not len(mine):
-            places[here] = np.minimum(np.searchsorted(rows["entry"], happened["cycle"][here]), len(rows) - 1)
-            continue
-        behind = np.searchsorted(rows["entry"][mine], happened["cycle"][here], side="right")
-        places[here] = mine[np.maximum(behind - 1, 0)]
+            mine = np.arange(len(rows))
+        until = np.searchsorted(rows["entry"][mine], happened["cycle"][here], side="right")
+        before = np.searchsorted(mine, following[here])
+        places[here] = mine[np.maximum(np.minimum(until, before) - 1, 0)]
     return places

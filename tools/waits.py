@@ -97,6 +97,8 @@ class Waits:
         """All segments, up to the end."""
         if not self._state and self._core != NOWHERE:
             self._state, self._where = f"ready, core {self._core} is busy", self._core
+        elif not self._state:
+            self._state = "waits for what never comes"
         self._advance(self._end)
         return self._segments
 
