@@ -157,15 +157,18 @@ class Follower:
         return Segment(USER, start, end, int(timeline.core[row]), thread, what, causes, row=row)
 
     def _kernel(self, row: int, start: int, end: int) -> Segment:
-        """A kernel entry, or what comes after `start` of it: then by what is left when the first causes are gone."""
+        """A kernel entry, or the part of it from `start` to `end`, by the causes that fall into that.
+
+        The ledger does not tell in which order they came; that of its columns is taken.
+        """
         timeline = self._timeline
-        causes = timeline.kernel_causes(row)
-        excess = start - int(timeline.entry[row])
-        for cause in list(causes):
-            cut = min(excess, causes[cause])
-            causes[cause] -= cut
-            excess -= cut
-        causes = {cause: cycles for cause, cycles in causes.items() if cycles}
+        causes: dict[str, int] = {}
+        at = int(timeline.entry[row])
+        for cause, cycles in timeline.kernel_causes(row).items():
+            inside = min(at + cycles, end) - max(at, start)
+            if inside > 0:
+                causes[cause] = inside
+            at += cycles
         thread = int(timeline.thread[row])
         return Segment(
             KERNEL, start, end, int(timeline.core[row]), thread, self._entry_words(row), causes, row=row

@@ -32,6 +32,7 @@ from l4lab.tools.recording import Recording
 from l4lab.tools.rundir import KIND_MASK, Run, open_run
 from l4lab.tools.steps import FRAME, STEPS, TOUCH, lines, step_sums
 from l4lab.tools.timeline import NOWHERE, OPERATION_KINDS, Operation, Operations, Timeline
+from support import random_guest
 from support.programs import compile_program, write_manifest
 from support.runs import IMAGES, image, record
 
@@ -78,6 +79,26 @@ def test_every_chain_adds_up(name: str, cores: int, tmp_path: Path) -> None:
                 assert chain.hops[-1].to in (0, operation.thread)
             if kind == events.FAULT:
                 assert sum(step_sums(lines(recorded.run, chain)).values()) == chain.cycles
+    assert followed
+
+
+@pytest.mark.parametrize("seed", [0, 1, 2, 3, 11, 86])
+def test_chains_of_random_system_calls_add_up(seed: int, tmp_path: Path) -> None:
+    """Threads that are ended, moved, made to raise exceptions, while they wait; 86: on another core, just then."""
+    (tmp_path / "guest.elf").write_bytes(random_guest.program(seed))
+    path = write_manifest(tmp_path / "guest.toml", "guest.elf", cores=1 + seed % 4)
+    path.write_text(path.read_text().replace("16MiB", "32MiB"))
+    record(load_manifest(path), tmp_path / "run", max_cycles=2_000_000)
+    recorded = Recorded(tmp_path / "run")
+    followed = 0
+    for place in range(len(recorded.operations)):
+        operation = recorded.operations.at(place)
+        if operation.row == NOWHERE:
+            continue
+        chain = recorded.chain(operation)
+        followed += 1
+        assert sum(line.cycles for line in lines(recorded.run, chain)) == chain.cycles
+        assert operation.latency_cycles in (None, chain.cycles)
     assert followed
 
 
