@@ -69,6 +69,11 @@ class View:
         return {"title": self.title, "columns": list(self.columns), "rows": [list(row) for row in self.rows]}
 
 
+def counted(number: int, word: str, several: str = "") -> str:
+    """`1 thread`, `2 threads`."""
+    return f"{number} {word if number == 1 else several or word + 's'}"
+
+
 # --- names ----------------------------------------------------------------------------------------
 
 
@@ -117,7 +122,7 @@ def threads(kernel: Kernel) -> View:
         for thread in kernel.threads.values()
     ]
     columns = ("thread", "name", "core", "priority", "state", "eip", "instructions", "user cycles")
-    return View(f"{len(rows)} threads", columns, tuple(rows))
+    return View(counted(len(rows), "thread"), columns, tuple(rows))
 
 
 def state_text(kernel: Kernel, thread: Thread) -> str:
@@ -228,7 +233,7 @@ def tasks(kernel: Kernel) -> View:
         for task in kernel.tasks.values()
     ]
     columns = ("task", "name", "threads", "pages", "page tables", "UTCB pages", "capabilities")
-    return View(f"{len(rows)} tasks", columns, tuple(rows))
+    return View(counted(len(rows), "task"), columns, tuple(rows))
 
 
 def capabilities(task: Task) -> View:
@@ -248,7 +253,9 @@ def capabilities(task: Task) -> View:
         for index, cap in sorted(task.capability_table.slots.items())
     ]
     columns = ("index", "kind", "object", "rights", "extra", "reference", "leads to")
-    return View(f"{task_name(task)}: {len(rows)} capabilities", columns, tuple(rows))
+    return View(
+        f"{task_name(task)}: {counted(len(rows), 'capability', 'capabilities')}", columns, tuple(rows)
+    )
 
 
 def _target_text(obj: KernelObject) -> str:
@@ -292,7 +299,9 @@ def objects(kernel: Kernel, kind: str = "") -> View:
         for obj in all_objects(kernel)
         if kind in ("", obj.kind)
     ]
-    return View(f"{len(rows)} objects", ("number", "kind", "name", "capabilities", "details"), tuple(rows))
+    return View(
+        counted(len(rows), "object"), ("number", "kind", "name", "capabilities", "details"), tuple(rows)
+    )
 
 
 def interrupts(kernel: Kernel) -> View:
@@ -303,7 +312,11 @@ def interrupts(kernel: Kernel) -> View:
             for pin, target in sorted(obj.pins.items()):
                 masked = "masked" if pin in obj.masked else "unmasked"
                 rows.append((object_name(obj), pin, object_name(target), masked, _target_text(target)))
-    return View(f"{len(rows)} pins bound", ("controller", "pin", "triggers", "mask", "details"), tuple(rows))
+    return View(
+        f"{counted(len(rows), 'pin')} bound",
+        ("controller", "pin", "triggers", "mask", "details"),
+        tuple(rows),
+    )
 
 
 # --- cores (JDB: lr, and on each CPU) -------------------------------------------------------------------
@@ -333,7 +346,11 @@ def timeouts(kernel: Kernel) -> View:
             thread = timeout.thread
             if thread is not None:
                 rows.append((core.number, timeout.deadline_us, thread_name(thread)))
-    return View(f"{len(rows)} timeouts, clock {kernel.clock_us} us", ("core", "at us", "thread"), tuple(rows))
+    return View(
+        f"{counted(len(rows), 'timeout')}, clock {kernel.clock_us} us",
+        ("core", "at us", "thread"),
+        tuple(rows),
+    )
 
 
 def pending_interrupts(pending: MappingOf[int, Iterable[tuple[int, Request | None]]]) -> View:
@@ -343,7 +360,9 @@ def pending_interrupts(pending: MappingOf[int, Iterable[tuple[int, Request | Non
         for core, arrivals in pending.items()
         for arrival, request in arrivals
     ]
-    return View(f"{len(rows)} interrupts under way", ("to core", "arrives at cycle", "for"), tuple(rows))
+    return View(
+        f"{counted(len(rows), 'interrupt')} under way", ("to core", "arrives at cycle", "for"), tuple(rows)
+    )
 
 
 def request_text(request: Request | None) -> str:

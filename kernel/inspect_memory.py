@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from l4lab.kernel import mapdb, paging
 from l4lab.kernel.abi import fiasco as abi
-from l4lab.kernel.inspect import Cell, View, task_name
+from l4lab.kernel.inspect import Cell, View, counted, task_name
 
 if TYPE_CHECKING:
     from l4lab.kernel.mapdb import Mapping
@@ -41,7 +41,9 @@ def mapping_tree(kernel: Kernel, pfn: int) -> View:
             )
         )
     columns = ("space", "virtual", "physical", "size", "rights")
-    return View(f"frame {pfn:#x} (physical {pfn << 12:#x}): {len(rows)} mappings", columns, tuple(rows))
+    return View(
+        f"frame {pfn:#x} (physical {pfn << 12:#x}): {counted(len(rows), 'mapping')}", columns, tuple(rows)
+    )
 
 
 def _over(mapping: Mapping, pfn: int, depth: int) -> Iterator[tuple[int, Mapping]]:

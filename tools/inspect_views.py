@@ -111,7 +111,7 @@ def messages(machine: Machine) -> View:
         else:
             continue
         rows.append((inspect.thread_name(thread), inspect.object_name(partner), content(thread), state))
-    return View(f"{len(rows)} messages", ("from", "to", "message", "state"), tuple(rows))
+    return View(inspect.counted(len(rows), "message"), ("from", "to", "message", "state"), tuple(rows))
 
 
 def content(thread: Thread) -> str:
@@ -196,13 +196,11 @@ def backtrace(looked: Looked, thread: Thread) -> View:
     """The calls on a thread's stack, and on through messages to whoever waits for it."""
     rows: list[tuple[Cell, ...]] = []
     for link in callchain.call_chain(looked.machine, looked.programs, thread):
-        rows.append((inspect.thread_name(link.thread), "", link.why, ""))
+        rows.append((inspect.thread_name(link.thread), "", "", link.why))
         for frame in link.frames:
             place = str(frame.place) if frame.place is not None else ""
             rows.append(("", f"{frame.address:#010x}", frame.function, place))
-    return View(
-        f"backtrace of {inspect.thread_name(thread)}", ("thread", "address", "in", "source"), tuple(rows)
-    )
+    return View(f"backtrace of {inspect.thread_name(thread)}", ("thread", "address", "in", "at"), tuple(rows))
 
 
 def _capabilities(looked: Looked, words: list[str]) -> list[View]:

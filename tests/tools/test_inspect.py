@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -13,6 +14,7 @@ from typing import Any
 import pytest
 
 from l4lab.emulator.errors import OperatorError
+from l4lab.tools.build import CHECKOUT
 from l4lab.tools.inspect import DEFAULT_VIEWS, show_inspect
 from l4lab.tools.inspect_run import InspectError, Moment, find_source, reach
 from l4lab.tools.inspect_views import KINDS, Looked, ViewError, views
@@ -225,6 +227,18 @@ def test_what_is_no_run_is_one_line(tmp_path: Path, content: str) -> None:
 def test_moment_that_the_run_does_not_have(run: Path, moment: Moment, expected: str) -> None:
     with pytest.raises(InspectError, match=expected):
         reach(find_source(str(run), None), moment)
+
+
+# --- the documentation ----------------------------------------------------------------------------------
+
+
+def test_page_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
+    page = (CHECKOUT / "docs/debugger.md").read_text("utf-8")
+    found = re.search(r"^\$ \./l4lab inspect (\S+) --cycle (\S+) ([^\n]*)\n(.*?)^```$", page, re.M | re.S)
+    assert found is not None
+    asked = tuple(found[3].split())
+    assert show_inspect(found[1], asked, Moment(cycle=int(found[2])), image=None, as_json=False) == 0
+    assert capsys.readouterr().out == found[4]
 
 
 # --- the command ----------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
 from l4lab.tools.inspect_views import KINDS, Looked, ViewError, views, visible
+from l4lab.tools.tui.keys import BACKWARD, FORWARD, LOWER, OTHERS, shown_key
 
 if TYPE_CHECKING:
     from l4lab.kernel.inspect import View
@@ -55,8 +56,6 @@ class Help(ModalScreen[None]):
 
 def help_text() -> Text:
     """The page of help."""
-    from l4lab.tools.tui.app import BACKWARD, FORWARD, LOWER, OTHERS, shown_key
-
     text = Text().append("Forwards in time\n", "bold")
     for key, _, _, meaning in FORWARD:
         text.append(f"  {shown_key(key):<6}", "bold yellow").append(f"{meaning}\n")

@@ -15,8 +15,6 @@ from typing import TYPE_CHECKING, Final
 from l4lab.emulator.catching import Catch, CatchKind, describe
 from l4lab.emulator.debugged import DebuggedMachine
 from l4lab.emulator.debugging import Debugger
-from l4lab.emulator.errors import OperatorError
-from l4lab.emulator.inputs import did_you_mean, printable
 from l4lab.emulator.machine import NEVER
 from l4lab.emulator.stops import TO_THE_END, Breakpoint, Goal, GoalKind, Stop, StopKind, step
 from l4lab.kernel.frame import EIP
@@ -26,7 +24,8 @@ from l4lab.kernel.traps import CpuException, Interrupt, PageFault, SystemCall
 from l4lab.tools.programs import Programs
 from l4lab.tools.report import grouped
 from l4lab.tools.tui.code import line_range
-from l4lab.tools.tui.faults import FaultTracker
+from l4lab.tools.tui.places import CommandError, find_place
+from l4lab.tools.tui.tracker import FaultTracker
 
 if TYPE_CHECKING:
     from l4lab.emulator.catching import Event
@@ -42,10 +41,6 @@ Move = Callable[[], Stop]
 
 MAX_CLOCK: Final = 1 << 50
 """No run comes this far."""
-
-
-class CommandError(OperatorError):
-    """Something that cannot be done here; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,7 +249,7 @@ class Session:
 
     def toggle_breakpoint(self, text: str) -> str:
         """Set or remove one: `FUNCTION` or `0xADDRESS` of the shown task, or `TASK:…`. Says which it was."""
-        task, place = self._place(text.strip())
+        task, place = find_place(self.machine, self.programs, self.task, text.strip())
         breakpoint_ = Breakpoint(place, task.number)
         present = self.debugger.breakpoints
         where = f"{self.programs.function_at(self.machine, task, place)} in {task_name(task)}"
@@ -263,35 +258,6 @@ class Session:
             return f"no breakpoint at {where} any more"
         self.debugger.set_breakpoints((*present, breakpoint_))
         return f"breakpoint at {where}"
-
-    def _place(self, text: str) -> tuple[Task, int]:
-        name, colon, function = text.rpartition(":")
-        task = self._task_named(name) if colon else self.task
-        if task is None:
-            raise CommandError("no task is shown: expected TASK:FUNCTION or TASK:0xADDRESS")
-        if function[:1].isdigit():
-            try:
-                address = int(function, 0)
-            except ValueError:
-                address = -1
-            if not 0 <= address < 1 << 32:
-                raise CommandError(f"found '{printable(function)}', expected an address as in 0x8048110")
-            return task, address
-        program = self.programs.expected_of(self.machine, task)
-        found = program.symbols.address_of(function) if program is not None and function else None
-        if program is None or found is None:
-            known = [symbol.name for symbol in program.symbols.symbols] if program is not None else []
-            raise CommandError(
-                f"found no function '{printable(function)}' in {task_name(task)}{did_you_mean(function, known)}"
-            )
-        return task, found
-
-    def _task_named(self, name: str) -> Task:
-        for task in self.machine.kernel.tasks.values():
-            if name in (str(task.number), task.name):
-                return task
-        known = [task_name(task) for task in self.machine.kernel.tasks.values()]
-        raise CommandError(f"found no task '{printable(name)}'{did_you_mean(name, known)}")
 
     # --- helpers ----------------------------------------------------------------------------------------
 

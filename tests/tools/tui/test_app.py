@@ -13,7 +13,8 @@ from textual.widgets import DataTable, Input, OptionList, Static
 
 from l4lab.emulator.catching import CatchKind
 from l4lab.emulator.manifest import Manifest, load_manifest
-from l4lab.tools.tui.app import BACKWARD, FORWARD, LOWER, OTHERS, DebugApp, Pane, shown_key
+from l4lab.tools.tui.app import DebugApp, Pane
+from l4lab.tools.tui.keys import BACKWARD, FORWARD, LOWER, OTHERS, shown_key
 from l4lab.tools.tui.screens import Ask, Help, Views, help_text
 from l4lab.tools.tui.session import Session
 from support.runs import image

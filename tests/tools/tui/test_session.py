@@ -20,7 +20,8 @@ from l4lab.kernel.frame import EIP
 from l4lab.tools.rundir import open_run
 from l4lab.tools.timeline import Operations, Timeline
 from l4lab.tools.tui.faults import Fault
-from l4lab.tools.tui.session import CommandError, Session
+from l4lab.tools.tui.places import CommandError
+from l4lab.tools.tui.session import Session
 from support.runs import image, record
 
 ON_ONE_CORE, ACROSS = 21, 22
