@@ -86,7 +86,7 @@ class Control(Protocol):
         """Where the stretch of `thread` that is about to run has to stop; None: nowhere."""
 
     def pauses_between(self, core: CoreState) -> bool:
-        """Whether to pause with a stretch just over, where `halt_steps` said to ask."""
+        """Whether to pause with a stretch just over. Asked once `halt_steps` are made."""
 
     def pauses_before(self, entry: Entry) -> bool:
         """Whether to pause with this kernel entry still to be served."""
@@ -189,8 +189,8 @@ class DebuggedMachine(Machine):
     """See the module's header.
 
     `steps`, `retired`, `phase`: see `Position`. `paused_core`: on which core the last pause was.
-    `ended`: why the run is over, if it is. `limit_cycles`: it ends there. `halt_steps`: ask the control when
-    the stretch is over that makes so many steps.
+    `ended`: why the run is over, if it is. `limit_cycles`: it ends there. `halt_steps`: from so many
+    steps on the control is asked after stretches, too.
     """
 
     def __init__(
@@ -204,7 +204,7 @@ class DebuggedMachine(Machine):
         self.port = DebugPort(self.engine)
         self.control: Control = NoControl()
         self.limit_cycles = limit_cycles
-        self.halt_steps = -1
+        self.halt_steps = NEVER
         self.steps = 0
         self.retired = 0
         self.phase = AFTER_ENTRY
@@ -303,7 +303,7 @@ class DebuggedMachine(Machine):
             self.retired += frame[INSTRUCTIONS] - before & 0xFFFFFFFF
             if trap is not HOST_STOP:
                 self.steps += 1
-                if self.steps == self.halt_steps and control.pauses_between(core):
+                if self.steps >= self.halt_steps and control.pauses_between(core):
                     self._pause(AFTER_ENTRY, core)
                 if self._breathing and not self._ahead:
                     self._turn = core

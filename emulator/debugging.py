@@ -19,6 +19,7 @@ from l4lab.emulator.catching import Catch, Event, Happening, announced, decode, 
 from l4lab.emulator.debugged import AFTER_ENTRY, BEFORE_ENTRY, IN_USER_CODE, Count, Entry, Pause, Position
 from l4lab.emulator.debugport import EVERY_SPACE, MAX_WATCHED_BYTES, MAX_WATCHPOINTS, Reason, Watch
 from l4lab.emulator.history import History
+from l4lab.emulator.machine import NEVER
 from l4lab.emulator.stops import TO_THE_END, Breakpoint, Edit, Goal, GoalKind, Stop, StopKind, Watchpoint
 from l4lab.kernel import causes
 from l4lab.kernel.errors import KernelBug
@@ -50,6 +51,9 @@ class Pace(NamedTuple):
 FORWARD: Final = Pace(0.1, 20)
 REPLAY: Final = Pace(0.05, 4)
 """Whoever goes back often goes back a little more next."""
+
+STEPS_TO_SNAPSHOT: Final = 32
+"""Whoever steps back once does so again: a snapshot is taken so many kernel entries and stretches before."""
 
 Observer = Callable[[Entry, Sequence[Event], bool], str | None]
 """Is shown kernel entries: before the kernel acts (events empty, True) and after (False). A text stops."""
@@ -86,6 +90,7 @@ class Debugger:
         self._goal = TO_THE_END
         self._step_count: Count | None = None
         self._place: Position | None = None
+        self._note_at_steps = NEVER
         self._stops = True
         self._forward = False
         self._interrupted = False
@@ -180,6 +185,8 @@ class Debugger:
         ahead = self.machine.cores[core].clock_cycles < clock_cycles
         if not ahead or self.machine.position < snapshot.position:
             self._restore(snapshot)
+        if self.machine.cores[core].clock_cycles >= clock_cycles:
+            return self._to_start()
         return self._quietly(Goal(GoalKind.CLOCK, core=core, clock_cycles=clock_cycles), None, poll)
 
     def step_back(self, thread: int, poll: Poll | None = None) -> Stop:
@@ -188,14 +195,16 @@ class Debugger:
         if count < 0:
             return self._to_start()
         here = self.machine.position
-        self._restore(
-            self.history.last_with(
-                lambda snapshot: (
-                    snapshot.position < here and snapshot.count_of(thread) in range(max(count, 1))
-                )
-            )
+        snapshot = self.history.last_with(
+            lambda snapshot: snapshot.position < here and snapshot.count_of(thread) in range(max(count, 1))
         )
-        return self._quietly(Goal(GoalKind.STEP, thread), Count(count), poll)
+        if here.steps - snapshot.position.steps > 2 * STEPS_TO_SNAPSHOT:
+            self._note_at_steps = here.steps - STEPS_TO_SNAPSHOT
+        self._restore(snapshot)
+        try:
+            return self._quietly(Goal(GoalKind.STEP, thread), Count(count), poll)
+        finally:
+            self._note_at_steps = NEVER
 
     def continue_back(self, poll: Poll | None = None) -> Stop:
         """To the last time before now that anything would have stopped the machine; else to the start.
@@ -210,9 +219,9 @@ class Debugger:
                 self.go_to(here)
                 self.last_stop = found[-1]
                 return found[-1]
-            earlier = bisect_left(found, here, key=lambda stop: stop.position)
-            if earlier:
-                return self._back_at(found[earlier - 1], poll)
+            behind = [stop for stop in found if _lies_behind(stop, here)]
+            if behind:
+                return self._back_at(behind[-1], poll)
             end = snapshot.position
             snapshot = self.history.earlier(snapshot)
         return self._to_start()
@@ -246,9 +255,10 @@ class Debugger:
             stop = self._towards(TO_THE_END, None, poll, REPLAY, end)
             if stop.kind is StopKind.INTERRUPTED:
                 return [*found, stop]
+            if _lies_behind(stop, end):
+                found.append(stop)
             if stop.kind is StopKind.PLACE or stop.position >= end:
                 break
-            found.append(stop)
         self._stops_known = (snapshot.position, end, asked, found)
         return found
 
@@ -310,7 +320,8 @@ class Debugger:
     def _set_place(self, place: Position | None) -> None:
         self._place = place
         halts = place is not None and place.phase == AFTER_ENTRY
-        self.machine.halt_steps = place.steps if place is not None and halts else -1
+        steps = place.steps if place is not None and halts else NEVER
+        self.machine.halt_steps = min(steps, self._note_at_steps)
 
     def _nearer(self, place: Position | None) -> Position | None:
         """Where to stop next: `place`, or at an edit before it."""
@@ -398,7 +409,8 @@ class Debugger:
     def _classify(self, core: CoreState) -> Stop | None:
         """Why user code has stopped; None: for nothing that anybody asked for."""
         why = self.machine.port.reason(core.vcpu)
-        if self.machine.position == self._place:
+        watched = self._stops and why is not None and why[0] is Reason.WATCHPOINT
+        if self.machine.position == self._place and not watched:
             return self._stop_here(StopKind.PLACE)
         if why is None:
             return self._stop_here(StopKind.INTERRUPTED, "interrupted") if self._interrupted else None
@@ -413,7 +425,8 @@ class Debugger:
             return None
         if reason is Reason.BREAKPOINT:
             return self._at_breakpoint(core)
-        return self._watch_stop(self._watched[detail][0], "")
+        watchpoint = self._watched[detail][0]
+        return self._stop_here(StopKind.WATCHPOINT, _watched_text(watchpoint), watchpoint=watchpoint)
 
     def _at_breakpoint(self, core: CoreState) -> Stop | None:
         thread = core.decision.thread
@@ -428,10 +441,6 @@ class Debugger:
         return (
             self._stop_here(StopKind.BREAKPOINT) if any(point in self.breakpoints for point in here) else None
         )
-
-    def _watch_stop(self, watchpoint: Watchpoint, by: str) -> Stop:
-        text = f"{by}{watchpoint.size_bytes} bytes at {watchpoint.address:#x}"
-        return self._stop_here(StopKind.WATCHPOINT, text, watchpoint=watchpoint)
 
     def _stop_here(
         self,
@@ -462,9 +471,15 @@ class Debugger:
         return step if step is not None and step.instructions < count else Count(count)
 
     def pauses_between(self, core: CoreState) -> bool:
-        """At the place."""
-        assert self._place is not None
-        self._found = Stop(StopKind.PLACE, self._place, core.number, core.decision.thread)
+        """At the place. Where a snapshot is wanted, one is due."""
+        place, machine = self._place, self.machine
+        if machine.steps >= self._note_at_steps:
+            self._note_at_steps = NEVER
+            self._set_place(place)
+            machine.breathe()
+        if place is None or place.phase != AFTER_ENTRY or place.steps != machine.steps:
+            return False
+        self._found = Stop(StopKind.PLACE, place, core.number, core.decision.thread)
         return True
 
     def pauses_before(self, entry: Entry) -> bool:
@@ -486,6 +501,9 @@ class Debugger:
         """At the place; at what has happened in this entry; when somebody interrupts."""
         place, machine = self._place, self.machine
         if place is not None and place.phase == AFTER_ENTRY and place.steps == machine.steps:
+            hit = self._kernel_wrote() if self._stops and self.watchpoints else None
+            if hit is not None:
+                return self._found_watched(hit, entry)
             return self._find(StopKind.PLACE, entry, AFTER_ENTRY)
         if self._stops and self._stops_after(entry):
             return True
@@ -520,9 +538,12 @@ class Debugger:
             hit = self._kernel_wrote()
             self._resolve_watchpoints()
             if hit is not None:
-                self._find(StopKind.WATCHPOINT, entry, AFTER_ENTRY, "written by the kernel: ", watchpoint=hit)
-                return True
+                return self._found_watched(hit, entry)
         return self.tells_new_tasks and self._forward and self._new_task(entry)
+
+    def _found_watched(self, hit: Watchpoint, entry: Entry) -> bool:
+        text = f"the kernel wrote {_watched_text(hit)}"
+        return self._find(StopKind.WATCHPOINT, entry, AFTER_ENTRY, text, watchpoint=hit)
 
     def _show_observers(self, entry: Entry, events: Sequence[Event], *, before: bool) -> bool:
         """Every observer sees every entry; the text of the first that has one is the reason to stop."""
@@ -613,6 +634,15 @@ class Debugger:
             if watch.write and before != now:
                 return watchpoint
         return None
+
+
+def _watched_text(watchpoint: Watchpoint) -> str:
+    return f"{watchpoint.size_bytes} bytes at {watchpoint.address:#x}"
+
+
+def _lies_behind(stop: Stop, here: Position) -> bool:
+    """Whether one comes past `stop` on the way back from `here`. An access has been made where it stops."""
+    return stop.position < here or (stop.position == here and stop.kind is StopKind.WATCHPOINT)
 
 
 def translate(task: Task, address: int) -> int | None:

@@ -1,0 +1,173 @@
+"""A person follows a page fault in gdb: into the pager, through its allocator, to the mapping, and back in time.
+
+The session is the one that docs/debugger.md prints.
+"""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+import pytest
+
+from l4lab.emulator.machine import Machine
+from l4lab.tools.build import CHECKOUT
+from support.real_gdb import PROMPT, Boot, answers, gdb_version, needs_gdb, run_gdb, session
+from support.runs import image
+
+DOCUMENT = CHECKOUT / "docs/debugger.md"
+RECORDED_WITH = "13."
+"""Other versions of gdb word a few lines differently."""
+
+pytestmark = needs_gdb
+
+
+def transcript() -> str:
+    """The session in the document."""
+    section = DOCUMENT.read_text(encoding="utf-8").partition("## A page fault, step by step\n")[2]
+    return section.partition("```console\n")[2].partition("```")[0]
+
+
+@pytest.fixture(scope="module")
+def ran(tmp_path_factory: pytest.TempPathFactory) -> tuple[list[tuple[str, str]], Boot]:
+    """The document's commands, answered anew."""
+    commands = [command for command, _ in answers(transcript())]
+    assert commands
+    return session("pagefault", commands, tmp_path_factory.mktemp("gdb"))
+
+
+def test_the_transcript_in_the_document_is_what_the_session_prints(
+    ran: tuple[list[tuple[str, str]], Boot], tmp_path: Path
+) -> None:
+    if not gdb_version().startswith(RECORDED_WITH):
+        pytest.skip(f"the document's is gdb {RECORDED_WITH}x, this is {gdb_version()}")
+    printed = "".join(f"{PROMPT}{command}\n{text}" for command, text in ran[0])
+    (tmp_path / "transcript").write_text(printed, encoding="utf-8")  # for whoever brings the document up to date
+    assert printed == transcript()
+
+
+def test_the_fault_is_caught_at_the_instruction(ran: tuple[list[tuple[str, str]], Boot]) -> None:
+    caught = [text for command, text in ran[0] if command == "continue"][1]
+    assert re.search(r"1 touch +- +read from 0x20000000, not mapped, .*hello/main\.c:12", caught)
+    assert "hello.0" in caught and "is_zero (page=0x20000000) at hello/main.c:12" in caught
+
+
+def test_the_seven_steps_pass_in_order_and_their_cycles_add_up(
+    ran: tuple[list[tuple[str, str]], Boot],
+) -> None:
+    text = "".join(text for _, text in ran[0])
+    steps = re.findall(r"^  ([1-7]) (\w+) +([0-9]+|-)  ", text, flags=re.MULTILINE)[:7]
+    assert [(number, name) for number, name, _ in steps] == [
+        ("1", "touch"),
+        ("2", "fault"),
+        ("3", "message"),
+        ("4", "request"),
+        ("5", "frame"),
+        ("6", "map"),
+        ("7", "resume"),
+    ]
+    total = re.search(r"together ([0-9]+) cycles", text)
+    assert total is not None
+    assert sum(int(cycles) for _, _, cycles in steps[1:]) == int(total[1])
+
+
+def test_the_way_leads_through_the_pagers_source(ran: tuple[list[tuple[str, str]], Boot]) -> None:
+    text = "".join(text for _, text in ran[0])
+    assert "pma_allocate (pma=" in text and "pager/pma/pma.c:" in text
+    assert re.search(r"hello\.0 \(thread \d+\): faulted at 0x20000000; pager\.0 is its pager", text)
+
+
+def test_the_mapping_appears(ran: tuple[list[tuple[str, str]], Boot]) -> None:
+    looks = [text for command, text in ran[0] if command.startswith("monitor ptable")]
+    assert "0x20000000: not mapped" in looks[0]
+    assert re.search(r"0x20000000: physical 0x[0-9a-f]+\n", looks[1])
+
+
+def test_back_to_the_fault_it_is_as_it_was(ran: tuple[list[tuple[str, str]], Boot]) -> None:
+    """Same instruction, same cycle, and the page is not there."""
+    moments = [text for command, text in ran[0] if command == "p $cycles"]
+    assert len(moments) >= 2 and moments[0].partition("=")[2] == moments[-1].partition("=")[2]
+    looks = [text for command, text in ran[0] if command.startswith("monitor ptable")]
+    assert looks[-1] == looks[0]
+
+
+def test_the_run_ends_as_if_nobody_had_looked(ran: tuple[list[tuple[str, str]], Boot]) -> None:
+    machine = Machine(image("pagefault"))
+    result = machine.run()
+    boot = ran[1]
+    assert boot.console == machine.output.decode()
+    assert boot.code == result.exit_code == 0
+    clock = f"{max(core.clock_cycles for core in machine.cores):,}".replace(",", " ")
+    assert f"l4lab: the root task ended with exit code 0, after {clock} cycles" in boot.said
+
+
+# --- more that one does in gdb ----------------------------------------------------------------------------
+
+
+def test_watchpoints_forwards_and_backwards(tmp_path: Path) -> None:
+    commands = [
+        *("tbreak hello/main.c:main", "continue", "goto 694000", "watch *(int *) 0x20000004", "continue"),
+        *("x/2xw 0x20000000", "reverse-continue", "x/2xw 0x20000000", "delete", "monitor where"),
+    ]
+    printed = dict(enumerate(session("pagefault", commands, tmp_path)[0]))
+    assert "Old value = 0\nNew value = 1" in printed[4][1]
+    assert printed[5][1] == "0x20000000:\t0x00000000\t0x00000001\n"
+    assert "Old value = 1\nNew value = 0" in printed[6][1]
+    assert printed[7][1] == "0x20000000:\t0x00000000\t0x00000000\n"
+
+
+def test_stepping_backwards_through_source_and_out_of_functions(tmp_path: Path) -> None:
+    commands = [
+        *("tbreak hello/main.c:main", "continue", "tbreak snprintf", "continue", "p $instructions"),
+        *("stepi 7", "reverse-stepi 7", "p $instructions", "reverse-finish", "bt 1", "stepi", "p $instructions"),
+        *("reverse-continue", "p $cycles"),
+    ]
+    printed = [text for _, text in session("pagefault", commands, tmp_path)[0]]
+    assert "snprintf" in printed[3]
+    stopped, again, entered = (int(printed[index].partition("=")[2]) for index in (4, 7, 11))
+    assert stopped == again
+    assert stopped - 10 < entered <= stopped and "snprintf" in printed[10]  # gdb's breakpoint is a little inside
+    assert re.search(r"#0 .* greet \(.*hello/main\.c:\d+", printed[9])
+    assert "No more reverse-execution history" in printed[12]
+    assert printed[13].endswith("= 0\n")
+
+
+def test_faults_and_messages_back_in_time(tmp_path: Path) -> None:
+    commands = [
+        *("goto 800000", "back fault", "p $cycles", "back map task=hello.1", "back ipc thread=pager.0"),
+        *("forth entry", "goto 0", "p $cycles"),
+    ]
+    printed = [text for _, text in session("pagefault", commands, tmp_path)[0]]
+    assert "back fault: hello." in printed[1] and "page fault:" in printed[1]
+    assert "of hello.1" in printed[3]
+    assert "message from" in printed[4] and "pager.0" in printed[4]
+    assert "forth entry" in printed[5]
+    assert printed[7] == "$2 = 0\n"
+
+
+def test_leaving_and_coming_back(tmp_path: Path) -> None:
+    """Each gdb finds the machine where the one before has left it."""
+    boot = Boot("pagefault")
+    try:
+        commands = ["tbreak hello/main.c:main", "continue", "p $cycles", "maintenance flush register-cache"]
+        killed = run_gdb(boot, [*commands, "shell kill -9 $PPID"], tmp_path)
+        at = dict(answers(killed))["p $cycles"]
+        again = dict(answers(run_gdb(boot, ["p $cycles", "info inferiors", "bt", "detach"], tmp_path)))
+        assert again["p $cycles"] == at
+        assert "main (argc=1" in again["bt"]
+        boot.end()
+    finally:
+        boot.kill()
+    assert "l4lab: gdb has gone; the machine waits for another one" in boot.said
+    assert boot.code == 0
+
+
+def test_a_socket_with_a_path(tmp_path: Path) -> None:
+    boot = Boot("pagefault", address=str(tmp_path / "gdb"))
+    try:
+        printed = answers(run_gdb(boot, ["info threads"], tmp_path))
+        boot.end()
+    finally:
+        boot.kill()
+    assert '"sigma0"' in printed[0][1] and '"core 1"' in printed[0][1]
+    assert not (tmp_path / "gdb").exists()
