@@ -138,11 +138,13 @@ class PmaResult:
 # --- one run ------------------------------------------------------------------------------------------
 
 
-def run_pma(setup: PmaSetup, *, progress: Progress | None = None, out: Path | None = None) -> PmaResult:
+def run_pma(
+    setup: PmaSetup, *, progress: Progress | None = None, out: Path | None = None, trace: bool = False
+) -> PmaResult:
     """Boot the benchmark and run it to its end.
 
-    `out`: a run directory to write, with the ledger. Raises BenchmarkError if a program failed, OperatorError
-    for a machine that cannot be, Interrupted after Ctrl-C.
+    `out`: a run directory to write, with the ledger; `trace`: and with all events. Raises BenchmarkError if a
+    program failed, OperatorError for a machine that cannot be, Interrupted after Ctrl-C.
     """
     with tempfile.TemporaryDirectory(prefix="l4lab-") as folder:
         manifest = write_image(setup, Path(folder))
@@ -153,7 +155,7 @@ def run_pma(setup: PmaSetup, *, progress: Progress | None = None, out: Path | No
         document = json.dumps(
             {"configuration": configuration, "versions": versions(), "result": None}, indent=2
         )
-        with Recording(out, manifest, document) as recording:
+        with Recording(out, manifest, document, trace=trace) as recording:
             write_image(setup, out)  # so that the run can be had again
             machine = Machine(manifest, console=recording.console_too(None), ledger=recording.ledger)
             recording.watch(machine)
@@ -294,12 +296,12 @@ def books_balance(result: RunResult) -> bool:
 # --- the command --------------------------------------------------------------------------------------
 
 
-def run_bench(setup: PmaSetup, *, as_json: bool, out: Path | None) -> int:
+def run_bench(setup: PmaSetup, *, as_json: bool, out: Path | None, trace: bool = False) -> int:
     """`l4lab bench pma`. Returns the exit code: 1 if the counts disagree somewhere."""
     meter = Meter(setup.design)
     start = time.monotonic()
     try:
-        result = run_pma(setup, progress=meter.show, out=out)
+        result = run_pma(setup, progress=meter.show, out=out, trace=trace)
     finally:
         meter.clear()
     if out is not None:

@@ -349,6 +349,7 @@ def pingpong(profile: str, as_json: bool, sel4bench: bool) -> int:
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write a run directory with ledger."
 )
+@click.option("--trace", is_flag=True, help="With --out: record all events for `l4lab trace`.")
 @click.option("--manifest", "manifest_only", is_flag=True, help="Print the image's manifest and run nothing.")
 def pma(
     design: str,
@@ -364,6 +365,7 @@ def pma(
     tlb: str,
     as_json: bool,
     out: Path | None,
+    trace: bool,
     manifest_only: bool,
 ) -> int:
     """The paper's benchmark: each process allocates pages, touches them, frees them, task by task.
@@ -396,7 +398,9 @@ def pma(
     if manifest_only:
         click.echo(setup.manifest(), nl=False)
         return 0
-    return run_bench(setup, as_json=as_json, out=out)
+    if trace and out is None:
+        raise CommandError("--trace writes to the folder of --out: expected --out DIR, too")
+    return run_bench(setup, as_json=as_json, out=out, trace=trace)
 
 
 # --- against what is published ------------------------------------------------------------------------

@@ -489,9 +489,14 @@ def test_runs_of_the_benchmark_have_all_that_is_needed(tmp_path: Path) -> None:
     """`bench pma --out` leaves its manifest, too; `why` finds it, though a bundled image has the same name."""
     command = ("bench", "pma", "--design", "single", "--cores", "2", "--pages", "5", "--tasks", "1")
     done = subprocess.run(
-        [*CLI, *command, "--out", "run"], capture_output=True, text=True, check=False, cwd=tmp_path
+        [*CLI, *command, "--out", "run", "--trace"],
+        capture_output=True,
+        text=True,
+        check=False,
+        cwd=tmp_path,
     )
     assert done.returncode == 0
+    assert open_run(tmp_path / "run").trace
     told = subprocess.run(
         [*CLI, "why", "fault", "17"], capture_output=True, text=True, check=False, cwd=tmp_path
     )
