@@ -1,4 +1,4 @@
-"""`l4lab trace`: what viewers are given is what the run's rows and events say, in bounded memory."""
+"""`l4lab trace`: the command, text, the same every time and in bounded memory, and what is no run."""
 
 from __future__ import annotations
 
@@ -6,422 +6,54 @@ import json
 import shutil
 import subprocess
 import sys
-import tarfile
 import tracemalloc
 from collections import Counter
 from collections.abc import Callable
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from io import BytesIO, StringIO
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
-import jsonschema
 import numpy as np
 import pytest
-from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as formats
 
 from l4lab.emulator.ledger import Ledger
 from l4lab.emulator.manifest import load_manifest
 from l4lab.kernel import events
-from l4lab.kernel.costs import CAUSE_NAMES
-from l4lab.kernel.traps import CpuException, HostStop, PageFault, SystemCall
-from l4lab.tools.accounts import ALL_CAUSES, accounts
+from l4lab.kernel.traps import HostStop
 from l4lab.tools.pma_image import PmaSetup
 from l4lab.tools.rundir import EVENT, KIND_MASK, ROW, Run, open_run
 from l4lab.tools.symbols import Symbols
-from l4lab.tools.timeline import Operations, Timeline
 from l4lab.tools.trace_perfetto import write_perfetto
 from l4lab.tools.trace_source import Clock, Event, checked, stretches
 from l4lab.tools.trace_speedscope import write_speedscope
 from l4lab.tools.trace_text import Describer, text_lines
-from support import random_guest
-from support.programs import write_manifest
 from support.runs import image, record
+from support.traces import nothing, profile_of, traced_pagefault, traced_single, viewed
 
 CLI = [sys.executable, "-P", "-m", "l4lab.tools.cli"]
-
-
 SPARED_CYCLES = 2000
 """What a kernel entry is let off that need not send an interrupt, because there is one under way."""
 
-OWN_TRAPS = (SystemCall.number, PageFault.number, CpuException.number)
 
-
-def nothing() -> None:
-    """Nobody watches the progress."""
-
-
-@pytest.fixture(scope="module")
-def pagefault(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """One pager for two cores: messages within a core and across."""
-    folder = tmp_path_factory.mktemp("pagefault")
-    record(image("pagefault"), folder, trace=True)
-    return open_run(folder)
+@pytest.fixture(scope="module", params=[traced_pagefault, traced_single])
+def run(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """A run with all events."""
+    found: Run = request.param(tmp_path_factory.mktemp("run"))
+    return found
 
 
 @pytest.fixture(scope="module")
 def single(tmp_path_factory: pytest.TempPathFactory) -> Run:
-    """Four processes and one pager, which has a queue."""
-    folder = tmp_path_factory.mktemp("single")
-    text = PmaSetup(design="single", cores=4, pages=10, tasks=1).manifest()
-    (folder / "single.toml").write_text(text, encoding="utf-8")
-    record(load_manifest(folder / "single.toml"), folder / "run", trace=True)
-    return open_run(folder / "run")
+    """One pager, which has a queue."""
+    return traced_single(tmp_path_factory.mktemp("single"))
 
 
-@pytest.fixture(params=["pagefault", "single"])
-def run(request: pytest.FixtureRequest) -> Run:
-    found: Run = request.getfixturevalue(request.param)
-    return found
-
-
-# --- Perfetto -----------------------------------------------------------------------------------------
-
-
-@dataclass
-class Slice:
-    """A slice as a viewer sees it."""
-
-    track: str
-    name: str
-    start: int
-    end: int = -1
-    arguments: dict[str, Any] = field(default_factory=dict)
-    category: str = ""
-    leaving: list[int] = field(default_factory=list)
-    arriving: list[int] = field(default_factory=list)
-
-
-class Viewer:
-    """Reads a trace with Perfetto's own formats, strictly."""
-
-    def __init__(self, data: bytes) -> None:
-        self.slices: list[Slice] = []
-        self.instants: list[Slice] = []
-        self.counts: dict[str, list[tuple[int, int]]] = {}
-        self.tracks: dict[int, str] = {}
-        self.parents: dict[str, str] = {}
-        self._names: dict[tuple[str, int], str] = {}
-        self._open: dict[int, list[Slice]] = {}
-        self._last: dict[int, int] = {}
-        trace = formats.Trace()
-        trace.ParseFromString(data)
-        assert trace.packet[0].sequence_flags == formats.TracePacket.SEQ_INCREMENTAL_STATE_CLEARED
-        for packet in trace.packet:
-            self._packet(packet)
-        assert not any(self._open.values())
-
-    def _packet(self, packet: Any) -> None:
-        assert packet.trusted_packet_sequence_id == 1
-        for table in ("event_names", "event_categories", "debug_annotation_names"):
-            for entry in getattr(packet.interned_data, table):
-                assert (table, entry.iid) not in self._names
-                self._names[table, entry.iid] = entry.name
-        if packet.HasField("track_descriptor"):
-            found = packet.track_descriptor
-            assert found.uuid not in self.tracks
-            self.tracks[found.uuid] = found.name or found.thread.thread_name or found.process.process_name
-            if found.parent_uuid:
-                self.parents[self.tracks[found.uuid]] = self.tracks[found.parent_uuid]
-        if packet.HasField("track_event"):
-            self._event(packet.timestamp, packet.track_event)
-
-    def _event(self, ns: int, event: Any) -> None:
-        track, kinds = self.tracks[event.track_uuid], formats.TrackEvent
-        if event.type == kinds.TYPE_COUNTER:
-            self.counts.setdefault(track, []).append((ns, event.counter_value))
-            return
-        stack = self._open.setdefault(event.track_uuid, [])
-        if event.type != kinds.TYPE_INSTANT:
-            assert ns >= self._last.get(event.track_uuid, 0)
-            self._last[event.track_uuid] = ns
-        if event.type == kinds.TYPE_SLICE_END:
-            stack.pop().end = ns
-            return
-        name = event.name or self._names["event_names", event.name_iid]
-        found = Slice(track, name, ns, leaving=[*event.flow_ids], arriving=[*event.terminating_flow_ids])
-        for annotation in event.debug_annotations:
-            key = self._names["debug_annotation_names", annotation.name_iid]
-            found.arguments[key] = annotation.string_value or annotation.uint_value
-        for number in event.category_iids:
-            found.category = self._names["event_categories", number]
-        if event.type == kinds.TYPE_INSTANT:
-            self.instants.append(found)
-        else:
-            assert event.type == kinds.TYPE_SLICE_BEGIN
-            stack.append(found)
-            self.slices.append(found)
-
-
-def viewed(run: Run) -> Viewer:
-    out = BytesIO()
-    write_perfetto(run, Symbols(run), out, nothing)
-    return Viewer(out.getvalue())
-
-
-def check_cores(run: Run, viewer: Viewer) -> set[str]:
-    """User code and kernel entries with the cycles, causes and names of the ledger. Returns the entries' names."""
-    clock = Clock(run.mhz)
-    user, kernel = [], []
-    for row in run.rows:
-        core, start, entry = f"core {row['core']}", int(row["start"]), int(row["entry"])
-        bill = {f"{name} cycles": int(row[name]) for name in CAUSE_NAMES if row[name]}
-        if row["thread"]:
-            name = run.thread_name(int(row["thread"]))
-            user.append((core, name, clock.ns(start), clock.ns(entry), start, entry > start))
-        if row["trap"] != HostStop.number:
-            end = clock.ns(entry + sum(bill.values()))
-            kernel.append((core, clock.ns(entry), end, {"cycle": entry, **bill}))
-    shown = [found for found in viewer.slices if found.category == "user"]
-    places = {(core, start, name) for core, name, *_, start, long in user if not long}
-    assert [
-        (found.track, found.name, found.start, found.end, found.arguments["cycle"], True)
-        for found in shown
-        if not found.arriving or (found.track, found.arguments["cycle"], found.name) not in places
-    ] == [found for found in user if found[-1]]
-    entries = [found for found in viewer.slices if found.category == "kernel"]
-    assert [
-        (
-            found.track,
-            found.start,
-            found.end,
-            {key: n for key, n in found.arguments.items() if key == "cycle" or key.endswith(" cycles")},
-        )
-        for found in entries
-    ] == kernel
-    return {found.name for found in entries}
-
-
-def expected_arrows(run: Run) -> Counter[tuple[int, int, int, int, str, str]]:
-    """From the events alone: sender, receiver, the cycles and cores of both ends."""
-    timeline = Timeline(run)
-    expected: Counter[tuple[int, int, int, int, str, str]] = Counter()
-    used = set()
-    for chunk in run.event_chunks():
-        for event in chunk[np.isin(chunk["kind"] & KIND_MASK, (events.MESSAGE, events.IRQ))]:
-            sender, receiver, cycle = int(event["thread"]), int(event["partner"]), int(event["cycle"])
-            here = timeline.entry_row(int(event["core"]), cycle)
-            following = timeline.next_rows(np.array([receiver]), np.array([here]))[0]
-            sent = (cycle, int(event["core"]))  # of an IRQ, or what is sent once more in a thread's name
-            if int(event["kind"]) & KIND_MASK == events.MESSAGE:
-                mine = timeline.rows_of_thread(sender)
-                mine = mine[np.isin(timeline.trap[mine], OWN_TRAPS) & (timeline.entry[mine] <= cycle)]
-                if len(mine) and mine[-1] not in used:
-                    used.add(mine[-1])
-                    sent = (int(timeline.entry[mine[-1]]), int(timeline.core[mine[-1]]))
-            if following >= 0:  # else it never ran again
-                to = (int(timeline.start[following]), int(timeline.core[following]))
-                expected[sender, receiver, sent[0], to[0], f"core {sent[1]}", f"core {to[1]}"] += 1
-    return expected
-
-
-def check_arrows(run: Run, viewer: Viewer) -> tuple[int, int]:
-    """One for each message: from the sender's kernel entry to the user code with which the receiver goes on.
-
-    Returns how many there are, and how many of them lead to another core.
-    """
-    begins = [*viewer.slices, *viewer.instants]
-    sources = {number: found for found in begins for number in found.leaving}
-    assert sum(len(found.leaving) for found in begins) == len(sources)
-    arrows = [(sources[number], found) for found in viewer.slices for number in found.arriving]
-    found = Counter(
-        (
-            source.arguments["thread"],
-            target.arguments["thread"],
-            source.arguments["cycle"],
-            target.arguments["cycle"],
-            source.track,
-            target.track,
-        )
-        for source, target in arrows
-    )
-    assert found == expected_arrows(run)
-    for source, target in arrows:
-        assert target.category == "user"
-        assert target.name == run.thread_name(target.arguments["thread"])
-        assert source.start == Clock(run.mhz).ns(source.arguments["cycle"]) <= target.start
-    return len(arrows), sum(source.track != target.track for source, target in arrows)
-
-
-def check_operations(run: Run, viewer: Viewer) -> int:
-    """Slices of their threads, with the latencies that `why` tells. Returns how many have one.
-
-    But for those of a thread that another core ends when it is about to go on: they end with it.
-    """
-    clock = Clock(run.mhz)
-    operations = Operations(Timeline(run))
-    found = {(slice_.track, slice_.name): slice_ for slice_ in viewer.slices}
-    destroyed = run.events[(run.events["kind"] & KIND_MASK) == events.DESTROY]
-    ended = dict(zip(destroyed["partner"].tolist(), destroyed["cycle"].tolist(), strict=True))
-    counted = 0
-    for place in range(len(operations)):
-        operation = operations.at(place)
-        slice_ = found[run.thread_name(operation.thread), operation.name]
-        assert slice_.arguments["cycle"] == operation.cycle
-        assert slice_.start == clock.ns(operation.cycle)
-        if operation.resumed is not None and operation.resumed <= ended.get(
-            operation.thread, operation.resumed
-        ):
-            counted += 1
-            assert slice_.end == clock.ns(operation.resumed)
-    assert sum(not slice_.track.startswith("core ") for slice_ in viewer.slices) == len(operations)
-    for kind, track in ((events.FAULT, "page faults under way"), (events.IPC, "IPCs under way")):
-        values = [value for _, value in viewer.counts.get(track, [])]
-        assert len(values) == 2 * operations.count(kind)
-        assert not values or min(values) == values[-1] == 0
-        assert all(abs(one - other) == 1 for one, other in pairwise(values))
-    return counted
-
-
-def test_cores_show_every_row_of_the_ledger(run: Run) -> None:
-    names = check_cores(run, viewed(run))
-    assert {"page fault", "ipc", "reply", "interrupt", "system call"} <= names
-
-
-def test_every_arrow_connects_sender_and_receiver(run: Run) -> None:
-    count, across = check_arrows(run, viewed(run))
-    assert count > 50
-    assert across > 10
-
-
-def test_operations_are_slices_of_their_threads_with_the_latencies_that_why_tells(run: Run) -> None:
-    assert check_operations(run, viewed(run)) > 50
-
-
-@pytest.mark.parametrize("seed", range(8))
-def test_runs_of_random_system_calls_are_shown_as_they_were(seed: int, tmp_path: Path) -> None:
-    """With threads that end in the middle of things, messages in others' names, and IRQs."""
-    (tmp_path / "guest.elf").write_bytes(random_guest.program(seed))
-    path = write_manifest(tmp_path / "guest.toml", "guest.elf", cores=1 + seed % 4)
-    record(load_manifest(path), tmp_path / "run", max_cycles=1_500_000, trace=True)
-    run = checked(open_run(tmp_path / "run"))
-    viewer = viewed(run)
-    check_cores(run, viewer)
-    check_arrows(run, viewer)
-    check_operations(run, viewer)
-    assert len(list(text_lines(run, Symbols(run), nothing))) == len(run.events)
-
-
-def test_tracks_have_names_and_places(run: Run) -> None:
-    viewer = viewed(run)
-    assert [name for name in viewer.tracks.values() if name.startswith("core ")] == [
-        f"core {core}" for core in range(run.cores)
-    ]
-    assert all(viewer.parents[f"core {core}"] == "cores" for core in range(run.cores))
-    for thread, task in run.homes.items():
-        assert viewer.parents[run.thread_name(thread)] == run.task_name(task)
-
-
-def test_other_events_are_instants(run: Run) -> None:
-    viewer = viewed(run)
-    shown = Counter(instant.name for instant in viewer.instants)
-    kinds = Counter((run.events["kind"] & KIND_MASK).tolist())
-    for kind in (events.MAP, events.UNMAP, events.RESOLVED, events.SENT, events.SERVED, events.CREATE):
-        assert shown[events.KIND_NAMES[kind]] == kinds[kind] > 0
-    assert shown["context switch"] == shown["message"] == 0
-
-
-# --- speedscope ---------------------------------------------------------------------------------------
-
-
-def profile_of(run: Run) -> dict[str, Any]:
-    out = StringIO()
-    write_speedscope(run, Symbols(run), out, nothing)
-    found: dict[str, Any] = json.loads(out.getvalue())
-    return found
-
-
-def test_the_profile_has_every_core_s_time_by_task_function_and_cause(run: Run) -> None:
-    document = profile_of(run)
-    frames = [frame["name"] for frame in document["shared"]["frames"]]
-    assert len(set(frames)) == len(frames)
-    assert run.clocks is not None
-    samples = 0
-    by_cause: Counter[str] = Counter()
-    by_task: Counter[str] = Counter()
-    for core, profile in enumerate(document["profiles"]):
-        assert (profile["type"], profile["name"], profile["unit"]) == (
-            "sampled",
-            f"core {core}",
-            "nanoseconds",
-        )
-        assert len(profile["samples"]) == len(profile["weights"])
-        assert min(profile["weights"]) > 0
-        assert sum(profile["weights"]) == profile["endValue"] == Clock(run.mhz).ns(run.clocks[core])
-        samples += len(run.rows) * 8
-        for stack, weight in zip(profile["samples"], profile["weights"], strict=True):
-            by_cause[frames[stack[-1]].strip("()")] += weight
-            by_task[frames[stack[0]]] += weight
-    sums = accounts(run).by_core.sum(axis=0)
-    for name, cycles in zip(ALL_CAUSES, sums.tolist(), strict=True):
-        assert abs(by_cause[name] - Clock(run.mhz).ns(cycles)) <= samples  # each is rounded
-    assert {"(idle)", "(interrupts)", "sigma0", "root", "pager.0"} <= set(by_task)
-    assert {"main", "pma_allocate", "_start"} & set(frames)
-
-
-def test_functions_are_those_of_the_programs(pagefault: Run) -> None:
-    """The fault of a program is blamed on its function that touched the page."""
-    symbols = Symbols(pagefault)
-    faults = pagefault.events[(pagefault.events["kind"] & KIND_MASK) == events.FAULT]
-    names = {
-        symbols.function(int(fault["thread"]), int(fault["b"]))
-        for fault in faults
-        if pagefault.thread_name(int(fault["thread"])).startswith("hello")
-    }
-    assert "main" in names
-    assert not any(name.startswith("0x") for name in names)
-    document = profile_of(pagefault)
-    frames = [frame["name"] for frame in document["shared"]["frames"]]
-    stacks = {
-        tuple(frames[number] for number in stack)
-        for profile in document["profiles"]
-        for stack in profile["samples"]
-    }
-    assert ("hello.1", "main", "fault") in stacks
-
-
-def test_without_trace_only_page_faults_have_a_place(tmp_path: Path) -> None:
-    record(image("hello"), tmp_path)
-    bare = open_run(tmp_path)
-    document = profile_of(bare)
-    frames = [frame["name"] for frame in document["shared"]["frames"]]
-    functions = {
-        frames[stack[1]]
-        for profile in document["profiles"]
-        for stack in profile["samples"]
-        if len(stack) == 3
-    } - {"interrupt", "timer"}
-    assert {"main", "(somewhere)"} <= functions
-    assert viewed(bare).slices
-
-
-def test_a_run_that_was_killed_can_be_shown_without_names_of_functions(tmp_path: Path) -> None:
-    """Nobody has written down clocks and symbols, and the last records may be cut."""
-    record(image("hello"), tmp_path, trace=True)
-    (tmp_path / "symbols.json").unlink()
-    header = json.loads((tmp_path / "ledger.json").read_text())
-    header["clocks"], header["names"], header["homes"] = None, {}, {}
-    (tmp_path / "ledger.json").write_text(json.dumps(header))
-    for name in ("ledger.bin", "events.bin"):
-        (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-7])
-    killed = checked(open_run(tmp_path))
-    assert Symbols(killed).function(1, 0x1234) == "0x1234"
-    assert len(list(text_lines(killed, Symbols(killed), nothing))) == len(killed.events)
-    assert viewed(killed).slices
-    assert len(profile_of(killed)["profiles"]) == killed.cores
-
-
-@pytest.mark.network
-def test_the_profile_keeps_to_the_published_schema(run: Run, tmp_path: Path) -> None:
-    npm = shutil.which("npm")
-    if npm is None:
-        pytest.skip("needs npm, for speedscope's own package")
-    subprocess.run([npm, "pack", "speedscope@1.25.0"], cwd=tmp_path, check=True, capture_output=True)
-    with tarfile.open(tmp_path / "speedscope-1.25.0.tgz") as package:
-        member = package.extractfile("package/dist/release/file-format-schema.json")
-        assert member is not None
-        jsonschema.validate(profile_of(run), json.load(member))
+@pytest.fixture(scope="module")
+def pagefault(tmp_path_factory: pytest.TempPathFactory) -> Run:
+    """One pager for two cores."""
+    return traced_pagefault(tmp_path_factory.mktemp("pagefault"))
 
 
 # --- text ---------------------------------------------------------------------------------------------
