@@ -200,7 +200,6 @@ def find_source(word: str, image: str | None) -> Source:
             f"expected a run that `l4lab boot --out` has written"
         )
     manifest = _manifest_of(folder, configuration, image)
-    _verify(folder, configuration, manifest)
     result = document.get("result")
     return Source(
         manifest,
@@ -225,35 +224,36 @@ def _read(path: Path) -> dict[str, Any]:
 
 
 def _manifest_of(folder: Path, configuration: dict[str, Any], image: str | None) -> Manifest:
-    """The manifest that was run. The record has its name and hash, but not where it lay."""
+    """The manifest that was run. The record has its name and all that it leads to, but not where it lay."""
+    name = str(configuration["manifest"].get("name"))
     if image is not None:
-        return load_manifest(find_image(image))
-    name, wanted = (str(configuration["manifest"].get(key)) for key in ("name", "sha256"))
-    places = [BUNDLED_IMAGES, Path(), folder, folder.absolute().parent]
-    if Path(name).name == name:
-        for place in places:
-            if not (place / name).is_file():
-                continue
-            manifest = load_manifest(place / name)
-            if manifest.resolved()["manifest"]["sha256"] == wanted:
-                return manifest
-    raise InspectError(
-        f"{printable(folder / RUN_FILE)}: manifest: found no {printable(name)} with its contents among the "
-        f"bundled images, here or beside the run, expected --image PATH"
+        candidates = [find_image(image)]
+    elif Path(name).name == name:
+        places = (BUNDLED_IMAGES, Path(), folder, folder.absolute().parent)
+        candidates = [place / name for place in places if (place / name).is_file()]
+    else:
+        candidates = []
+    problem = InspectError(
+        f"{printable(folder / RUN_FILE)}: manifest: found no {printable(name)} among the bundled images, "
+        f"here or beside the run, expected --image PATH"
     )
+    for index, candidate in enumerate(candidates):
+        manifest = load_manifest(candidate)
+        different = _difference(_determining(configuration), _determining(manifest.resolved()))
+        if different is None:
+            return manifest
+        key, was, is_now = (printable(part) for part in different)
+        if index == 0:
+            problem = InspectError(
+                f"{printable(folder / RUN_FILE)}: configuration.{key}: found {was}, but "
+                f"{printable(candidate)} has {is_now}; expected what was run"
+            )
+    raise problem
 
 
-def _verify(folder: Path, configuration: dict[str, Any], manifest: Manifest) -> None:
-    """Whatever determines the run must be as it was."""
-    now = json.loads(json.dumps(manifest.resolved()))
-    then = {key: value for key, value in configuration.items() if key != "max_cycles"}
-    different = _difference(then, now)
-    if different is not None:
-        key, was, is_now = different
-        raise InspectError(
-            f"{printable(folder / RUN_FILE)}: configuration.{key}: found {printable(was)}, but "
-            f"{printable(manifest.path)} has {printable(is_now)}; expected what was run"
-        )
+def _determining(configuration: dict[str, Any]) -> dict[str, Any]:
+    """What decides how a run goes: the machine and the programs, with hashes; not the words of the manifest."""
+    return {part: json.loads(json.dumps(configuration.get(part))) for part in ("machine", "boot")}
 
 
 def _difference(then: object, now: object, key: str = "") -> tuple[str, object, object] | None:
