@@ -9,6 +9,7 @@ import re
 import signal
 import subprocess
 import sys
+import threading
 import time
 from pathlib import Path
 from types import ModuleType
@@ -142,6 +143,27 @@ def test_without_a_network_set_up_ends_with_one_line(clone: Path) -> None:
     last = done.stderr.splitlines()[-1]
     assert last.startswith("l4lab: cannot download packages: no network")
     assert "Traceback" not in done.stderr
+
+
+def test_a_checkout_that_cannot_be_written_is_one_line(clone: Path) -> None:
+    (clone / "build").write_text("a file")
+    done = launch(clone, "--version")
+    assert done.returncode == 2
+    assert re.fullmatch(r"l4lab: cannot write to \S.*build, where set-up keeps .*\n", done.stderr)
+
+
+def test_an_interrupted_step_leaves_nobody_behind(clone: Path, tmp_path: Path) -> None:
+    """Whoever resumes the set-up would find files appearing in .venv."""
+    grows = tmp_path / "grows"
+    command = ["sh", "-c", f"(while sleep 0.05; do echo >> {grows}; done) & wait"]
+    timer = threading.Timer(1, os.kill, (os.getpid(), signal.SIGINT))
+    timer.start()
+    with pytest.raises(KeyboardInterrupt):
+        load_launcher(clone).Steps(1).run("a step", command, explain=str)
+    size = grows.stat().st_size
+    assert size > 0
+    time.sleep(0.5)
+    assert grows.stat().st_size == size
 
 
 @pytest.mark.network
