@@ -49,9 +49,11 @@ kernel did what stands under its causes, in cycles, for the request `served`. Re
 ROW_COLUMNS: Final = len(WIDE_COLUMNS) + len(NARROW_COLUMNS)
 ROW_BYTES: Final = 8 * len(WIDE_COLUMNS) + 4 * len(NARROW_COLUMNS)
 EVENT_BYTES: Final = 8 + 4 * (len(events.COLUMNS) - 1)
+SAMPLE_CYCLES: Final = 1000
+"""How often a trace notes where user code is."""
 BATCH_ROWS: Final = 1024  # a power of two; fewer cost more calls, more cost cache misses
 BATCH_VALUES: Final = BATCH_ROWS * ROW_COLUMNS
-"""How long `Ledger.rows` may become before `flush` is due."""
+"""How long `Ledger.rows` or what the log has pending may become before `flush` is due."""
 
 _ROW_FORMAT: Final = f"{len(WIDE_COLUMNS)}Q{len(NARROW_COLUMNS)}I"
 _EVENT_FORMAT: Final = f"Q{len(events.COLUMNS) - 1}I"

@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator import boot
-from l4lab.emulator.ledger import BATCH_VALUES, Ledger
+from l4lab.emulator.ledger import BATCH_VALUES, SAMPLE_CYCLES, Ledger
 from l4lab.emulator.profile import Profile, load_profile
 from l4lab.emulator.ram import Ram
 from l4lab.emulator.results import RunResult, StopReason, collect
@@ -27,7 +27,7 @@ from l4lab.kernel.abi.fiasco import TICK_US
 from l4lab.kernel.costs import CAUSES, IPI, SHOOTDOWN
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.errors import KernelBug
-from l4lab.kernel.frame import FPU_AREA, FPU_AREA_WORDS, FPU_SWITCHES, FPU_VALID, TLB_MISSES
+from l4lab.kernel.frame import EIP, FPU_AREA, FPU_AREA_WORDS, FPU_SWITCHES, FPU_VALID, TLB_MISSES
 from l4lab.kernel.requests import FlushRequest
 from l4lab.kernel.state import ConsoleOutput, CopyFpu, End, FlushTlb, Ipi, KernelWritten, TimerSet
 from l4lab.kernel.traps import (
@@ -56,7 +56,8 @@ class CoreState:
     `interrupts`: (arrival, order of sending, what arrives), soonest first.
     `inbox`: the latest of them that brings requests, until it is taken; when it arrives.
     `idle_since_cycles`: when it became idle; None while it runs a thread. `booked_until`: the end of its
-    last ledger row.
+    last ledger row. `samples`: where its user code was since then, in a trace: (cycle, EIP, TLB misses of the
+    thread so far), one after the other; `next_sample`: when the next is due.
     """
 
     number: int
@@ -72,6 +73,8 @@ class CoreState:
     kernel_cycles: int = 0
     idle_cycles: int = 0
     booked_until: int = 0
+    samples: list[int] = field(default_factory=list)
+    next_sample: int = 0
 
 
 class Machine:
@@ -273,7 +276,13 @@ class Machine:
         if core.interrupts and core.interrupts[0][0] < deadline:
             deadline = core.interrupts[0][0]
         vcpu = core.vcpu
-        trap = vcpu.run(thread.frame, deadline if deadline > now else now + 1)
+        if deadline <= now:
+            deadline = now + 1
+        ledger = self.ledger
+        if ledger is not None and ledger.trace:
+            trap = _run_sampled(core, thread, now, deadline)
+        else:
+            trap = vcpu.run(thread.frame, deadline)
         clock = core.clock_cycles = vcpu.clock_cycles
         if trap is not HOST_STOP and (trap is not DEADLINE_REACHED or clock >= kernel_wants_it):
             core.trap = trap
@@ -302,6 +311,7 @@ class Machine:
                 frame = thread.frame  # the kernel may end the thread, and take its frame
                 misses, switches = frame[TLB_MISSES], frame[FPU_SWITCHES]
                 if ledger.trace:
+                    tracing.sampled(log, core.number, thread, core.samples, now)
                     tracing.entered(self.kernel, log, core.number, thread, trap.number, now)
         kernel = self.kernel
         handle_trap(kernel, core.number, trap, now, decision)
@@ -332,7 +342,7 @@ class Machine:
             )
             rows += decision.bill
             core.booked_until = now + cost
-            if len(rows) >= BATCH_VALUES:
+            if len(rows) >= BATCH_VALUES or len(log.pending) >= BATCH_VALUES:
                 ledger.flush()
 
     def _book_rest(self, ledger: Ledger) -> None:
@@ -473,3 +483,21 @@ class Machine:
             partner = f" {thread.partner!r}" if thread.partner is not None else ""
             lines.append(f"{thread!r}: {thread.state_name}{partner}, {where}, EIP {thread.frame[8]:#x}")
         return "\n".join(lines)
+
+
+def _run_sampled(core: CoreState, thread: Thread, now: int, deadline: int) -> Trap:
+    """`Vcpu.run`, with a look every SAMPLE_CYCLES at where the thread is. The run stays the same."""
+    vcpu, frame = core.vcpu, thread.frame
+    if core.next_sample <= now:
+        core.next_sample = (now // SAMPLE_CYCLES + 1) * SAMPLE_CYCLES
+    while True:
+        sample = core.next_sample
+        trap = vcpu.run(frame, sample if sample < deadline else deadline)
+        if trap is not DEADLINE_REACHED:
+            return trap
+        clock = vcpu.clock_cycles
+        if clock >= sample:
+            core.samples += (clock, frame[EIP], frame[TLB_MISSES])
+            core.next_sample = (clock // SAMPLE_CYCLES + 1) * SAMPLE_CYCLES
+        if clock >= deadline:
+            return trap

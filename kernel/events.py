@@ -53,6 +53,7 @@ FLUSH: Final = 21
 MAP_CAPABILITY: Final = 22
 UNMAP_CAPABILITY: Final = 23
 ENTER: Final = 24
+SAMPLE: Final = 25
 
 KIND_NAMES: Final = (
     "page fault",
@@ -80,6 +81,7 @@ KIND_NAMES: Final = (
     "map capability",
     "unmap capability",
     "trap",
+    "sample",
 )
 
 MEANINGS: Final = (
@@ -112,6 +114,7 @@ MEANINGS: Final = (
     "thread took rights extra from b capabilities of task partner, from slot a on",
     "thread enters the kernel at eip a, for the trap extra (`kernel.traps`); b: of a system call through the "
     "system call page, whereto that returns, else 0",
+    "thread was at eip a, b cycles before it entered the kernel, and had had partner TLB misses, modulo 2**32",
 )
 """For each kind, what its columns say. Threads, tasks, objects: by number, 0: none."""
 
@@ -164,4 +167,4 @@ class EventLog:
         self.homes: dict[int, int] = {}
 
 
-assert len(KIND_NAMES) == len(MEANINGS) == ENTER + 1
+assert len(KIND_NAMES) == len(MEANINGS) == SAMPLE + 1

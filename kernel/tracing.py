@@ -20,6 +20,7 @@ from l4lab.kernel.events import (
     MIGRATE,
     NO_PAGER,
     RESOLVED,
+    SAMPLE,
     SCHEDULE,
     SWITCH,
     UNMAP,
@@ -62,6 +63,23 @@ def entered(kernel: Kernel, log: EventLog, core: int, thread: Thread, trap: int,
         caller = _word_at(kernel, thread.task, thread.frame[ESP])
     extra = trap << EXTRA_SHIFT
     log.pending += (now_cycles, core, ENTER | extra, thread.number, 0, thread.request, eip, caller)
+
+
+def sampled(log: EventLog, core: int, thread: Thread, samples: list[int], now_cycles: int) -> None:
+    """Where `thread` was before it enters the kernel now: (cycle, EIP, TLB misses), one after the other; emptied."""
+    for place in range(0, len(samples), 3):
+        cycle, eip, misses = samples[place : place + 3]
+        log.pending += (
+            now_cycles,
+            core,
+            SAMPLE,
+            thread.number,
+            misses,
+            thread.request,
+            eip,
+            now_cycles - cycle,
+        )
+    samples.clear()
 
 
 def _word_at(kernel: Kernel, task: Task, address: int) -> int:

@@ -64,16 +64,22 @@ class Run:
     homes: dict[int, int]
 
     def row_chunks(self) -> Iterator[Records]:
-        """The rows in pieces that fit into memory, in the order of booking.
+        """The rows in pieces that fit into memory, with their events, in the order of booking.
 
         All rows that enter the kernel at the same cycle are in the same piece.
         """
-        first = 0
+        first = first_event = 0
         while first < len(self.rows):
             behind = min(first + CHUNK_RECORDS, len(self.rows))
+            if first_event + CHUNK_RECORDS < len(self.events):
+                cycle = _cycle_of(self.events[first_event + CHUNK_RECORDS])
+                fitting = bisect_left(self.rows, cycle, lo=first, hi=behind, key=_entry_of)
+                behind = max(fitting, first + 1)
             while behind < len(self.rows) and self.rows["entry"][behind] == self.rows["entry"][behind - 1]:
                 behind += 1
             yield np.asarray(self.rows[first:behind])
+            last = _entry_of(self.rows[behind - 1])
+            first_event = bisect_right(self.events, last, lo=first_event, key=_cycle_of)
             first = behind
 
     def event_chunks(self) -> Iterator[Records]:

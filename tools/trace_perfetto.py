@@ -35,8 +35,11 @@ _THREAD_TRACKS: Final = 3 << 32
 _COUNTER_TRACKS: Final = 4 << 32
 _NO_TASK: Final = 1 << 30
 _PID_MASK: Final = (1 << 31) - 1
-_FLAT_KINDS: Final = (events.MESSAGE, events.SWITCH, events.SCHEDULE, events.ENTER, *KIND_WORDS)
-"""Events that are shown otherwise: as slices, as arrows, or by what follows."""
+_FLAT_KINDS: Final = (
+    *(events.MESSAGE, events.SWITCH, events.SCHEDULE, events.ENTER, events.SAMPLE),
+    *KIND_WORDS,
+)
+"""Events that are shown otherwise, or not here: as slices, as arrows, by what follows."""
 _COUNTED: Final = {events.FAULT: "page faults under way", events.IPC: "IPCs under way"}
 
 

@@ -1,9 +1,9 @@
 """A run as a profile for speedscope: for each core, what its time went to, by task, function and cause.
 
-One profile for each core, in nanoseconds. A stack is task, then the function from which the kernel was entered at
-the end of the stretch, then what its cycles were: user code and TLB refills up to there, the kernel's causes from
-there on. So the kernel's time is told by who asked for it; of user code, the place is where it was last seen.
-What nobody asked for, the timer and interrupts, stands by itself, and so does idling.
+One profile for each core, in nanoseconds. A stack is task, then function, then what its cycles were: user code and
+TLB refills, or the kernel's causes. The kernel's time counts for the function that entered it. User code is
+looked at every SAMPLE_CYCLES and at kernel entries, and each piece counts for where it ended. What nobody
+asked for, the timer and interrupts, stands by itself, and so does idling.
 """
 
 from __future__ import annotations
@@ -12,9 +12,11 @@ import json
 import tempfile
 from array import array
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Final
 
+from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE
 from l4lab.kernel import events
 from l4lab.kernel.costs import CAUSE_NAMES
 from l4lab.kernel.traps import TRAP_NAMES, DeadlineReached, Interrupt
@@ -26,6 +28,7 @@ from l4lab.tools.trace_source import Clock, Stretch, stretches
 SCHEMA: Final = "https://www.speedscope.app/file-format-schema.json"
 _NOT_ASKED_FOR: Final = (DeadlineReached.number, Interrupt.number)
 _SPOOL_SAMPLES: Final = 4096
+_WRAP: Final = 1 << 32
 _PIECE_BYTES: Final = 1 << 16
 
 Stack = tuple[str, ...]
@@ -94,9 +97,9 @@ class _Profile:
         if not stretch.thread:
             parts.append((("(idle)",), stretch.entry - at))
         else:
-            parts += [
-                ((task, function, name), n) for name, n in zip(USER_CAUSES, stretch.user, strict=True) if n
-            ]
+            for piece in _cut(stretch, function, self._symbols, self._run.tlb_miss_millicycles):
+                causes = zip(USER_CAUSES, (piece.room, piece.refill, piece.fpu), strict=True)
+                parts += [((task, piece.function, name), n) for name, n in causes if n]
         trap = TRAP_NAMES[stretch.trap] if stretch.trap < len(TRAP_NAMES) else "kernel"
         whose = ("(interrupts)", trap) if stretch.trap in _NOT_ASKED_FOR else (task, function)
         parts += [((*whose, name), n) for name, n in zip(CAUSE_NAMES, stretch.kernel, strict=True) if n]
@@ -144,6 +147,48 @@ class _Profile:
     def close(self) -> None:
         for samples in self._cores:
             samples.close()
+
+
+@dataclass(slots=True)
+class _Piece:
+    """Of user code: what it took, and how much of that was not its own instructions."""
+
+    function: str
+    cycles: int
+    misses: int
+    refill: int = 0
+    fpu: int = 0
+
+    @property
+    def room(self) -> int:
+        """Cycles that are not accounted for yet."""
+        return self.cycles - self.refill - self.fpu
+
+
+def _cut(stretch: Stretch, function: str, symbols: Symbols, tlb_miss_millicycles: int) -> list[_Piece]:
+    """The user code of a stretch, cut where it was looked at; `function`: where it ended."""
+    pieces: list[_Piece] = []
+    at, misses = stretch.start, 0
+    for event in stretch.events:
+        if event.kind == events.SAMPLE:
+            until = min(max(stretch.entry - event.b, at), stretch.entry)
+            name = symbols.function(stretch.thread, event.a)
+            pieces.append(_Piece(name, until - at, (event.partner - misses) % _WRAP if pieces else 0))
+            at, misses = until, event.partner
+    pieces.append(
+        _Piece(function, stretch.entry - at, (stretch.tlb_misses - misses) % _WRAP if pieces else 0)
+    )
+    _, refill, fpu = stretch.user
+    for piece in reversed(pieces):  # the misses of the first are those that are left
+        mine = piece.misses * tlb_miss_millicycles // MILLICYCLES_PER_CYCLE
+        piece.refill = min(mine if piece is not pieces[0] else refill, refill, piece.cycles)
+        refill -= piece.refill
+    for piece in pieces:
+        more = min(refill, piece.room)
+        piece.refill, refill = piece.refill + more, refill - more
+        piece.fpu = min(fpu, piece.room)
+        fpu -= piece.fpu
+    return pieces
 
 
 def _write_list(out: IO[str], values: Iterator[str]) -> None:

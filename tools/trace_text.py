@@ -28,10 +28,12 @@ _PRESENT: Final = 1
 
 
 def text_lines(run: Run, symbols: Symbols, stretch_done: Callable[[], None]) -> Iterator[str]:
-    """The events of `run` in the order of happening; `stretch_done` is called after each stretch."""
+    """The events of `run` in the order of happening, without samples; `stretch_done` is called after each stretch."""
     describe = Describer(run, symbols)
     for stretch in stretches(run):
         for event in stretch.events:
+            if event.kind == events.SAMPLE:
+                continue
             name = kind_name(event.kind)
             yield f"{event.cycle:>14} {event.core:>3}  {name:<24} {describe(event)}"
         stretch_done()
@@ -78,6 +80,7 @@ class Describer:
             events.MAP_CAPABILITY: self._map_capability,
             events.UNMAP_CAPABILITY: self._unmap_capability,
             events.ENTER: self._enter,
+            events.SAMPLE: lambda e: f"{self.thread(e.thread)} {self._at(e, e.a)}, {e.b} cycles before",
         }
 
     def __call__(self, event: Event) -> str:

@@ -18,17 +18,20 @@ from typing import Any
 import numpy as np
 import pytest
 
-from l4lab.emulator.ledger import Ledger
+from l4lab.emulator.ledger import BATCH_VALUES, SAMPLE_CYCLES, Ledger
 from l4lab.emulator.manifest import load_manifest
 from l4lab.kernel import events
 from l4lab.kernel.traps import HostStop
 from l4lab.tools.pma_image import PmaSetup
 from l4lab.tools.rundir import EVENT, KIND_MASK, ROW, Run, open_run
 from l4lab.tools.symbols import Symbols
+from l4lab.tools.timeline import Timeline
 from l4lab.tools.trace_perfetto import write_perfetto
 from l4lab.tools.trace_source import Clock, Event, checked, stretches
 from l4lab.tools.trace_speedscope import write_speedscope
 from l4lab.tools.trace_text import Describer, text_lines
+from support import random_guest
+from support.programs import compile_program, write_manifest
 from support.runs import image, record
 from support.traces import nothing, profile_of, traced_pagefault, traced_single, viewed
 
@@ -120,6 +123,7 @@ GOLDEN: list[tuple[Event, str]] = [
     ),
     (event(events.ENTER, a=0x8048000, extra=1), "page fault ip=0x8048000"),
     (event(events.ENTER, a=0xEACFF002, b=0x8048010), "system call ip=0x8048010"),
+    (event(events.SAMPLE, a=0x8048000, b=300, partner=4), "ip=0x8048000, 300 cycles before"),
     (event(99), "?"),
 ]
 
@@ -136,11 +140,12 @@ def test_golden_lines_cover_every_kind() -> None:
     assert {happened.kind for happened, _ in GOLDEN} == {*range(len(events.KIND_NAMES)), 99}
 
 
-def test_text_has_a_line_for_each_event_in_order(run: Run) -> None:
+def test_text_has_a_line_for_each_event_but_samples_in_order(run: Run) -> None:
     lines = list(text_lines(run, Symbols(run), nothing))
     recorded = [
         (int(found["cycle"]), int(found["core"]), events.KIND_NAMES[int(found["kind"]) & KIND_MASK])
         for found in run.events
+        if int(found["kind"]) & KIND_MASK != events.SAMPLE
     ]
     told = [(int(line[:14]), int(line[15:18]), line[20:44].strip()) for line in lines]
     assert sorted(told) == sorted(recorded)
@@ -170,6 +175,46 @@ def test_every_kernel_entry_of_a_thread_is_in_a_trace(run: Run) -> None:
         assert places[int(fault["core"]), int(fault["cycle"])] == int(fault["b"])
     calls = [e for e in found if not int(e["kind"]) >> events.EXTRA_SHIFT]
     assert sum(0x1000 < int(e["b"]) < 0xC0000000 for e in calls) == len(calls) > 50
+
+
+def test_samples_tell_where_user_code_was(run: Run) -> None:
+    """One every SAMPLE_CYCLES of user code, at the first instruction from then on; misses as in the ledger."""
+    timeline = Timeline(run)
+    samples = run.events[(run.events["kind"] & KIND_MASK) == events.SAMPLE]
+    found: dict[int, list[tuple[int, int]]] = {}
+    for sample in samples:
+        row = timeline.entry_row(int(sample["core"]), int(sample["cycle"]))
+        cycle = int(sample["cycle"]) - int(sample["b"])
+        assert timeline.thread[row] == sample["thread"]
+        assert timeline.start[row] < cycle <= timeline.entry[row]
+        assert cycle % SAMPLE_CYCLES < 500  # one instruction, with what it may cost
+        assert int(sample["partner"]) <= run.rows["tlb misses"][row]
+        found.setdefault(row, []).append((cycle // SAMPLE_CYCLES, int(sample["partner"])))
+    assert sum(map(len, found.values())) > 500
+    for row in np.flatnonzero((timeline.thread > 0) & (timeline.trap != HostStop.number)).tolist():
+        due = range(
+            int(timeline.start[row]) // SAMPLE_CYCLES + 1,
+            (int(timeline.entry[row]) - 1) // SAMPLE_CYCLES + 1,
+        )
+        told = [number for number, _ in found.get(row, [])]
+        assert len(told) == len(set(told))
+        assert set(told) <= set(due) | {int(timeline.entry[row]) // SAMPLE_CYCLES}
+        assert len(set(due) - set(told)) <= len(due) // 10 + 1  # the last may be where the kernel is entered
+        misses = [count for _, count in found.get(row, [])]
+        assert misses == sorted(misses)
+
+
+@pytest.mark.parametrize("seed", range(4))
+def test_tracing_random_system_calls_changes_no_cycle(seed: int, tmp_path: Path) -> None:
+    """Threads that other cores stop while they run, among others."""
+    (tmp_path / "guest.elf").write_bytes(random_guest.program(seed))
+    manifest = load_manifest(write_manifest(tmp_path / "guest.toml", "guest.elf", cores=4))
+    rows = []
+    for trace in (False, True):
+        record(manifest, tmp_path / str(trace), max_cycles=1_500_000, trace=trace)
+        rows.append(open_run(tmp_path / str(trace)).rows)
+    for column in ROW.names or ():
+        assert column.startswith("sent ") or np.array_equal(rows[0][column], rows[1][column])
 
 
 def test_tracing_changes_no_cycle(single: Run, tmp_path: Path) -> None:
@@ -313,6 +358,43 @@ def test_recording_writes_as_it_goes(tmp_path: Path, monkeypatch: pytest.MonkeyP
         record(load_manifest(tmp_path / "pma.toml"), tmp_path / str(tasks), trace=True)
         most.append(max(waiting))
     assert most[1] < most[0] * 1.1
+
+
+BUSY = """
+int main(void)
+{
+    for (volatile unsigned i = 0; i < 2500000; i++)
+        ;
+    return 0;
+}
+"""
+
+
+def test_a_busy_run_is_recorded_as_it_goes_and_read_in_pieces(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Few kernel entries, with many samples in each stretch between two."""
+    waiting: list[int] = []
+    flush = Ledger.flush
+    monkeypatch.setattr(
+        Ledger, "flush", lambda ledger: (waiting.append(len(ledger.log.pending)), flush(ledger))
+    )
+    compile_program(BUSY, tmp_path / "busy")
+    record(load_manifest(write_manifest(tmp_path / "busy.toml", "busy")), tmp_path / "run", trace=True)
+    monkeypatch.setattr("l4lab.tools.rundir.CHUNK_RECORDS", 5000)
+    run = checked(open_run(tmp_path / "run"))
+    samples = int(((run.events["kind"] & KIND_MASK) == events.SAMPLE).sum())
+    assert samples > 10_000
+    a_millisecond = run.mhz * 1000 // SAMPLE_CYCLES * len(EVENT.names or ())
+    assert max(waiting) < BATCH_VALUES + 2 * a_millisecond
+    pieces = [len(piece) for piece in run.event_chunks()]
+    assert max(pieces) < 5000 + 2 * a_millisecond // len(EVENT.names or ())
+    assert sum(pieces) == len(run.events)
+    (profile,), frames = profile_of(run)["profiles"], profile_of(run)["shared"]["frames"]
+    by_stack: Counter[str] = Counter()
+    for stack, weight in zip(profile["samples"], profile["weights"], strict=True):
+        by_stack[" ".join(frames[number]["name"] for number in stack)] += weight
+    assert by_stack["root main user"] > 0.9 * profile["endValue"]
 
 
 # --- bad input ----------------------------------------------------------------------------------------
