@@ -12,11 +12,12 @@ from __future__ import annotations
 
 import heapq
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator import boot
 from l4lab.emulator.ledger import BATCH_VALUES, SAMPLE_CYCLES, Ledger
+from l4lab.emulator.manifest import Idle
 from l4lab.emulator.profile import Profile, load_profile
 from l4lab.emulator.ram import Ram
 from l4lab.emulator.results import RunResult, StopReason, collect
@@ -96,7 +97,10 @@ class Machine:
         self.profile: Profile = load_profile(manifest.profile_path())
         self.ram = Ram(manifest.ram_bytes)
         parameters = boot.load(manifest, self.ram, self.profile.mhz, global_pages=self.profile.global_pages)
-        self.kernel: Kernel = kernel_boot.start(self.ram.words, parameters, self.profile.kernel_costs())
+        costs = self.profile.kernel_costs()
+        if manifest.idle is Idle.POLL:
+            costs = replace(costs, halt_exit=0)
+        self.kernel: Kernel = kernel_boot.start(self.ram.words, parameters, costs)
         self.kernel.tlb_policy = manifest.tlb
         self.engine = Engine(self.ram, self.profile.instruction_costs(), self.profile.cpuid)
         self.cores = [self._make_core(number) for number in range(manifest.cores)]

@@ -7,6 +7,7 @@
     quantum_us = 10000             # time slice of a thread that was given none; default 10000
     kernel_memory = "8%"           # the kernel's own share of RAM, per cent or "20MiB"; default "8%"
     tlb = "full"                   # what unmap does to TLBs: "full", "page" or "switch"; default "full"
+    idle = "halt"                  # what idle cores do: "halt" and take time to wake, or "poll"; default "halt"
 
     [boot]
     sigma0 = "sigma0"              # required
@@ -24,12 +25,13 @@ discussed in its section 3.2, "TLB issue", and listed at `kernel.state.TlbPolicy
 
 from __future__ import annotations
 
+import enum
 import hashlib
 import re
 import shlex
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Final
+from typing import Any, Final, TypeVar
 
 from l4lab.emulator.errors import ManifestError, ProfileError
 from l4lab.emulator.inputs import (
@@ -55,6 +57,8 @@ MIN_KERNEL_BYTES: Final = 1 << 20
 MAX_KERNEL_PERCENT: Final = 50
 MAX_QUANTUM_US: Final = 10_000_000
 MAX_MODULES: Final = 1000
+
+_Choice = TypeVar("_Choice", bound=enum.Enum)
 
 DEFAULT_PROFILE: Final = "opteron-6174"
 DEFAULT_RAM: Final = "256MiB"
@@ -97,6 +101,17 @@ class Module:
         }
 
 
+class Idle(enum.Enum):
+    """What a core does that has nothing to run; the value is the manifest's word.
+
+    HALT: it stops, as under the real kernel, and an interrupt takes the profile's `halt_exit` to wake it.
+    POLL: it looks for interrupts all the time, so they cost no more than on a busy core.
+    """
+
+    HALT = "halt"
+    POLL = "poll"
+
+
 @dataclass(frozen=True, slots=True)
 class Manifest:
     """A machine and what it boots. `profile` and `kernel_memory` are as the manifest has them."""
@@ -111,6 +126,7 @@ class Manifest:
     quantum_us: int = QUANTUM_DEFAULT_US
     kernel_memory: str = DEFAULT_KERNEL_MEMORY
     tlb: TlbPolicy = TlbPolicy.FULL
+    idle: Idle = Idle.HALT
 
     @property
     def kernel_memory_bytes(self) -> int:
@@ -143,6 +159,7 @@ class Manifest:
                 "kernel_memory": self.kernel_memory,
                 "kernel_memory_bytes": self.kernel_memory_bytes,
                 "tlb": self.tlb.value,
+                "idle": self.idle.value,
             },
             "boot": {
                 "sigma0": self.sigma0.resolved(),
@@ -157,7 +174,7 @@ def load_manifest(path: Path) -> Manifest:
     top = load_toml(path, ManifestError)
     top.allow("machine", "boot")
     machine = top.table("machine", required=False)
-    machine.allow("cores", "ram", "profile", "quantum_us", "kernel_memory", "tlb")
+    machine.allow("cores", "ram", "profile", "quantum_us", "kernel_memory", "tlb", "idle")
     boot = top.table("boot").allow("sigma0", "roottask", "modules")
     ram_bytes = _ram(machine)
     return Manifest(
@@ -170,7 +187,8 @@ def load_manifest(path: Path) -> Manifest:
         modules=_modules(boot),
         quantum_us=machine.integer("quantum_us", 1, MAX_QUANTUM_US, default=QUANTUM_DEFAULT_US),
         kernel_memory=_kernel_memory(machine, ram_bytes),
-        tlb=_tlb(machine),
+        tlb=_one_of(machine, "tlb", TlbPolicy.FULL),
+        idle=_one_of(machine, "idle", Idle.HALT),
     )
 
 
@@ -212,13 +230,13 @@ def _kernel_share(text: str, ram_bytes: int) -> int | None:
     return None if share is None else share // PAGE_BYTES * PAGE_BYTES
 
 
-def _tlb(machine: Table) -> TlbPolicy:
-    words = [policy.value for policy in TlbPolicy]
+def _one_of(machine: Table, key: str, default: _Choice) -> _Choice:
+    words = [choice.value for choice in type(default)]
     expected = f"one of {', '.join(shown(word) for word in words)}"
-    text = machine.string("tlb", expected, TlbPolicy.FULL.value)
+    text = machine.string(key, expected, default.value)
     if text not in words:
-        machine.refuse("tlb", shown(text), expected)
-    return TlbPolicy(text)
+        machine.refuse(key, shown(text), expected)
+    return type(default)(text)
 
 
 def _size(text: str) -> int | None:

@@ -345,6 +345,13 @@ def pingpong(profile: str, as_json: bool, sel4bench: bool) -> int:
     show_default=True,
     help="What unmap does to TLBs: flush all, just the page, or nothing if a switch comes anyway.",
 )
+@click.option(
+    "--idle",
+    type=click.Choice(["halt", "poll"]),
+    default="halt",
+    show_default=True,
+    help="What idle cores do: halt, and take time to wake, or look for interrupts all the time.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the summary.")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Write a run directory with ledger."
@@ -363,6 +370,7 @@ def pma(
     ram: str,
     profile: str,
     tlb: str,
+    idle: str,
     as_json: bool,
     out: Path | None,
     trace: bool,
@@ -394,6 +402,7 @@ def pma(
         ram=ram,
         profile=str(Path(profile).absolute()) if is_path(profile) else profile,
         tlb=tlb,
+        idle=idle,
     )
     if manifest_only:
         click.echo(setup.manifest(), nl=False)

@@ -25,7 +25,7 @@ class PmaSetup:
 
     `chunk_pages`: pages in one allocation; None: 1, or for the design `l4re` all of a task's.
     `region_pages`: what each server gets; None: its even share of RAM. `clear`: servers zero frames before
-    they give them out. `tlb`: what unmap does to TLBs, as in a manifest.
+    they give them out. `tlb`: what unmap does to TLBs, `idle`: what idle cores do, as in a manifest.
     """
 
     design: str = "percore"
@@ -39,6 +39,7 @@ class PmaSetup:
     ram: str = "1GiB"
     profile: str = "opteron-6174"
     tlb: str = "full"
+    idle: str = "halt"
 
     @property
     def program(self) -> str:
@@ -76,6 +77,7 @@ class PmaSetup:
             ram=self.ram,
             profile=self.profile,
             tlb=self.tlb,
+            idle=self.idle,
             loader=" ".join(loader),
             server=" ".join(server),
             process=" ".join(process),
@@ -90,6 +92,7 @@ cores = {cores}
 ram = "{ram}"
 profile = "{profile}"
 tlb = "{tlb}"
+idle = "{idle}"
 
 [boot]
 sigma0 = "sigma0"

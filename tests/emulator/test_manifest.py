@@ -13,7 +13,7 @@ from l4lab.emulator import manifest as module_under_test
 from l4lab.emulator import tomlfile
 from l4lab.emulator.errors import ManifestError
 from l4lab.emulator.inputs import BUNDLED_IMAGES
-from l4lab.emulator.manifest import Manifest, find_image, load_manifest
+from l4lab.emulator.manifest import Idle, Manifest, find_image, load_manifest
 from l4lab.kernel.state import TlbPolicy
 
 BOOT = '[boot]\nsigma0 = "sigma0"\nroottask = "root --init=rom/hello"\n'
@@ -183,6 +183,12 @@ def test_what_unmap_does_to_tlbs(folder: Path, policy: TlbPolicy) -> None:
     assert read(folder, BOOT).tlb is TlbPolicy.FULL
 
 
+@pytest.mark.parametrize("idle", Idle)
+def test_what_idle_cores_do(folder: Path, idle: Idle) -> None:
+    assert read(folder, f'[machine]\nidle = "{idle.value}"\n{BOOT}').idle is idle
+    assert read(folder, BOOT).idle is Idle.HALT
+
+
 # --- the resolved configuration -----------------------------------------------------------------
 
 
@@ -204,6 +210,7 @@ def test_resolved_has_every_default_and_the_contents_of_every_file(folder: Path)
             "kernel_memory": "8%",
             "kernel_memory_bytes": 5242 * 4096,
             "tlb": "full",
+            "idle": "halt",
         },
         "boot": {
             "sigma0": {
@@ -301,7 +308,7 @@ def test_absurd_toml(folder: Path) -> None:
         (
             "[machine]\ncoers = 4\n" + BOOT,
             'found unknown key machine.coers (did you mean "cores"?), '
-            "expected one of cores, kernel_memory, profile, quantum_us, ram, tlb",
+            "expected one of cores, idle, kernel_memory, profile, quantum_us, ram, tlb",
         ),
         ("[machine]\n'a\\u000ab' = 4\n" + BOOT, "found unknown key machine.a\\u000ab, expected one of"),
         ('[machine]\n"a\\nb" = 4\n' + BOOT, "found unknown key machine.a\\nb, expected one of"),
@@ -350,6 +357,10 @@ def test_absurd_toml(folder: Path) -> None:
         (
             "[machine]\ntlb = 'some'\n" + BOOT,
             'machine.tlb: found "some", expected one of "full", "page", "switch"',
+        ),
+        (
+            "[machine]\nidle = 'spin'\n" + BOOT,
+            'machine.idle: found "spin", expected one of "halt", "poll"',
         ),
         ("[machine]\ntlb = 1\n" + BOOT, 'machine.tlb: found 1, expected one of "full", "page", "switch"'),
         ("[machine]\nkernel_memory = '8'\n" + BOOT, 'machine.kernel_memory: found "8", expected a share'),
