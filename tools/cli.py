@@ -20,6 +20,7 @@ import click
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.kernel.errors import KernelBug
+from l4lab.tools import catalogue
 from l4lab.tools.build import CHECKOUT, BuildError
 
 EXIT_OPERATOR: Final = 2
@@ -415,7 +416,27 @@ def pma(
 # --- against what is published ------------------------------------------------------------------------
 
 
-@cli.command(short_help="Measure again what a paper shows, and draw it.")
+_REPRODUCE_HELP: Final = f"""
+Reproduce a figure or table: ours beside what is published, and how far off we are.
+
+Writes the figure (PNG and SVG), every number with the resolved configuration (data.json), a page
+about it (README.md) and the hashes of all that; the same bytes in every run.
+
+\b
+NAME is one of
+{catalogue.listing({catalogue.ALL: "all of them: ten minutes on two cores of a host; with --quick less than one"})}
+
+Long runs are kept in l4lab-out/runs: what was interrupted goes on where it stopped.
+
+\b
+Examples:
+  l4lab reproduce fig5
+  l4lab reproduce all --quick
+  l4lab reproduce all --out results
+"""
+
+
+@cli.command(short_help="Measure again what a paper shows, and draw it.", help=_REPRODUCE_HELP)
 @click.argument("name", metavar="NAME|all")
 @click.option(
     "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the results [l4lab-out/NAME]."
@@ -426,30 +447,7 @@ def pma(
 )
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the table.")
 def reproduce(name: str, out: Path | None, quick: bool, jobs: int | None, as_json: bool) -> int:
-    """Reproduce a figure or table: ours beside what is published, and how far off we are.
-
-    Writes the figure (PNG and SVG), every number with the resolved configuration (data.json), a page
-    about it (README.md) and the hashes of all that; the same bytes in every run.
-
-    \b
-    NAME is one of
-      fig5       cross-core and same-core IPC
-      table1     one-way IPC on three x86 processors
-      fig4       allocation and free with one memory server for 1 to 48 cores
-      fig9       the memory benchmark, one server against a pager on each core
-      fig10      allocation and free with a pager on each core
-      fig11      outstanding pages, with a pager on each core
-      page_cycles    where the cycles of one page go, by cause
-      all        all of them: ten minutes on two cores of a host; with --quick less than one
-
-    Long runs are kept in l4lab-out/runs: what was interrupted goes on where it stopped.
-
-    \b
-    Examples:
-      l4lab reproduce fig5
-      l4lab reproduce all --quick
-      l4lab reproduce all --out results
-    """
+    """Its help is above: it lists what there is."""
     from l4lab.tools.reproduce import run_reproduce
 
     return run_reproduce(name, out=out, as_json=as_json, quick=quick, workers=jobs)

@@ -17,11 +17,11 @@ from rich.table import Table
 from l4lab.emulator.manifest import find_image, load_manifest
 from l4lab.tools import campaign, plots, session
 from l4lab.tools.campaign import Finished, Job, Progress, key_of
+from l4lab.tools.catalogue import DEFAULT_OUT
 from l4lab.tools.pingpong import Bench, cross_core_cycles
 from l4lab.tools.pma_experiment import measuring
 from l4lab.tools.pma_image import PmaSetup
 from l4lab.tools.report import grouped, print_tasks
-from l4lab.tools.reproduce import DEFAULT_OUT
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

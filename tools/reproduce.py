@@ -1,9 +1,9 @@
 """`l4lab reproduce NAME`: measure again what a paper shows, draw it, and say how far off we are.
 
-Each figure or table is a module of `tools/figures` with a function that measures and one that draws; `FIGURES`
-lists them. A module that needs long runs has a function `jobs` besides, which names them: those of all figures
-asked for are done first, side by side, and kept (`tools/campaign.py`). What is common is here: the results
-directory, whose bytes depend on nothing but the inputs.
+Each figure or table is a module of `tools/figures` with a function that measures and one that draws;
+`tools/catalogue.py` lists them. A module that needs long runs has a function `jobs` besides, which names them:
+those of all figures asked for are done first, side by side, and kept (`tools/campaign.py`). What is common is
+here: the results directory, whose bytes depend on nothing but the inputs.
 
     README.md          the figure, the residuals, and how it was made
     NAME.png, .svg     the figure
@@ -22,6 +22,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any, Final, Protocol
 
 from rich.console import Console
@@ -29,27 +30,13 @@ from rich.progress import Progress
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.inputs import did_you_mean, printable
+from l4lab.tools.catalogue import ALL, DEFAULT_OUT, FIGURES
 from l4lab.tools.result_pages import as_overview, as_page, print_outcome, print_overview
 from l4lab.tools.versions import versions
 
 FORMAT: Final = 1
 """Version of data.json; raised when a key goes or changes its meaning."""
 
-FIGURES: Final = {
-    "fig5": "cross-core and same-core IPC (000_1be4d2f6ae8bebbc.txt)",
-    "table1": "one-way IPC on three x86 processors (001_1b920a6df003b76d.txt)",
-    "fig4": "allocation and free with one memory server (000_1be4d2f6ae8bebbc.txt)",
-    "fig9": "the memory benchmark, one server against a pager on each core (000_1be4d2f6ae8bebbc.txt)",
-    "fig10": "allocation and free with a pager on each core (000_1be4d2f6ae8bebbc.txt)",
-    "fig11": "outstanding pages, with a pager on each core (000_1be4d2f6ae8bebbc.txt)",
-    "page_cycles": "where the cycles of one page go: the explanation of figures 4, 9 and 10",
-}
-"""What there is to reproduce: name -> what it is. The code is `tools/figures/NAME.py`."""
-
-NEED_RUNS: Final = ("fig4", "fig9", "fig10", "fig11", "page_cycles")
-"""Those that are made of long runs."""
-
-DEFAULT_OUT: Final = Path("l4lab-out")
 PAGE_FILE: Final = "README.md"
 _DATA_FILE: Final = "data.json"
 _RUNS_FOLDER: Final = "runs"
@@ -126,11 +113,11 @@ def run_reproduce(
     name: str, *, out: Path | None, as_json: bool, quick: bool = False, workers: int | None = None
 ) -> int:
     """`l4lab reproduce`. Returns the exit code. `workers`: runs at a time; None: one for each core of the host."""
-    names = list(FIGURES) if name == "all" else [name]
+    names = list(FIGURES) if name == ALL else [name]
     for one in names:
         if one not in FIGURES:
             found = f'reproduce: found no figure "{printable(one)}"{did_you_mean(one, FIGURES)}'
-            raise OperatorError(f"{found}, expected one of {', '.join(FIGURES)}, all")
+            raise OperatorError(f"{found}, expected one of {', '.join(FIGURES)}, {ALL}")
     base = out if out is not None else DEFAULT_OUT
     measures = _measures(names, base / _RUNS_FOLDER, quick=quick, workers=workers)
     documents, results = [], []
@@ -152,10 +139,20 @@ def run_reproduce(
     return 0
 
 
+def module_of(name: str) -> ModuleType:
+    """The code of a figure."""
+    return importlib.import_module(f"l4lab.tools.figures.{name}")
+
+
+def needs_runs(module: ModuleType) -> bool:
+    """Whether the figure of that code is made of long runs."""
+    return hasattr(module, "jobs")
+
+
 def _measures(names: Sequence[str], kept: Path, *, quick: bool, workers: int | None) -> dict[str, Measure]:
     """Each figure's function that measures, all long runs being done and in the folder `kept`."""
-    modules = {name: importlib.import_module(f"l4lab.tools.figures.{name}") for name in names}
-    long = [name for name in names if name in NEED_RUNS]
+    modules = {name: module_of(name) for name in names}
+    long = [name for name, module in modules.items() if needs_runs(module)]
     measures: dict[str, Measure] = {
         name: module.measure for name, module in modules.items() if name not in long
     }

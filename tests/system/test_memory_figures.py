@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import importlib
 import json
 import re
 import time
@@ -14,11 +13,12 @@ import pytest
 from l4lab.tools import campaign, demo
 from l4lab.tools.bench_pma import BenchmarkError, run_pma
 from l4lab.tools.campaign import Finished
+from l4lab.tools.catalogue import FIGURES
 from l4lab.tools.figures.memory import MemoryFigure
 from l4lab.tools.pma_experiment import FULL, QUICK, Plan, Results, Sizes, looking_into, measuring
 from l4lab.tools.pma_image import PmaSetup
 from l4lab.tools.pma_ledger import BARS, QUEUED, UNDER_WAY, page_cycles
-from l4lab.tools.reproduce import NEED_RUNS, reproduce
+from l4lab.tools.reproduce import module_of, needs_runs, reproduce
 from l4lab.tools.rundir import open_run
 
 TINY = Sizes(
@@ -32,6 +32,7 @@ TINY = Sizes(
     ledger_tasks=1,
 )
 PLAN = Plan(TINY)
+NEED_RUNS = [name for name in FIGURES if needs_runs(module_of(name))]
 
 
 @pytest.fixture(scope="module")
@@ -39,14 +40,14 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Finished]
     """All runs of all figures; done here, one after the other."""
     found = {}
     for name in NEED_RUNS:
-        for job in importlib.import_module(f"l4lab.tools.figures.{name}").jobs(PLAN):
+        for job in module_of(name).jobs(PLAN):
             if job.key not in found:
                 found[job.key] = Finished(job.work(lambda _: None), 0.1)
     return found
 
 
 def figure(name: str, finished: Mapping[str, Finished]) -> MemoryFigure:
-    module = importlib.import_module(f"l4lab.tools.figures.{name}")
+    module = module_of(name)
     outcome = module.measure(lambda _: None, PLAN, finished)
     assert isinstance(outcome, MemoryFigure)
     return outcome

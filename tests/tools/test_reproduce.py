@@ -5,17 +5,21 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
 
 import pytest
+from click.testing import CliRunner
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.tools import plots
+from l4lab.tools.catalogue import FIGURES
+from l4lab.tools.cli import cli
 from l4lab.tools.plots import PlotError
-from l4lab.tools.reproduce import FIGURES, Residual, run_reproduce
+from l4lab.tools.reproduce import Residual, module_of, needs_runs, run_reproduce
 
 OWN = ("fig5", "table1")
 SPIN = "while True: pass"
@@ -121,8 +125,14 @@ def test_all_of_them_make_one_page(
 
 
 def test_every_figure_has_its_module() -> None:
+    """And the help tells of each: it is made of the same list."""
     folder = Path(plots.__file__).parent / "figures"
     assert {path.stem for path in folder.glob("*.py")} >= set(FIGURES)
+    measured_at_once = [name for name in FIGURES if not needs_runs(module_of(name))]
+    assert measured_at_once == ["fig5", "table1"]
+    help_text = CliRunner().invoke(cli, ["reproduce", "--help"]).output
+    for name, what in FIGURES.items():
+        assert re.search(rf"^ +{name} +{re.escape(what)}$", help_text, re.M)
 
 
 def test_no_such_figure() -> None:
