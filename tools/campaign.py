@@ -13,11 +13,13 @@ import hashlib
 import json
 import multiprocessing
 import os
+import platform
 import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from importlib.metadata import version
 from multiprocessing import connection
 from multiprocessing.process import BaseProcess
 from pathlib import Path
@@ -31,6 +33,9 @@ from l4lab.kernel.errors import KernelBug
 POLL_SECONDS: Final = 0.5
 EXIT_FAILED: Final = 1
 EXIT_INTERRUPTED: Final = 130
+
+NOT_IN_RUNS: Final = ("figures", "fuzz", "gdb", "plots", "reproduce", "result_pages", "tui")
+"""Of `tools`: what shows results. May change without a run being done again; no run may import it."""
 
 Progress = Callable[[float], None]
 Work = Callable[[Progress], dict[str, Any]]
@@ -78,13 +83,30 @@ def key_of(*parts: object) -> str:
 @functools.cache
 def code_digest() -> str:
     """Changes with all code that results depend on; profiles and programs are in a manifest's hashes."""
-    digest = hashlib.sha256()
-    for folder in ("kernel", "emulator", "_native"):
-        for path in sorted((PACKAGE_DIR / folder).rglob("*")):
-            if path.suffix in (".py", ".so", ".dylib"):
-                digest.update(f"{path.relative_to(PACKAGE_DIR)} ".encode())
-                digest.update(hashlib.sha256(path.read_bytes()).digest())
+    digest = hashlib.sha256(f"{version('unicorn')} {platform.python_version()} ".encode())
+    for path in _code_files():
+        digest.update(f"{path.relative_to(PACKAGE_DIR)} ".encode())
+        digest.update(hashlib.sha256(path.read_bytes()).digest())
     return digest.hexdigest()
+
+
+def _code_files() -> list[Path]:
+    """All of ours but NOT_IN_RUNS: whoever adds a module need not think of it."""
+    found = []
+    for folder in ("kernel", "emulator", "tools", "_native"):
+        root = PACKAGE_DIR / folder
+        for path in root.rglob("*"):
+            shows = folder == "tools" and path.relative_to(root).parts[0].removesuffix(".py") in NOT_IN_RUNS
+            if path.suffix in (".py", ".so", ".dylib") and not shows:
+                found.append(path)
+    return sorted(found)
+
+
+def _check_imports() -> None:
+    """A result is not kept if code had part in it that its key does not stand for."""
+    for name in NOT_IN_RUNS:
+        if f"l4lab.tools.{name}" in sys.modules:
+            raise CampaignError(f"the run used tools/{name}, found in NOT_IN_RUNS, expected only what is not")
 
 
 def host_workers() -> int:
@@ -162,6 +184,7 @@ def _worker(job: Job, code: str, cache: Path, pipe: connection.Connection) -> No
         if code_digest() != code:
             raise CampaignError("the code of l4lab has changed since the runs began; start them again")
         result = job.work(tell)
+        _check_imports()
         _keep(cache, job.key, result, time.process_time() - start)
     except (OperatorError, OSError) as error:
         pipe.send(f"{job.name}: {error}")

@@ -15,10 +15,11 @@ from rich.console import Console
 from rich.table import Table
 
 from l4lab.emulator.manifest import find_image, load_manifest
-from l4lab.tools import campaign, plots, session
+from l4lab.emulator.profile import load_profile
+from l4lab.tools import campaign, session
 from l4lab.tools.campaign import Finished, Job, Progress, key_of
 from l4lab.tools.catalogue import DEFAULT_OUT
-from l4lab.tools.pingpong import Bench, cross_core_cycles
+from l4lab.tools.pingpong import Bench, cross_core_cycles, make_manifest, places_of
 from l4lab.tools.pma_experiment import measuring
 from l4lab.tools.pma_image import PmaSetup
 from l4lab.tools.report import grouped, print_tasks
@@ -30,10 +31,12 @@ PROFILE: Final = "opteron-6174"
 CORES: Final = (1, 6, 12, 24, 48)
 DESIGNS: Final = {"single": "one pager on core 0", "percore": "a pager on each core"}
 PAGES: Final = 100
-_COLOURS: Final = {"single": plots.VERMILION, "percore": plots.GREEN}
 _NAME: Final = "demo"
 _IMAGE: Final = "hello"
 _KEPT: Final = "runs"
+_MESSAGES: Final = ("0",)
+_ROUNDS: Final = 16
+_SAMPLES: Final = 2
 _MESSAGE_WEIGHT: Final = 1.0
 
 
@@ -44,7 +47,7 @@ def run_demo() -> int:
         return code
     setups = {(design, cores): _setup(design, cores) for design in DESIGNS for cores in CORES}
     jobs = {where: measuring(setup) for where, setup in setups.items()}
-    messages = Job("messages", key_of("demo", "messages"), _MESSAGE_WEIGHT, _measure_messages)
+    messages = Job("messages", messages_key(), _MESSAGE_WEIGHT, _measure_messages)
     finished = campaign.run_all(
         [*jobs.values(), messages], DEFAULT_OUT / _NAME / _KEPT, campaign.host_workers(), campaign.Console()
     )
@@ -67,10 +70,17 @@ def _setup(design: str, cores: int) -> PmaSetup:
     return PmaSetup(design=design, cores=cores, pages=PAGES, tasks=1, profile=PROFILE)
 
 
+def messages_key() -> str:
+    """Changes with the program, the profile and what is measured."""
+    places = places_of(load_profile(PROFILE))
+    manifest = make_manifest(PROFILE, places, _MESSAGES, rounds=_ROUNDS, samples=_SAMPLES)
+    return key_of("demo", manifest.resolved())
+
+
 def _measure_messages(_: Progress) -> dict[str, Any]:
     """One message on one core and to another core, in cycles."""
     with Bench() as bench:
-        session = bench.measure(PROFILE, messages=("0",), rounds=16, samples=2)
+        session = bench.measure(PROFILE, messages=_MESSAGES, rounds=_ROUNDS, samples=_SAMPLES)
         across = cross_core_cycles(session)
         assert across is not None
         return {"same core": float(session.cycles("inter_space")), "other core": float(across)}
@@ -107,6 +117,8 @@ def _print(messages: dict[str, Any], cycles: dict[tuple[str, int], float]) -> No
 
 def _draw(cycles: dict[tuple[str, int], float], folder: Path) -> None:
     """The table as a figure; without matplotlib there is none, and a line that says so."""
+    from l4lab.tools import plots  # the runs, whose code is in this module, draw nothing
+
     try:
         with plots.canvas(6.4, 3.8) as figure:
             _draw_on(figure, cycles)
@@ -119,10 +131,13 @@ def _draw(cycles: dict[tuple[str, int], float], folder: Path) -> None:
 
 
 def _draw_on(figure: Figure, cycles: dict[tuple[str, int], float]) -> None:
+    from l4lab.tools import plots
+
+    colours = {"single": plots.VERMILION, "percore": plots.GREEN}
     axes = figure.subplots()
     for design, name in DESIGNS.items():
         values = [cycles[design, cores] for cores in CORES]
-        axes.plot(CORES, values, marker="o", color=_COLOURS[design], label=name)
+        axes.plot(CORES, values, marker="o", color=colours[design], label=name)
     axes.set_yscale("log")
     axes.set_xticks(list(CORES))
     plots.plain_numbers(axes)

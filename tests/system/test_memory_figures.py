@@ -17,7 +17,7 @@ from l4lab.tools.catalogue import FIGURES
 from l4lab.tools.figures.memory import MemoryFigure
 from l4lab.tools.pma_experiment import FULL, QUICK, Plan, Results, Sizes, looking_into, measuring
 from l4lab.tools.pma_image import PmaSetup
-from l4lab.tools.pma_ledger import BARS, QUEUED, UNDER_WAY, page_cycles
+from l4lab.tools.pma_ledger import BARS, UNDER_WAY, WAITING, page_cycles
 from l4lab.tools.reproduce import module_of, needs_runs, reproduce
 from l4lab.tools.rundir import open_run
 
@@ -108,10 +108,10 @@ def test_the_ledger_accounts_for_every_cycle_of_a_page(tmp_path: Path, design: s
     assert pages["free"].count == cores * 20
     if design == "percore" or cores == 1:  # nobody else is involved, so there is nothing but work
         for sums in pages.values():
-            assert sums.parts[QUEUED] == sums.parts[UNDER_WAY] == 0
+            assert sums.parts[WAITING] == sums.parts[UNDER_WAY] == 0
             assert sum(sums.parts.values()) == pytest.approx(sums.elapsed, rel=0.001)
     else:
-        assert allocation.parts[QUEUED] > allocation.elapsed / 4
+        assert allocation.parts[WAITING] > allocation.elapsed / 4
 
 
 def test_jobs_have_keys_of_their_own() -> None:

@@ -121,6 +121,49 @@ def test_code_that_changes_meanwhile_is_noticed(tmp_path: Path, monkeypatch: pyt
     assert marks(tmp_path, "a") == [0]
 
 
+@pytest.mark.parametrize(
+    ("changed", "counts"),
+    [
+        ("kernel/ipc.py", True),
+        ("emulator/machine.py", True),
+        ("_native/vcpu.so", True),
+        ("tools/pma_ledger.py", True),
+        ("tools/recording.py", True),
+        ("tools/new/module.py", True),
+        ("tools/figures/fig4.py", False),
+        ("tools/plots.py", False),
+        ("tools/result_pages.py", False),
+        ("tools/tui/app.py", False),
+        ("tools/__pycache__/plots.pyc", False),
+    ],
+)
+def test_keys_stand_for_all_code_that_has_part_in_a_run(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, changed: str, counts: bool
+) -> None:
+    """A run reads its own ledger, too, with the tools' code. What only draws may change."""
+    monkeypatch.setattr(campaign, "PACKAGE_DIR", tmp_path)
+    path = tmp_path / changed
+    path.parent.mkdir(parents=True)
+    path.write_text("before", encoding="ascii")
+    campaign.code_digest.cache_clear()
+    before = campaign.code_digest()
+    path.write_text("after", encoding="ascii")
+    campaign.code_digest.cache_clear()
+    try:
+        assert (campaign.code_digest() != before) == counts
+    finally:
+        campaign.code_digest.cache_clear()
+
+
+def test_what_keys_do_not_stand_for_exists_and_no_run_may_use_it(tmp_path: Path) -> None:
+    """So nobody can give a run a part that changes unnoticed."""
+    tools = Path(campaign.__file__).parent
+    assert all((tools / name).is_dir() or (tools / f"{name}.py").is_file() for name in campaign.NOT_IN_RUNS)
+    with pytest.raises(CampaignError, match=r"^a: the run used tools/plots, found in NOT_IN_RUNS"):
+        run_all([job(tmp_path, "a", do=work.draw)], tmp_path / "runs", 1)
+    assert not (tmp_path / "runs/a.json").exists()
+
+
 def test_a_folder_that_cannot_be_made_is_one_line(tmp_path: Path) -> None:
     """A file where the folder should be."""
     (tmp_path / "runs").write_text("a file", encoding="ascii")
