@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 import tempfile
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
@@ -153,6 +153,15 @@ class Plan:
             profile=self.profile,
         )
 
+    def polling(self, design: str, cores: int) -> PmaSetup:
+        """As `ledger`, with idle cores that do not halt."""
+        return replace(self.ledger(design, cores), idle="poll")
+
+    def outstanding_ledger(self, pages: int) -> PmaSetup:
+        """A run on one core whose ledger says what the number of outstanding pages changes."""
+        tasks = max(self.sizes.outstanding[-1] // pages, 1)
+        return PmaSetup(cores=1, pages=pages, tasks=tasks, profile=self.profile)
+
     def scaling_jobs(self, *designs: str) -> list[Job]:
         """The runs of these designs on every number of cores."""
         return [measuring(self.scaling(design, cores)) for design in designs for cores in self.sizes.cores]
@@ -189,10 +198,29 @@ class Results:
         """The same, and where the cycles of a page went: under `page`, and under `server_core` those of core 0."""
         return self._finished[_key(self.plan.ledger(design, cores), "look into")].document
 
+    def polling(self, design: str, cores: int) -> dict[str, Any]:
+        """The document of a run with idle cores that do not halt."""
+        return self._finished[_key(self.plan.polling(design, cores), "measure")].document
+
+    def outstanding_ledger(self, pages: int) -> dict[str, Any]:
+        """As `ledger`, for figure 11, on one core."""
+        return self._finished[_key(self.plan.outstanding_ledger(pages), "look into")].document
+
     def ratios(self, design: str, what: str) -> list[float]:
         """`total_cycles`, `alloc_cycles` or `free_cycles` at each number of cores, over that on one."""
         values = [float(self.scaling(design, cores)[what]) for cores in self.plan.sizes.cores]
         return [value / values[0] for value in values]
+
+    def per_page(self, design: str, what: str) -> list[float]:
+        """The same in cycles, divided by the pages of one process."""
+        documents = [self.scaling(design, cores) for cores in self.plan.sizes.cores]
+        return [float(document[what]) / document["pages_per_process"] for document in documents]
+
+    def polling_ratio(self, design: str, cores: int) -> float:
+        """The whole, with idle cores that do not halt, over that on one core, where they do not matter."""
+        document = self.polling(design, cores)
+        cycles = float(document["total_cycles"] / document["pages_per_process"])
+        return cycles / self.per_page(design, "total_cycles")[0]
 
     def cycles_per_page(self, pages: int, cores: int) -> float:
         """From start to end, for figure 11."""

@@ -2,7 +2,8 @@
 
 For each page that a process touches, and for each that it frees, there is a request (`kernel/causes.py`),
 and the ledger says what every core did for it. What is left of the time that the process waited is time in
-which nobody worked for it: its interrupts were under way, or the server worked for others.
+which nobody worked for it: its interrupts were under way, or the server worked for others, or was itself
+waiting until others had its answers.
 """
 
 from __future__ import annotations
@@ -25,7 +26,7 @@ PROTO_PAGER: Final = 0x4100
 """`userland/include/l4/pager.h`."""
 
 UNDER_WAY: Final = "interrupts under way"
-QUEUED: Final = "server works for others"
+WAITING: Final = "waiting for the server"
 
 GROUPS: Final = {
     "user code: process and server": ("user", "fpu switch"),
@@ -34,12 +35,13 @@ GROUPS: Final = {
     "messages": ("decode", "ipc", "copy", "object", "fault"),
     "map and unmap": ("map", "unmap", "TLB flush and shootdown"),
     "switching": ("thread switch", "space switch", "schedule", "timer"),
-    "interrupts: send, receive": ("interprocessor interrupt", "leaving the halt"),
+    "interrupts: send, receive": ("interprocessor interrupt",),
+    "wake-up of halted cores": ("leaving the halt",),
     "cache lines, locks": ("cache line transfer", "waiting for a lock"),
 }
 """The ledger's causes, as few as a figure can show; each is in just one."""
 
-BARS: Final = (*GROUPS, UNDER_WAY, QUEUED)
+BARS: Final = (*GROUPS, UNDER_WAY, WAITING)
 """What a page's cycles are divided into, in the order of drawing."""
 
 Flags = npt.NDArray[np.bool_]
@@ -128,7 +130,7 @@ def _sum_up(run: Run, requests: _Requests) -> PageCycles:
     elapsed = _elapsed(run, requests) / count
     parts = {group: sum(causes[name] for name in names) for group, names in GROUPS.items()}
     parts[UNDER_WAY] = under_way
-    parts[QUEUED] = max(elapsed - sum(parts.values()), 0.0)
+    parts[WAITING] = max(elapsed - sum(parts.values()), 0.0)
     return PageCycles(len(requests.numbers), elapsed, parts, causes)
 
 

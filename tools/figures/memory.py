@@ -65,6 +65,23 @@ def residual(what: str, words: str, section: str, published: float, ours: float,
     )
 
 
+def loss(what: str, words: str, section: str, published_percent: float, ours: float) -> Residual:
+    """What the paper says is lost on many cores; `ours`: our ratio to one core.
+
+    Reproduced if ours is half to one and a half times as much: to lose nothing is not the same result.
+    """
+    return Residual(
+        what=what,
+        statement=words,
+        source=f"{SOURCE}, {section}",
+        published=published_percent,
+        low=published_percent / 2,
+        high=published_percent * 3 / 2,
+        ours=(ours - 1) * 100,
+        unit="%",
+    )
+
+
 def configurations(documents: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
     """Of the runs of a figure, as they are kept with it."""
     return tuple(document["configuration"] for document in documents)
@@ -74,10 +91,22 @@ def size_remark(results: Results) -> str:
     """What was run."""
     sizes = results.plan.sizes
     cores = f"{sizes.cores[0]} to {sizes.cores[-1]} cores"
-    what = f"{sizes.tasks} tasks of {sizes.pages} pages each in every process, {cores}"
+    what = f"{count(sizes.tasks, 'task')} of {sizes.pages} pages each in every process, {cores}"
     if sizes.name == "full":
         return f"The paper's sizes: {what}."
     return f"Smaller than the paper's sizes (--quick): {what}."
+
+
+def count(number: int, thing: str) -> str:
+    """As in `1 task`, `5 tasks`."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
+def size_note(axes: Axes, results: Results) -> None:
+    """Above the right end of a panel: how large the runs were, so that a quick figure says so itself."""
+    sizes = results.plan.sizes
+    note = f"{count(sizes.tasks * sizes.pages, 'page')} a process"
+    axes.set_title(note, loc="right", fontsize=7, fontweight="normal", color=plots.GREY)
 
 
 def core_axis(axes: Axes, cores: Sequence[int]) -> None:

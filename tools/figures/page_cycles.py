@@ -10,9 +10,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from l4lab.tools import plots
 from l4lab.tools.campaign import Finished, Job
-from l4lab.tools.figures.memory import MemoryFigure, configurations
+from l4lab.tools.figures.memory import MemoryFigure, configurations, size_note
 from l4lab.tools.pma_experiment import Plan, Results, looking_into
-from l4lab.tools.pma_ledger import BARS, GROUPS, IDLE, QUEUED, UNDER_WAY
+from l4lab.tools.pma_ledger import BARS, GROUPS, IDLE, UNDER_WAY, WAITING
 from l4lab.tools.reproduce import Step
 
 if TYPE_CHECKING:
@@ -20,19 +20,24 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
 
 WHAT: Final = ("allocation", "free")
+INTERRUPTS: Final = "interrupts: send, receive"
+WAKING: Final = "wake-up of halted cores"
+LINES: Final = "cache lines, locks"
+_PURPOSE: Final = ("user code: process and server", "TLB refills", "map and unmap")
 _COLOURS: Final = dict(
     zip(
         BARS,
         (
             plots.GREEN,
             plots.YELLOW,
-            plots.SKY,
+            "#7d8fc9",
             plots.BLUE,
             "#004c75",
+            plots.SKY,
+            plots.VERMILION,
             plots.PURPLE,
             plots.ORANGE,
-            "#8a5a00",
-            plots.VERMILION,
+            "#8a3a00",
             plots.GREY,
         ),
         strict=True,
@@ -60,26 +65,28 @@ def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> MemoryF
     step("reading")
     results = Results(plan, finished)
     pages = {name: results.ledger(design, cores)["page"] for name, design, cores in bars(plan)}
+    server_core = results.ledger("single", plan.sizes.cores[-1])["server_core"]
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(2, 2, width_ratios=(1.35, 1))
         for (left, right), what in zip(panels, WHAT, strict=True):
             parts = {name: page[what]["parts"] for name, page in pages.items()}
-            _stack(left, parts, [bar for bar in BARS if bar != QUEUED])
-            left.set_title(f"{what}: what is done for one page")
+            _stack(left, parts, [bar for bar in BARS if bar != WAITING])
+            left.set_title(f"{what}: what is done and sent for one page")
             _stack(right, parts, list(BARS))
             right.set_title(f"{what}: with the waiting")
             right.set_yticklabels([])
-        for axes in panels[1]:
-            axes.set_xlabel("cycles for one page")
+            for axes in (left, right):
+                axes.set_xlabel("cycles for one page")
+        size_note(panels[0][1], results)
         handles, labels = panels[0][1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=1)
 
     return MemoryFigure(
         title="Where the cycles of one page go",
         residuals=(),
-        remarks=_remarks(pages, results.ledger("single", plan.sizes.cores[-1])["server_core"]),
-        data={"pages": pages},
+        remarks=_remarks(pages, server_core),
+        data={"pages": pages, "server_core": server_core},
         configurations=configurations([results.ledger(design, cores) for _, design, cores in bars(plan)]),
         size_inches=(11, 6.0),
         draw_on=draw,
@@ -118,22 +125,28 @@ def _remarks(pages: Mapping[str, Mapping[str, Any]], core: Mapping[str, float]) 
         rows.append(f"| {bar} |{cells}")
     totals = "".join(f" {page[what]['elapsed']:,.0f} |" for page in pages.values() for what in WHAT)
     rows.append(f"| all: from the fault or the call until the process runs on |{totals}")
-    crowded = pages[list(pages)[-1]]["allocation"]
-    alone = pages[next(iter(pages))]["allocation"]
+    one, each, all_cores = pages
+    crowded, alone = pages[all_cores]["allocation"], pages[one]["allocation"]
     work = sum(crowded["parts"][bar] for bar in GROUPS)
     return (
         "\n".join(rows),
         f"One pager for all: the work for an allocation grows from {alone['elapsed']:,.0f} to {work:,.0f} cycles, "
-        "because every message crosses cores: interrupts are sent and received, cache lines with threads' state "
-        f"move, and {crowded['parts'][UNDER_WAY]:,.0f} cycles pass while interrupts are under way. But "
-        f"{crowded['parts'][QUEUED] / crowded['elapsed']:.1%} of the time the process waits for a server that "
-        "works for others. That is the paper's first reason, contention, and it outweighs the second, the price "
-        "of cross-core IPC, which in turn makes each place in the queue several times longer.",
+        f"and {crowded['parts'][UNDER_WAY]:,.0f} more pass while interrupts are under way, because every message "
+        "crosses cores: cores are interrupted, those that have halted wake, and cache lines with threads' state "
+        "move. Allocation costs more than free, as a message that maps a page takes three interrupts and one that "
+        "does not takes two. "
+        f"But {crowded['parts'][WAITING] / crowded['elapsed']:.1%} of the time the process waits for the server, "
+        "while that works for others or until others have its answers. That is the paper's first reason, contention, "
+        "and it outweighs the second, the price of cross-core IPC, which in turn makes each place in the queue "
+        "several times longer.",
         f"Core 0, where that server is, spends {sum(core.values()):,.0f} cycles for each page that anybody allocates "
         f"and frees. Of them it idles for {core[IDLE]:,.0f}: a message is delivered when its receiver has it, so the "
-        "server, having answered to another core, waits for an interrupt to get there and another one to come "
-        f"back. The interrupts themselves cost it {core['interrupts: send, receive']:,.0f}, cache lines "
-        f"{core['cache lines, locks']:,.0f}; what it is there for, user code and its TLB refills, takes "
-        f"{core['user code: process and server'] + core['TLB refills']:,.0f}.",
-        "A pager on each core: cycle for cycle what one pager does for one core.",
+        "server, having answered to another core, waits until an interrupt is there, that core has woken and taken "
+        f"the message, and another interrupt has come back. Being woken itself costs it {core[WAKING]:,.0f}, "
+        f"sending and receiving interrupts {core[INTERRUPTS]:,.0f}, cache lines {core[LINES]:,.0f}; what it is there "
+        f"for, user code with its TLB refills, mapping and unmapping, takes "
+        f"{sum(core[group] for group in _PURPOSE):,.0f}.",
+        "A pager on each core: what one pager does for one core, to "
+        f"{max(abs(page['elapsed'] - pages[one][what]['elapsed']) for what, page in pages[each].items()):,.0f} "
+        "cycles a page.",
     )
