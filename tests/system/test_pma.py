@@ -68,6 +68,15 @@ def test_a_dataspace_server_answers_clients_that_misbehave(tmp_path: Path) -> No
     assert server["allocated"] == server["released"]
 
 
+@pytest.mark.parametrize(("design", "program"), [("single", "rogue"), ("l4re", "rogue-l4re")])
+def test_the_last_of_64_clients_is_one_like_the_others(tmp_path: Path, design: str, program: str) -> None:
+    """Numbers go from 1 to 64, as 0 is the master's."""
+    server = "dataspaces" if design == "l4re" else "pager"
+    result = boot(tmp_path, f"--design={design} --each=rom/{program}", server, program, cores=64)
+    assert (result.reason, result.exit_code) == (StopReason.ROOT_ENDED, 0), result.console.decode()
+    assert [record["left"] for record in records(result, "client")] == ["1" if design == "l4re" else "3"] * 64
+
+
 def test_a_pager_clears_frames_if_told_to(tmp_path: Path) -> None:
     """Clients read what others have written before, unless the pager zeroes it."""
     loader = "--design=single --each=rom/rogue"
@@ -130,6 +139,13 @@ def test_a_run_is_in_order(design: str, cores: int) -> None:
     assert result.books_balance
     begins = [p.begin for p in result.processes]
     assert max(begins) - min(begins) < 200, "all processes start at the same time"
+
+
+@pytest.mark.parametrize("design", DESIGNS)
+def test_64_processes_start_together(design: str) -> None:
+    """As many as there can be; one that starts late would be a problem."""
+    result = run_pma(PmaSetup(design=design, cores=64, pages=2, tasks=1))
+    assert result.problems == ()
 
 
 def per_page(design: str, cores: int) -> PmaResult:

@@ -18,7 +18,6 @@
 #include <l4/thread.h>
 
 enum {
-	MAX_CLIENTS = 64,
 	MAX_DATASPACES = 8192, /* at a time */
 	MAX_PAGES = 1 << 19,   /* of one dataspace: 2 GB */
 	LABEL_NOBODY = 0xfffffff0,
@@ -34,7 +33,7 @@ typedef struct dataspace {
 } dataspace_t;
 
 static pma_t pma;
-static dataspace_t *dataspaces[MAX_CLIENTS]; /* by client */
+static dataspace_t *dataspaces[L4_PAGER_MAX_CLIENTS + 1]; /* by client */
 static l4_cap_t free_slots[MAX_DATASPACES];
 static unsigned free_slot_count, dataspace_count, tables, requests, refusals;
 static bool clear;
@@ -148,14 +147,22 @@ static l4_tag_t map(dataspace_t *dataspace, l4_word_t number)
 	return l4_tag(0, 0, 1);
 }
 
+static l4_tag_t client_request(l4_word_t client)
+{
+	const l4_word_t *mr = l4_utcb()->mr;
+
+	if (client > L4_PAGER_MAX_CLIENTS)
+		return refuse(L4_EPERM);
+	return mr[0] == L4_DATASPACE_CREATE ? new_dataspace(client, mr[1]) : refuse(L4_ENOSYS);
+}
+
 static l4_tag_t dataspace_request(l4_word_t label)
 {
 	const l4_word_t *mr = l4_utcb()->mr;
-	l4_word_t client = label >> L4_PAGER_CLIENT_SHIFT;
 
-	if (client < MAX_CLIENTS)
-		return mr[0] == L4_DATASPACE_CREATE ? new_dataspace(client, mr[1]) : refuse(L4_ENOSYS);
-	if (label == LABEL_NOBODY)
+	if (label < L4_PAGE_BYTES) /* no address of a dataspace: that is never in page 0 */
+		return client_request(label >> L4_PAGER_CLIENT_SHIFT);
+	if (label >= L4_PAGER_MEMORY_END) /* nor where no memory is: LABEL_NOBODY */
 		return refuse(L4_ENOENT);
 	dataspace_t *dataspace = (dataspace_t *)label;
 	switch (mr[0]) {
@@ -173,7 +180,7 @@ static l4_tag_t end_client(l4_word_t client)
 {
 	l4_word_t pages = 0;
 
-	if (client == L4_PAGER_MASTER || client >= MAX_CLIENTS)
+	if (client == L4_PAGER_MASTER || client > L4_PAGER_MAX_CLIENTS)
 		return refuse(L4_EINVAL);
 	while (dataspaces[client] != NULL)
 		pages += end(dataspaces[client]);

@@ -27,7 +27,7 @@ enum {
 	SERVER_PRIORITY = 0x80,
 	COORDINATOR_PRIORITY = 3, /* lets all applications go before one of them runs */
 	APPLICATION_PRIORITY = 2,
-	MAX_CPUS = 64,
+	MAX_CPUS = L4_PAGER_MAX_CLIENTS,
 	STACK_PAGES = 4,
 	LABEL_SHIFT = 4,
 	COORDINATOR_SLOT = 11,

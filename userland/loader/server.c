@@ -56,6 +56,8 @@ const char *server_start(server_t *server, int priority, l4_word_t pages)
 
 const char *server_new_client(server_t *server, l4_cap_t *gate, unsigned *number)
 {
+	if (server->client_count == L4_PAGER_MAX_CLIENTS)
+		return "its server has as many clients as it can tell apart";
 	*number = ++server->client_count;
 	*gate = l4_new_cap();
 	if (l4_factory_create_gate(l4_own_factory(), *gate, server->child.thread, *number << L4_PAGER_CLIENT_SHIFT) != 0)

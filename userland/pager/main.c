@@ -15,10 +15,10 @@
 #include <l4/string.h>
 #include <l4/task.h>
 
-enum { MAX_CLIENTS = 64, EXIT_USAGE = 2 };
+enum { EXIT_USAGE = 2 };
 
 static pma_t pma;
-static client_t clients[MAX_CLIENTS]; /* by number; that of the master stays unused */
+static client_t clients[L4_PAGER_MAX_CLIENTS + 1]; /* by number; that of the master stays unused */
 static unsigned requests, refusals;
 static bool clear;
 
@@ -100,7 +100,7 @@ static l4_tag_t free_page(client_t *client, l4_word_t address)
 /** A client is gone: whatever it had comes back. */
 static l4_tag_t end_client(l4_word_t number)
 {
-	if (number == L4_PAGER_MASTER || number >= MAX_CLIENTS)
+	if (number == L4_PAGER_MASTER || number > L4_PAGER_MAX_CLIENTS)
 		return refuse(L4_EINVAL);
 	client_t *client = &clients[number];
 	unsigned pages = client->pages;
@@ -117,7 +117,7 @@ static l4_tag_t statistics(void)
 {
 	unsigned tables = 0;
 
-	for (unsigned i = 0; i < MAX_CLIENTS; i++)
+	for (unsigned i = 0; i <= L4_PAGER_MAX_CLIENTS; i++)
 		tables += clients[i].table_count;
 	return region_statistics(&pma, tables, requests, refusals);
 }
@@ -144,7 +144,7 @@ static l4_tag_t answer(l4_message_t message)
 	l4_word_t number = message.label >> L4_PAGER_CLIENT_SHIFT;
 
 	requests++;
-	if (number >= MAX_CLIENTS)
+	if (number > L4_PAGER_MAX_CLIENTS)
 		return refuse(L4_EPERM);
 	if (l4_tag_words(message.tag) < 2) /* the operation and its argument; address and instruction of a fault */
 		return refuse(L4_EMSGTOOSHORT);

@@ -30,6 +30,7 @@ static void talk_nonsense(l4_cap_t dataspace)
 {
 	expect(say(server, L4_PROTO_DATASPACE, 2, 77, 0), -L4_ENOSYS, "an operation that there is not");
 	expect(say(server, L4_PROTO_DATASPACE, 2, L4_DATASPACE_RELEASE, 0), -L4_ENOSYS, "releasing the server");
+	expect(say(server, L4_PROTO_DATASPACE, 2, L4_DATASPACE_MAP, 0), -L4_ENOSYS, "a page of the server");
 	expect(say(server, L4_PROTO_DATASPACE, 1, L4_DATASPACE_CREATE, 0), -L4_EMSGTOOSHORT, "a request cut short");
 	expect(say(dataspace, L4_PROTO_DATASPACE, 2, L4_DATASPACE_CREATE, 1), -L4_ENOSYS, "creating at a dataspace");
 	expect(say(server, 0x7abc, 2, 0, 0), -L4_EBADPROTO, "a protocol that there is not");

@@ -2,13 +2,14 @@
  * such a server tells it. Page faults come to a pager as the kernel sends them (ABI 8).
  *
  * A request has the tag label L4_PROTO_PAGER and the operation in MR[0]; the answer's label is 0 or -errno. The label of
- * the gate says who asks: client number << 4; number 0 is whoever started the server. */
+ * the gate says who asks: client number << 4; number 0 is whoever started the server, 1 to L4_PAGER_MAX_CLIENTS are its
+ * clients. */
 #ifndef L4_PAGER_H
 #define L4_PAGER_H
 
 #include <l4/ipc.h>
 
-enum { L4_PROTO_PAGER = 0x4100, L4_PAGER_CLIENT_SHIFT = 4, L4_PAGER_MASTER = 0 };
+enum { L4_PROTO_PAGER = 0x4100, L4_PAGER_CLIENT_SHIFT = 4, L4_PAGER_MASTER = 0, L4_PAGER_MAX_CLIENTS = 64 };
 
 /** Where a program finds the gate to the server of its processor, if it was started with one (userland/loader). */
 enum { L4_PAGER_SLOT = 9 };
