@@ -37,9 +37,17 @@ static uint64_t stop(struct vcpu *v, enum debug_reason reason, uint32_t detail)
     return OUTCOME_DEBUG_STOP | (uint64_t)reason << 8 | (uint64_t)detail << 32;
 }
 
-/* Notes where the run was left, so that the next one can go on there. */
+/*
+ * Notes where the run was left, so that the next one can go on there. What comes next is that the
+ * instruction is fetched; that is done now, so that the clock shows the same whatever the run was
+ * left for: some stops are noticed only behind the fetch.
+ */
 void debug_suspend(struct vcpu *v)
 {
+    struct insn insn;
+    uint32_t frames[2];
+    if (v->machine->debug.active)
+        (void)peek(v, &insn, frames);
     v->suspended.frame = v->frame;
     v->suspended.eip = v->eip;
     v->suspended.resuming = v->resuming;
@@ -135,18 +143,21 @@ static bool clock_reached(const struct vcpu *v, int64_t more)
     return d->clocked == v->core && d->clock != INT64_MAX && v->clock + more >= d->clock;
 }
 
-/* Before an instruction that is executed alone. */
+/* Before an instruction that is executed next, whatever the deadline. */
 bool debug_stops_here(struct vcpu *v, uint64_t *outcome)
 {
     const struct debug *d = &v->machine->debug;
+    enum debug_reason reason;
     if (count_reached(v))
-        *outcome = stop(v, DEBUG_COUNT, 0);
+        reason = DEBUG_COUNT;
     else if (clock_reached(v, 0))
-        *outcome = stop(v, DEBUG_CLOCK, 0);
+        reason = DEBUG_CLOCK;
     else if (!(d->passed == v->frame && d->passed_at == executed(v)) && breakpoint_between(v, v->eip, v->eip))
-        *outcome = stop(v, DEBUG_BREAKPOINT, 0);
+        reason = DEBUG_BREAKPOINT;
     else
         return false;
+    v->entering = true;
+    *outcome = stop(v, reason, 0);
     return true;
 }
 

@@ -166,7 +166,7 @@ class Debugger:
     def go_to(self, position: Position, poll: Poll | None = None) -> Stop:
         """Back or forward to a position that the run has passed."""
         snapshot = self.history.last_before(position)
-        if not snapshot.position <= self.machine.position <= position:
+        if self._bug is not None or not snapshot.position <= self.machine.position <= position:
             self._restore(snapshot)
         if self.machine.position == position:
             stop = self._stop_here(StopKind.PLACE)
@@ -183,7 +183,7 @@ class Debugger:
         """To the first point of the run at which `core` is at or beyond a cycle, nothing else stopping."""
         snapshot = self.history.last_with(lambda snapshot: snapshot.clocks[core] < clock_cycles)
         ahead = self.machine.cores[core].clock_cycles < clock_cycles
-        if not ahead or self.machine.position < snapshot.position:
+        if self._bug is not None or not ahead or self.machine.position < snapshot.position:
             self._restore(snapshot)
         if self.machine.cores[core].clock_cycles >= clock_cycles:
             return self._to_start()

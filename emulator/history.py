@@ -183,7 +183,6 @@ class History:
         affected = {*_marked(self._machine.port.take_dirty()), *self._edited_frames, *self._kernel_frames()}
         for snapshot in self.snapshots[low + 1 : high + 1]:
             affected.update(snapshot.frames)
-        affected.update(pfn for pfn in self._known if self._machine.kernel.frames.first_pfn <= pfn)
         self._edited_frames.clear()
         for pfn in affected:
             content = self._content_at(index, pfn)
@@ -210,7 +209,7 @@ class History:
 
     def _kernel_frames(self) -> list[int]:
         kernel = self._machine.kernel
-        return [kernel.kip_word >> 10, *kernel.frames.taken_frames()]
+        return [kernel.kip_word >> 10, *kernel.frames.used_frames()]
 
     def _read(self, pfn: int) -> bytes:
         return bytes(self._machine.ram.bytes_[pfn * PAGE_BYTES : (pfn + 1) * PAGE_BYTES])

@@ -142,6 +142,8 @@ uc_err run_engine(struct vcpu *v)
 static uint64_t execute(struct vcpu *v)
 {
     uint64_t outcome = GO_ON;
+    if (UNLIKELY(v->machine->debug.active) && debug_stops_here(v, &outcome))
+        return outcome;
     if (UNLIKELY(v->block_end))
         outcome = debug_step_block(v);
     else if (v->frame->eflags & EFLAGS_TF)

@@ -33,6 +33,10 @@ class KernelFrames:
         """The numbers of all frames in use, in order; for people and snapshots."""
         return sorted(self._taken)
 
+    def used_frames(self) -> range:
+        """The numbers of all frames that are in use or have been; the others were never written."""
+        return range(self.first_pfn, self._next)
+
     def take(self) -> int | None:
         """One frame, contents undefined; None when there is none left."""
         if self._free:

@@ -196,6 +196,19 @@ def test_a_faulting_instruction_stops_once_though_it_is_started_twice(guest: Gue
     assert guest.run(frame) is SYSTEM_CALL
 
 
+@pytest.mark.parametrize("by", ["count", "breakpoint"])
+def test_before_an_instruction_whose_page_is_not_there_one_can_stop(
+    guest: Guest, port: DebugPort, by: str
+) -> None:
+    frame = guest.thread(eip=UNMAPPED)
+    port.stop_at_count(frame if by == "count" else None, 0)
+    port.set_breakpoints([(UNMAPPED, 0)] if by == "breakpoint" else [])
+    stop(guest, port, frame)
+    assert (frame[EIP], instructions(frame)) == (UNMAPPED, 0)
+    port.stop_at_count(None)
+    assert guest.run(frame) == PageFault(UNMAPPED, False, True, False)
+
+
 def test_without_being_active_nothing_stops(guest: Guest, port: DebugPort) -> None:
     port.activate(False)
     frame = start(guest, LOOP)
