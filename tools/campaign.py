@@ -18,6 +18,7 @@ import signal
 import sys
 import time
 from collections.abc import Callable, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from importlib.metadata import version
 from multiprocessing import connection
@@ -128,7 +129,7 @@ def run_all(
     unique = {job.key: job for job in jobs}
     campaign = _Campaign(cache, watcher, list(unique.values()))
     campaign.run(workers)
-    return {key: _read(cache, key) for key in unique}
+    return {key: _result(cache, key) for key in unique}
 
 
 # --- results on disk ----------------------------------------------------------------------------------
@@ -146,24 +147,50 @@ def _path(cache: Path, key: str) -> Path:
 
 
 def _read(cache: Path, key: str) -> Finished:
+    """Raises OSError; ValueError if the file is not what `_keep` has written under this key."""
     kept = json.loads(_path(cache, key).read_text(encoding="utf-8"))
+    if not isinstance(kept, dict):
+        raise ValueError(f"found {type(kept).__name__}, expected an object")
+    seal = kept.pop("seal", None)
+    if seal != _seal(key, kept):
+        raise ValueError("found another content than was written")
     return Finished(kept["result"], kept["host_seconds"])
 
 
+def _result(cache: Path, key: str) -> Finished:
+    try:
+        return _read(cache, key)
+    except (OSError, ValueError) as error:
+        raise CampaignError(f"{_path(cache, key)}: {error}; it has changed since; start again") from None
+
+
 def _is_done(cache: Path, key: str) -> bool:
-    """A file that cannot be read was cut off, or is somebody else's: it is written anew."""
+    """A file that cannot be read was cut off or changed, or is somebody else's: it is written anew."""
     try:
         _read(cache, key)
-    except (OSError, ValueError, KeyError, TypeError):
+    except (OSError, ValueError, RecursionError):
         return False
     return True
 
 
 def _keep(cache: Path, key: str, result: dict[str, Any], seconds: float) -> None:
     """Whole or not at all, also if several processes do it."""
+    kept = json.loads(json.dumps({"host_seconds": round(seconds, 2), "result": result}))  # as it is read
+    path = _path(cache, key)
     new = cache / f"{key}.{os.getpid()}.new"
-    new.write_text(json.dumps({"host_seconds": round(seconds, 2), "result": result}), encoding="utf-8")
-    new.replace(_path(cache, key))
+    try:
+        new.write_text(json.dumps({**kept, "seal": _seal(key, kept)}), encoding="utf-8")
+        new.replace(path)
+    except OSError as error:
+        raise CampaignError(f"cannot write {path}: {error.strerror}") from None
+    finally:
+        with suppress(OSError):
+            new.unlink(missing_ok=True)
+
+
+def _seal(key: str, kept: dict[str, Any]) -> str:
+    """Whatever else stands in a file, by accident or by hand, has another one."""
+    return hashlib.sha256(json.dumps([key, kept], sort_keys=True).encode()).hexdigest()
 
 
 # --- the worker ---------------------------------------------------------------------------------------

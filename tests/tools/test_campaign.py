@@ -67,15 +67,28 @@ def test_the_heaviest_goes_first(tmp_path: Path) -> None:
     assert [done for _, done in notes.done] == pytest.approx([9 / 13, 12 / 13, 1.0])
 
 
-def test_a_result_that_was_cut_off_is_made_anew(tmp_path: Path) -> None:
-    """As after a crash of the host."""
+DAMAGED = (
+    "",
+    '{"result": {',
+    "[]",
+    "[" * 100_000,
+    '{"result": {}}',
+    '{"host_seconds": 1, "result": null}',
+    '{"host_seconds": 1, "result": {"a": 1}}',
+    '{"host_seconds": 1, "result": {"a": 1}, "seal": ""}',
+)
+
+
+def test_a_result_that_was_cut_off_or_changed_is_made_anew(tmp_path: Path) -> None:
+    """As after a crash of the host, or an editor."""
     kept = tmp_path / "runs"
-    run_all([job(tmp_path, "a")], kept, 1)
+    run_all([job(tmp_path, "a"), job(tmp_path, "b")], kept, 2)
     path = kept / "a.json"
-    for damaged in ("", '{"result": {', "[]", '{"result": {}}'):
-        path.write_text(damaged, encoding="ascii")
+    damaged = (*DAMAGED, path.read_text().replace('"a"', '"c"'), (kept / "b.json").read_text())
+    for text in damaged:
+        path.write_text(text, encoding="ascii")
         assert run_all([job(tmp_path, "a")], kept, 1)["a"].document["name"] == "a"
-    assert marks(tmp_path, "a") == [5]
+    assert marks(tmp_path, "a", "b") == [1 + len(damaged), 1]
 
 
 def test_one_that_fails_is_one_line_and_the_others_are_kept(tmp_path: Path) -> None:
