@@ -591,7 +591,18 @@ def why(
     metavar="[FILE]",
     help="Write a line for each event; without FILE, or with -, to stdout.",
 )
-def trace(run: Path | None, perfetto: str | None, speedscope: str | None, text: str | None) -> int:
+@click.option(
+    "--from", "first_cycle", type=click.IntRange(0), default=0, metavar="CYCLE", help="Only from then on."
+)
+@click.option("--to", "last_cycle", type=click.IntRange(0), metavar="CYCLE", help="Only up to then.")
+def trace(
+    run: Path | None,
+    perfetto: str | None,
+    speedscope: str | None,
+    text: str | None,
+    first_cycle: int,
+    last_cycle: int | None,
+) -> int:
     """Show RUN, a folder of `--out`; left out, it is the last run that was recorded from the current folder.
 
     For Perfetto: cores with what they run, messages as arrows between them, page faults and IPCs on the
@@ -603,13 +614,13 @@ def trace(run: Path | None, perfetto: str | None, speedscope: str | None, text: 
     Example:
       l4lab boot pma --out run --trace
       l4lab trace run --perfetto run.pftrace --speedscope run.speedscope.json
-      l4lab trace run --text | grep 'page fault'
+      l4lab trace run --text --from 3_000_000 --to 3_100_000
     """
-    from l4lab.tools.trace import show_trace
+    from l4lab.tools.trace import Wanted, show_trace
 
     if perfetto is None and speedscope is None and text is None:
         raise CommandError("trace: expected --perfetto FILE, --speedscope FILE or --text")
-    return show_trace(run, perfetto=perfetto, speedscope=speedscope, text=text)
+    return show_trace(run, Wanted(perfetto, speedscope, text, first_cycle, last_cycle))
 
 
 # --- the checkout --------------------------------------------------------------------------------------

@@ -3,8 +3,9 @@
 from __future__ import annotations
 
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
+from dataclasses import dataclass
 from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Final, TextIO
@@ -13,11 +14,13 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 
 from l4lab.emulator.inputs import printable
+from l4lab.emulator.machine import NEVER
 from l4lab.tools.recording import RunError
 from l4lab.tools.rundir import Run, last_run, open_run
 from l4lab.tools.symbols import Symbols
 from l4lab.tools.trace_perfetto import write_perfetto
-from l4lab.tools.trace_source import checked
+from l4lab.tools.trace_source import Stretch, checked, within
+from l4lab.tools.trace_source import stretches as all_stretches
 from l4lab.tools.trace_speedscope import write_speedscope
 from l4lab.tools.trace_text import text_lines
 
@@ -26,20 +29,32 @@ _TELL_ROWS: Final = 4096
 _LONG_ROWS: Final = 20_000
 
 
-def show_trace(folder: Path | None, *, perfetto: str | None, speedscope: str | None, text: str | None) -> int:
+@dataclass(frozen=True, slots=True)
+class Wanted:
+    """What to write, and where to; None: not that. Of the run, the cycles from `first_cycle` to `last_cycle`."""
+
+    perfetto: str | None = None
+    speedscope: str | None = None
+    text: str | None = None
+    first_cycle: int = 0
+    last_cycle: int | None = None
+
+
+def show_trace(folder: Path | None, wanted: Wanted) -> int:
     """`l4lab trace`. Writes each of the files that are named. Returns the exit code; raises RunError."""
     run = checked(open_run(folder if folder is not None else last_run()))
+    if wanted.last_cycle is not None and wanted.last_cycle < wanted.first_cycle:
+        raise RunError(f"--to {wanted.last_cycle}: expected nothing before --from {wanted.first_cycle}")
     symbols = Symbols(run)
-    if perfetto is not None:
-        with _file(perfetto) as out, _progress(run, perfetto) as done:
-            write_perfetto(run, symbols, out, done)
-    if speedscope is not None:
-        with _file(speedscope) as out, _progress(run, speedscope) as done, _as_text(out) as stream:
-            write_speedscope(run, symbols, stream, done)
-    if text is not None:
-        with _file(text) as out, _progress(run, text) as done, _as_text(out) as stream:
-            for line in text_lines(run, symbols, done):
-                stream.write(line + "\n")
+    if (name := wanted.perfetto) is not None:
+        with _file(name) as out, _stretches(run, wanted, name) as stretches:
+            write_perfetto(run, symbols, stretches, out)
+    if (name := wanted.speedscope) is not None:
+        with _file(name) as out, _as_text(out) as stream, _stretches(run, wanted, name) as stretches:
+            write_speedscope(run, symbols, stretches, stream)
+    if (name := wanted.text) is not None:
+        with _file(name) as out, _as_text(out) as stream, _stretches(run, wanted, name) as stretches:
+            stream.writelines(f"{line}\n" for line in text_lines(run, symbols, stretches))
     return 0
 
 
@@ -82,21 +97,27 @@ def _remove(path: Path) -> None:
 
 
 @contextmanager
-def _progress(run: Run, name: str) -> Iterator[Callable[[], None]]:
-    """What to call after each stretch: a bar on a terminal, for long runs."""
+def _stretches(run: Run, wanted: Wanted, name: str) -> Iterator[Iterator[Stretch]]:
+    """What of the run is wanted; on a terminal with a bar, if the run is long."""
+    found = all_stretches(run)
     console = Console(stderr=True)
     if not console.is_terminal or name == STDOUT or len(run.rows) < _LONG_ROWS:
-        yield lambda: None
+        yield _window(found, wanted)
         return
     columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as bar:
         task = bar.add_task(printable(name), total=len(run.rows))
-        count = 0
 
-        def done() -> None:
-            nonlocal count
-            count += 1
-            if count % _TELL_ROWS == 0:
-                bar.update(task, completed=count)
+        def told() -> Iterator[Stretch]:
+            for count, stretch in enumerate(found):
+                if count % _TELL_ROWS == 0:
+                    bar.update(task, completed=count)
+                yield stretch
 
-        yield done
+        yield _window(told(), wanted)
+
+
+def _window(found: Iterator[Stretch], wanted: Wanted) -> Iterator[Stretch]:
+    if wanted.last_cycle is None and not wanted.first_cycle:
+        return found
+    return within(found, wanted.first_cycle, NEVER if wanted.last_cycle is None else wanted.last_cycle)

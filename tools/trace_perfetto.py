@@ -12,7 +12,7 @@ Timestamps are nanoseconds of the machine's clock; each slice has its first cycl
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Iterable
 from typing import IO, Any, Final
 
 from l4lab.kernel import events
@@ -23,7 +23,7 @@ from l4lab.tools.rundir import Run
 from l4lab.tools.symbols import Symbols
 from l4lab.tools.timeline import KIND_WORDS
 from l4lab.tools.trace_flows import Flows
-from l4lab.tools.trace_source import Clock, Event, Stretch, stretches
+from l4lab.tools.trace_source import Clock, Event, Stretch
 from l4lab.tools.trace_text import Describer, kind_name
 
 _SEQUENCE: Final = 1
@@ -43,13 +43,12 @@ _FLAT_KINDS: Final = (
 _COUNTED: Final = {events.FAULT: "page faults under way", events.IPC: "IPCs under way"}
 
 
-def write_perfetto(run: Run, symbols: Symbols, out: IO[bytes], stretch_done: Callable[[], None]) -> None:
-    """The trace of `run`, in Perfetto's protocol buffer format, written as it goes."""
+def write_perfetto(run: Run, symbols: Symbols, stretches: Iterable[Stretch], out: IO[bytes]) -> None:
+    """The trace of some of `run`, in Perfetto's protocol buffer format, written as it goes."""
     trace = _Trace(run, symbols, out)
     trace.describe()
-    for stretch in stretches(run):
+    for stretch in stretches:
         trace.add(stretch)
-        stretch_done()
     trace.finish()
 
 

@@ -5,7 +5,7 @@ Everything that shows a whole run reads it from here, once, in bounded memory: a
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final, NamedTuple
 
@@ -128,6 +128,11 @@ def stretches(run: Run) -> Iterator[Stretch]:
                     misses,
                     found[begin:behind],
                 )
+
+
+def within(found: Iterable[Stretch], first_cycle: int, last_cycle: int) -> Iterator[Stretch]:
+    """Those that overlap the time from `first_cycle` up to and with `last_cycle`."""
+    return (stretch for stretch in found if stretch.end > first_cycle and stretch.start <= last_cycle)
 
 
 def _pieces(run: Run) -> Iterator[tuple[Records, Records]]:

@@ -11,7 +11,7 @@ from __future__ import annotations
 import json
 import tempfile
 from array import array
-from collections.abc import Callable, Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import islice
 from typing import IO, Final
@@ -23,7 +23,7 @@ from l4lab.kernel.traps import TRAP_NAMES, DeadlineReached, Interrupt
 from l4lab.tools.accounts import USER_CAUSES
 from l4lab.tools.rundir import Run
 from l4lab.tools.symbols import Symbols
-from l4lab.tools.trace_source import Clock, Stretch, stretches
+from l4lab.tools.trace_source import Clock, Stretch
 
 SCHEMA: Final = "https://www.speedscope.app/file-format-schema.json"
 _NOT_ASKED_FOR: Final = (DeadlineReached.number, Interrupt.number)
@@ -34,13 +34,12 @@ _PIECE_BYTES: Final = 1 << 16
 Stack = tuple[str, ...]
 
 
-def write_speedscope(run: Run, symbols: Symbols, out: IO[str], stretch_done: Callable[[], None]) -> None:
-    """The profile of `run`. Samples lie in temporary files until their core's turn has come."""
+def write_speedscope(run: Run, symbols: Symbols, stretches: Iterable[Stretch], out: IO[str]) -> None:
+    """The profile of some of `run`. Samples lie in temporary files until their core's turn has come."""
     profile = _Profile(run, symbols)
     try:
-        for stretch in stretches(run):
+        for stretch in stretches:
             profile.add(stretch)
-            stretch_done()
         profile.write(out)
     finally:
         profile.close()
@@ -52,7 +51,13 @@ class _Samples:
     def __init__(self) -> None:
         self._file = tempfile.TemporaryFile(prefix="l4lab-")  # noqa: SIM115
         self._pending = array("q")
+        self.start_ns: int | None = None
         self.end_ns = 0
+
+    def begin(self, ns: int) -> None:
+        """What is told begins here, if nothing has been told yet."""
+        if self.start_ns is None:
+            self.start_ns = self.end_ns = ns
 
     def add(self, stack: int, ns: int) -> None:
         pending = self._pending
@@ -92,6 +97,7 @@ class _Profile:
     def add(self, stretch: Stretch) -> None:
         samples = self._cores[stretch.core]
         at = stretch.start
+        samples.begin(self._clock.ns(at))
         task, function = self._place(stretch)
         parts: list[tuple[Stack, int]] = []
         if not stretch.thread:
@@ -129,7 +135,7 @@ class _Profile:
         for number, samples in enumerate(self._cores):
             out.write(",\n" if number else "\n")
             out.write(f'{{"type":"sampled","name":"core {number}","unit":"nanoseconds",')
-            out.write(f'"startValue":0,"endValue":{samples.end_ns},\n"samples":[')
+            out.write(f'"startValue":{samples.start_ns or 0},"endValue":{samples.end_ns},\n"samples":[')
             _write_list(out, (stacks[number] for piece in samples.pieces() for number in piece[0::2]))
             out.write('],\n"weights":[')
             _write_list(out, (str(ns) for piece in samples.pieces() for ns in piece[1::2]))

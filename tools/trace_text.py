@@ -8,7 +8,7 @@ them; threads and objects are named with their numbers, page faults and IPCs as 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
 from l4lab.kernel import events
@@ -19,7 +19,7 @@ from l4lab.kernel.traps import TRAP_NAMES
 from l4lab.tools.rundir import Run
 from l4lab.tools.symbols import Symbols
 from l4lab.tools.timeline import KIND_WORDS
-from l4lab.tools.trace_source import Event, stretches
+from l4lab.tools.trace_source import Event, Stretch
 
 _OFF_LINE: Final = (1 << 32) - 1
 _FETCH: Final = 16
@@ -27,16 +27,15 @@ _WRITE: Final = 2
 _PRESENT: Final = 1
 
 
-def text_lines(run: Run, symbols: Symbols, stretch_done: Callable[[], None]) -> Iterator[str]:
-    """The events of `run` in the order of happening, without samples; `stretch_done` is called after each stretch."""
+def text_lines(run: Run, symbols: Symbols, stretches: Iterable[Stretch]) -> Iterator[str]:
+    """The events of some of `run`, in the order of happening, without samples."""
     describe = Describer(run, symbols)
-    for stretch in stretches(run):
+    for stretch in stretches:
         for event in stretch.events:
             if event.kind == events.SAMPLE:
                 continue
             name = kind_name(event.kind)
             yield f"{event.cycle:>14} {event.core:>3}  {name:<24} {describe(event)}"
-        stretch_done()
 
 
 def kind_name(kind: int) -> str:

@@ -15,12 +15,9 @@ from l4lab.tools.pma_image import PmaSetup
 from l4lab.tools.rundir import Run, open_run
 from l4lab.tools.symbols import Symbols
 from l4lab.tools.trace_perfetto import write_perfetto
+from l4lab.tools.trace_source import stretches
 from l4lab.tools.trace_speedscope import write_speedscope
 from support.runs import image, record
-
-
-def nothing() -> None:
-    """Nobody watches the progress."""
 
 
 def traced_pagefault(folder: Path) -> Run:
@@ -114,12 +111,12 @@ class Viewer:
 
 def viewed(run: Run) -> Viewer:
     out = BytesIO()
-    write_perfetto(run, Symbols(run), out, nothing)
+    write_perfetto(run, Symbols(run), stretches(run), out)
     return Viewer(out.getvalue())
 
 
 def profile_of(run: Run) -> dict[str, Any]:
     out = StringIO()
-    write_speedscope(run, Symbols(run), out, nothing)
+    write_speedscope(run, Symbols(run), stretches(run), out)
     found: dict[str, Any] = json.loads(out.getvalue())
     return found

@@ -28,7 +28,7 @@ from l4lab.tools.steps import lines
 from l4lab.tools.symbols import Symbols
 from l4lab.tools.timeline import NOWHERE, Operations, Timeline
 from l4lab.tools.trace_perfetto import write_perfetto
-from l4lab.tools.trace_source import checked
+from l4lab.tools.trace_source import checked, stretches
 from l4lab.tools.trace_speedscope import write_speedscope
 from l4lab.tools.trace_text import text_lines
 from support.programs import compile_program, write_manifest
@@ -288,11 +288,7 @@ def test_no_file_content_brings_the_reader_down(data: st.DataObject, hello: Path
             symbols = Symbols(checked(run))
         except RunError:
             return
-        for _ in text_lines(run, symbols, nothing):
+        for _ in text_lines(run, symbols, stretches(run)):
             pass
-        write_perfetto(run, symbols, BytesIO(), nothing)
-        write_speedscope(run, symbols, StringIO(), nothing)
-
-
-def nothing() -> None:
-    """Nobody watches the progress."""
+        write_perfetto(run, symbols, stretches(run), BytesIO())
+        write_speedscope(run, symbols, stretches(run), StringIO())

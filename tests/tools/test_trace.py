@@ -27,13 +27,13 @@ from l4lab.tools.rundir import EVENT, KIND_MASK, ROW, Run, open_run
 from l4lab.tools.symbols import Symbols
 from l4lab.tools.timeline import Timeline
 from l4lab.tools.trace_perfetto import write_perfetto
-from l4lab.tools.trace_source import Clock, Event, checked, stretches
+from l4lab.tools.trace_source import Clock, Event, checked, stretches, within
 from l4lab.tools.trace_speedscope import write_speedscope
 from l4lab.tools.trace_text import Describer, text_lines
 from support import random_guest
 from support.programs import compile_program, write_manifest
 from support.runs import image, record
-from support.traces import nothing, profile_of, traced_pagefault, traced_single, viewed
+from support.traces import Viewer, profile_of, traced_pagefault, traced_single, viewed
 
 CLI = [sys.executable, "-P", "-m", "l4lab.tools.cli"]
 SPARED_CYCLES = 2000
@@ -141,7 +141,7 @@ def test_golden_lines_cover_every_kind() -> None:
 
 
 def test_text_has_a_line_for_each_event_but_samples_in_order(run: Run) -> None:
-    lines = list(text_lines(run, Symbols(run), nothing))
+    lines = list(text_lines(run, Symbols(run), stretches(run)))
     recorded = [
         (int(found["cycle"]), int(found["core"]), events.KIND_NAMES[int(found["kind"]) & KIND_MASK])
         for found in run.events
@@ -226,6 +226,41 @@ def test_tracing_changes_no_cycle(single: Run, tmp_path: Path) -> None:
     assert bare.clocks == single.clocks
 
 
+def test_only_a_part_of_a_run(single: Run, tmp_path: Path) -> None:
+    """Whatever overlaps the time, in each format; arrows from before it are left out."""
+
+    def trace(*arguments: str) -> subprocess.CompletedProcess[str]:
+        command = [*CLI, "trace", str(single.folder), *arguments]
+        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+
+    first, last = 2_000_000, 2_100_000
+    window = ("--from", str(first), "--to", "2_100_000".replace("_", ""))
+    done = trace(*window, "--text", "t", "--perfetto", "p", "--speedscope", "s")
+    assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
+    every = trace("--text").stdout.splitlines()
+    text = (tmp_path / "t").read_text().splitlines()
+    assert set(text) <= set(every)
+    assert {line for line in every if first < int(line[:14]) <= last} <= set(text)
+    assert len(text) < len(every) / 5
+    clock = Clock(single.mhz)
+    viewer = Viewer((tmp_path / "p").read_bytes())
+    on_cores = [found for found in viewer.slices if found.track.startswith("core ")]
+    assert on_cores
+    inside = list(within(stretches(single), first, last))
+    assert 0 < len(inside) < len(single.rows) / 5
+    assert all(stretch.end > first and stretch.start <= last for stretch in inside)
+    cycles = {cycle for stretch in inside for cycle in (stretch.start, stretch.entry)}
+    assert {found.arguments["cycle"] for found in on_cores} <= cycles
+    whole = {number for found in viewer.slices for number in found.arriving}
+    assert whole <= {n for found in (*viewer.slices, *viewer.instants) for n in found.leaving}
+    for profile in json.loads((tmp_path / "s").read_text())["profiles"]:
+        assert profile["startValue"] <= clock.ns(first)
+        assert profile["endValue"] >= clock.ns(last)
+        assert sum(profile["weights"]) == profile["endValue"] - profile["startValue"]
+    wrong = trace("--text", "-", "--from", "5", "--to", "4")
+    assert (wrong.returncode, wrong.stderr) == (2, "l4lab: --to 4: expected nothing before --from 5\n")
+
+
 # --- the same every time, and small --------------------------------------------------------------------
 
 
@@ -291,7 +326,7 @@ class DiscardText(StringIO):
 
 
 def convert_text(run: Run) -> None:
-    for _ in text_lines(run, Symbols(run), nothing):
+    for _ in text_lines(run, Symbols(run), stretches(run)):
         pass
 
 
@@ -299,8 +334,8 @@ def convert_text(run: Run) -> None:
     "convert",
     [
         convert_text,
-        lambda run: write_perfetto(run, Symbols(run), Discard(), nothing),
-        lambda run: write_speedscope(run, Symbols(run), DiscardText(), nothing),
+        lambda run: write_perfetto(run, Symbols(run), stretches(run), Discard()),
+        lambda run: write_speedscope(run, Symbols(run), stretches(run), DiscardText()),
     ],
     ids=["text", "perfetto", "speedscope"],
 )
@@ -494,7 +529,7 @@ def test_without_perfetto_s_package_it_says_what_to_do(broken: Path, monkeypatch
     monkeypatch.setitem(sys.modules, "perfetto.protos.perfetto.trace", None)
     found = open_run(broken)
     with pytest.raises(RunError, match=r"pip install 'l4lab\[trace\]'"):
-        write_perfetto(found, Symbols(found), BytesIO(), nothing)
+        write_perfetto(found, Symbols(found), stretches(found), BytesIO())
 
 
 def test_a_run_that_was_interrupted_can_be_shown(tmp_path: Path) -> None:

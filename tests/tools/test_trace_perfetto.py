@@ -16,12 +16,12 @@ from l4lab.kernel.traps import CpuException, HostStop, PageFault, SystemCall
 from l4lab.tools.rundir import KIND_MASK, Run, open_run
 from l4lab.tools.symbols import Symbols
 from l4lab.tools.timeline import Operations, Timeline
-from l4lab.tools.trace_source import Clock, checked
+from l4lab.tools.trace_source import Clock, checked, stretches
 from l4lab.tools.trace_text import text_lines
 from support import random_guest
 from support.programs import write_manifest
 from support.runs import record
-from support.traces import Viewer, nothing, traced_pagefault, traced_single, viewed
+from support.traces import Viewer, traced_pagefault, traced_single, viewed
 
 OWN_TRAPS = (SystemCall.number, PageFault.number, CpuException.number)
 
@@ -174,7 +174,7 @@ def test_runs_of_random_system_calls_are_shown_as_they_were(seed: int, tmp_path:
     check_arrows(run, viewer)
     check_operations(run, viewer)
     samples = int(((run.events["kind"] & KIND_MASK) == events.SAMPLE).sum())
-    assert len(list(text_lines(run, Symbols(run), nothing))) == len(run.events) - samples
+    assert len(list(text_lines(run, Symbols(run), stretches(run)))) == len(run.events) - samples
 
 
 def test_tracks_have_names_and_places(run: Run) -> None:

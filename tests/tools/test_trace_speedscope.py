@@ -16,10 +16,10 @@ from l4lab.kernel import events
 from l4lab.tools.accounts import ALL_CAUSES, accounts
 from l4lab.tools.rundir import KIND_MASK, Run, open_run
 from l4lab.tools.symbols import Symbols
-from l4lab.tools.trace_source import Clock, checked
+from l4lab.tools.trace_source import Clock, checked, stretches
 from l4lab.tools.trace_text import text_lines
 from support.runs import image, record
-from support.traces import nothing, profile_of, traced_pagefault, traced_single, viewed
+from support.traces import profile_of, traced_pagefault, traced_single, viewed
 
 
 @pytest.fixture(scope="module", params=[traced_pagefault, traced_single])
@@ -111,7 +111,7 @@ def test_a_run_that_was_killed_can_be_shown_without_names_of_functions(tmp_path:
     killed = checked(open_run(tmp_path))
     assert Symbols(killed).function(1, 0x1234) == "0x1234"
     samples = int(((killed.events["kind"] & KIND_MASK) == events.SAMPLE).sum())
-    assert len(list(text_lines(killed, Symbols(killed), nothing))) == len(killed.events) - samples
+    assert len(list(text_lines(killed, Symbols(killed), stretches(killed)))) == len(killed.events) - samples
     assert viewed(killed).slices
     assert len(profile_of(killed)["profiles"]) == killed.cores
 
