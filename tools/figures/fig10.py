@@ -53,7 +53,7 @@ def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> MemoryF
         axes.set_ylim(0.9, 1.2)
         axes.set_ylabel("time of one process, one core = 1")
         axes.set_title("A pager on each core")
-        size_note(axes, results)
+        size_note(axes, plan.sizes.tasks * plan.sizes.pages)
         axes.legend(loc="upper left")
 
     return MemoryFigure(

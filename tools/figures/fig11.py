@@ -15,6 +15,7 @@ from l4lab.tools.figures.memory import (
     loss,
     mark_paper,
     residual,
+    size_note,
 )
 from l4lab.tools.pma_experiment import Plan, Results, looking_into
 from l4lab.tools.reproduce import Step
@@ -71,8 +72,7 @@ def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> MemoryF
         axes.set_ylabel(f"time for a page, {few} pages on one core = 1")
         axes.set_title("Outstanding pages")
         axes.legend(loc="upper left", bbox_to_anchor=(0, 0.72), title="outstanding, and time on one core")
-        note = f"{results.plan.sizes.outstanding_pages:,} pages a process"
-        axes.set_title(note, loc="right", fontsize=7, fontweight="normal", color=plots.GREY)
+        size_note(axes, plan.sizes.outstanding_pages)
 
     return MemoryFigure(
         title="Figure 11: pages outstanding before any is freed, with a pager on each core",

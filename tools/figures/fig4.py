@@ -75,7 +75,7 @@ def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> MemoryF
             axes.set_ylim(0.8, 1000)
             plots.plain_numbers(axes)
             axes.set_title(what)
-            size_note(axes, results)
+            size_note(axes, plan.sizes.tasks * plan.sizes.pages)
         panels[0].set_ylabel("time of one process, one core = 1")
         panels[0].legend(loc="upper left")
 

@@ -63,7 +63,7 @@ def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> MemoryF
         plots.plain_numbers(axes)
         axes.set_ylabel("time from start to end, one core = 1")
         axes.set_title("The whole benchmark")
-        size_note(axes, results)
+        size_note(axes, plan.sizes.tasks * plan.sizes.pages)
         axes.legend(loc="upper left")
 
     return MemoryFigure(

@@ -102,10 +102,9 @@ def count(number: int, thing: str) -> str:
     return f"{number:,} {thing}{'s' * (number != 1)}"
 
 
-def size_note(axes: Axes, results: Results) -> None:
+def size_note(axes: Axes, pages: int) -> None:
     """Above the right end of a panel: how large the runs were, so that a quick figure says so itself."""
-    sizes = results.plan.sizes
-    note = f"{count(sizes.tasks * sizes.pages, 'page')} a process"
+    note = f"{count(pages, 'page')} a process"
     axes.set_title(note, loc="right", fontsize=7, fontweight="normal", color=plots.GREY)
 
 

@@ -78,7 +78,7 @@ def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> MemoryF
             right.set_yticklabels([])
             for axes in (left, right):
                 axes.set_xlabel("cycles for one page")
-        size_note(panels[0][1], results)
+        size_note(panels[0][1], plan.sizes.ledger_tasks * plan.sizes.pages)
         handles, labels = panels[0][1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=1)
 
