@@ -16,6 +16,7 @@ import os
 import platform
 import signal
 import sys
+import tempfile
 import time
 from collections.abc import Callable, Sequence
 from contextlib import suppress
@@ -203,7 +204,7 @@ def _worker(job: Job, code: str, cache: Path, pipe: connection.Connection) -> No
     """
 
     def tell(done: float) -> None:
-        pipe.send(done)
+        _send(pipe, done)
 
     signal.signal(signal.SIGTERM, _leave)
     start = time.process_time()
@@ -213,13 +214,26 @@ def _worker(job: Job, code: str, cache: Path, pipe: connection.Connection) -> No
         result = job.work(tell)
         _check_imports()
         _keep(cache, job.key, result, time.process_time() - start)
-    except (OperatorError, OSError) as error:
-        pipe.send(f"{job.name}: {error}")
+    except OperatorError as error:
+        _send(pipe, f"{job.name}: {error}")
+        sys.exit(EXIT_FAILED)
+    except OSError as error:
+        # One that names no file is about the run's own, which are temporary.
+        place = error.filename or f"temporary files in {tempfile.gettempdir()}"
+        _send(pipe, f"{job.name}: {place}: {error.strerror or error}")
         sys.exit(EXIT_FAILED)
     except KernelBug as bug:
-        pipe.send(f"{job.name}: a bug in l4lab's kernel: {bug}")
+        _send(pipe, f"{job.name}: a bug in l4lab's kernel: {bug}")
         sys.exit(EXIT_FAILED)
     except KeyboardInterrupt:
+        sys.exit(EXIT_INTERRUPTED)
+
+
+def _send(pipe: connection.Connection, said: float | str) -> None:
+    """To the parent; if that has been killed, nobody wants the result, nor to hear why there is none."""
+    try:
+        pipe.send(said)
+    except ConnectionError:
         sys.exit(EXIT_INTERRUPTED)
 
 
@@ -330,38 +344,3 @@ class _Campaign:
             entry.process.terminate()
         for entry in self.running:
             entry.process.join()
-
-
-# --- showing it ---------------------------------------------------------------------------------------
-
-
-class Console:
-    """Progress on stderr: a line for each job that is done; on a terminal, one more that keeps changing."""
-
-    def __init__(self) -> None:
-        self._live = sys.stderr.isatty()
-
-    def finished(self, job: Job, seconds: float, done: float, left_seconds: float | None) -> None:
-        """See Watcher."""
-        self._clear()
-        left = f", {remaining(left_seconds)} left" if done < 1 and left_seconds is not None else ""
-        print(f"l4lab: {done:4.0%}  {job.name}: {seconds:.0f} s{left}", file=sys.stderr, flush=True)
-
-    def going_on(self, names: Sequence[str], done: float, left_seconds: float | None) -> None:
-        """See Watcher."""
-        if self._live:
-            left = f", {remaining(left_seconds)} left" if left_seconds is not None else ""
-            self._clear()
-            sys.stderr.write(f"{done:.0%}{left}: {', '.join(names)}"[:100])
-            sys.stderr.flush()
-
-    def _clear(self) -> None:
-        if self._live:
-            sys.stderr.write("\r\x1b[K")
-
-
-def remaining(seconds: float | None) -> str:
-    """`40 s`, `3 min`."""
-    if seconds is None:
-        return "an unknown time"
-    return f"{seconds:.0f} s" if seconds < 100 else f"{seconds / 60:.0f} min"

@@ -16,7 +16,7 @@ from rich.table import Table
 
 from l4lab.emulator.manifest import find_image, load_manifest
 from l4lab.emulator.profile import load_profile
-from l4lab.tools import campaign, session
+from l4lab.tools import campaign, progress, session
 from l4lab.tools.campaign import Finished, Job, Progress, key_of
 from l4lab.tools.catalogue import DEFAULT_OUT
 from l4lab.tools.pingpong import Bench, cross_core_cycles, make_manifest, places_of
@@ -49,7 +49,7 @@ def run_demo() -> int:
     jobs = {where: measuring(setup) for where, setup in setups.items()}
     messages = Job("messages", messages_key(), _MESSAGE_WEIGHT, _measure_messages)
     finished = campaign.run_all(
-        [*jobs.values(), messages], DEFAULT_OUT / _NAME / _KEPT, campaign.host_workers(), campaign.Console()
+        [*jobs.values(), messages], DEFAULT_OUT / _NAME / _KEPT, campaign.host_workers(), progress.Console()
     )
     cycles = {where: _cycles(finished[job.key]) for where, job in jobs.items()}
     _print(finished[messages.key].document, cycles)

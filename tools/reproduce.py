@@ -158,9 +158,9 @@ def _measures(names: Sequence[str], kept: Path, *, quick: bool, workers: int | N
     }
     if not long:
         return measures
-    from l4lab.tools.campaign import Console as Progress
     from l4lab.tools.campaign import host_workers, run_all
     from l4lab.tools.pma_experiment import FULL, QUICK, Plan
+    from l4lab.tools.progress import Console as Progress
 
     plan = Plan(QUICK if quick else FULL)
     jobs = {job.key: job for name in long for job in modules[name].jobs(plan)}

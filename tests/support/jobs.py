@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import resource
+import tempfile
 import time
 from pathlib import Path
 from typing import Any
@@ -61,3 +63,26 @@ def draw(folder: Path, name: str, _: Progress) -> dict[str, Any]:
     """Uses code that its key does not stand for."""
     importlib.import_module("l4lab.tools.plots")
     return count(folder, name, lambda _: None)
+
+
+def report(folder: Path, name: str, progress: Progress) -> dict[str, Any]:
+    """Says how far it is until nobody listens."""
+    count(folder, name, progress)
+    while True:
+        progress(0.5)
+        time.sleep(0.02)
+
+
+def fill_disk(folder: Path, name: str, _: Progress) -> dict[str, Any]:
+    """Leaves no room for its result."""
+    result = count(folder, name, lambda _: None)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (10, 10))
+    return result
+
+
+def fill_temporary(folder: Path, name: str, _: Progress) -> dict[str, Any]:
+    """Nor for what it needs while it runs."""
+    fill_disk(folder, name, lambda _: None)
+    with tempfile.TemporaryFile() as file:
+        file.write(b"more than fits")
+    return {}

@@ -4,6 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import re
+import subprocess
+import sys
+import tempfile
+import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -11,7 +16,8 @@ from typing import Any
 import pytest
 
 from l4lab.tools import campaign
-from l4lab.tools.campaign import CampaignError, Job, key_of, remaining, run_all
+from l4lab.tools.campaign import CampaignError, Job, key_of, run_all
+from l4lab.tools.progress import remaining
 from support import jobs as work
 
 
@@ -106,6 +112,48 @@ def test_one_that_dies_is_one_line(tmp_path: Path) -> None:
     """Its exit code is all there is to say."""
     with pytest.raises(CampaignError, match=r"^a: the run ended with code 9$"):
         run_all([job(tmp_path, "a", do=work.die)], tmp_path / "runs", 1)
+
+
+def test_a_full_disk_is_one_line_with_the_path_and_leaves_nothing_behind(tmp_path: Path) -> None:
+    """Neither half a result nor a temporary file of one."""
+    kept = tmp_path / "runs"
+    path = re.escape(str(kept / "a.json"))
+    with pytest.raises(CampaignError, match=f"^a: cannot write {path}: File too large$"):
+        run_all([job(tmp_path, "a", do=work.fill_disk)], kept, 1)
+    temporary = re.escape(tempfile.gettempdir())
+    with pytest.raises(CampaignError, match=f"^b: temporary files in {temporary}: File too large$"):
+        run_all([job(tmp_path, "b", do=work.fill_temporary)], kept, 1)
+    assert list(kept.iterdir()) == []
+
+
+ORPHANS = """
+import sys
+from pathlib import Path
+sys.path.insert(0, sys.argv[2])
+from l4lab.tools.campaign import run_all
+from tools.test_campaign import job
+from support import jobs
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    run_all([job(folder, name, do=jobs.report) for name in ("a", "b")], folder / "runs", 2)
+"""
+
+
+def test_workers_whose_parent_was_killed_leave_silently(tmp_path: Path) -> None:
+    """No traceback each, on a terminal that somebody else has by then."""
+    script = tmp_path / "campaign.py"
+    script.write_text(ORPHANS, encoding="ascii")
+    tests = Path(__file__).resolve().parents[1]
+    command = [sys.executable, str(script), str(tmp_path), str(tests)]
+    with subprocess.Popen(command, stderr=subprocess.PIPE) as parent:
+        while marks(tmp_path, "a", "b") != [1, 1]:
+            time.sleep(0.05)
+            assert parent.poll() is None
+        parent.kill()
+        said = parent.communicate(timeout=20)[1]  # all that have stderr have ended
+    assert said == b""
+    assert list((tmp_path / "runs").iterdir()) == []
 
 
 def test_what_was_interrupted_goes_on_where_it_stopped(tmp_path: Path) -> None:
