@@ -96,7 +96,9 @@ class History:
             return
         started = time.perf_counter()
         with _without_garbage_collection():
-            self.snapshots.insert(index + 1, self._capture(position))
+            taken = self._capture(position, index)
+        self._keep_following(index, taken)
+        self.snapshots.insert(index + 1, taken)
         self._current = index + 1
         self._thin_out()
         self.seconds_per_snapshot = time.perf_counter() - started
@@ -105,7 +107,8 @@ class History:
         """The run will go on differently from there: later snapshots are of what will not happen."""
         del self.snapshots[self._index_upto(position) + 1 :]
 
-    def _capture(self, position: Position) -> Snapshot:
+    def _capture(self, position: Position, before: int) -> Snapshot:
+        """The present; `before`: index of the snapshot before it, -1 for the first."""
         machine = self._machine
         kernel = machine.kernel
         for thread in kernel.threads.values():
@@ -115,20 +118,44 @@ class History:
             position,
             Memento([vars(machine)], self._opaque),
             tuple(machine.port.save_vcpu(core.vcpu) for core in machine.cores),
-            self._changed_frames(),
+            self._changed_frames(before),
             tuple(_marked(machine.port.kernel_written())),
             {t.number: read_counter(t.frame, INSTRUCTIONS) for t in kernel.threads.values()},
             tuple(core.clock_cycles for core in machine.cores),
         )
 
-    def _changed_frames(self) -> dict[int, bytes]:
+    def _changed_frames(self, before: int) -> dict[int, bytes]:
+        """What is not as in the snapshot at index `before`.
+
+        That may be a later one than `_current`: who goes back and forward again passes snapshots that there are.
+        """
         changed: dict[int, bytes] = {}
-        for pfn in {*_marked(self._machine.port.take_dirty()), *self._edited_frames, *self._kernel_frames()}:
+        candidates = {
+            *_marked(self._machine.port.take_dirty()),
+            *self._edited_frames,
+            *self._kernel_frames(),
+        }
+        for snapshot in self.snapshots[self._current + 1 : before + 1]:
+            candidates.update(snapshot.frames)
+        passed = before > self._current
+        for pfn in candidates:
             data = self._read(pfn)
+            known = self._content_at(before, pfn) if passed else self._known.get(pfn)
+            if data != (known or self._base.get(pfn, _ZERO_PAGE)):
+                changed[pfn] = data
             if data != self._content_of(pfn):
-                changed[pfn] = self._known[pfn] = data
+                self._known[pfn] = data
         self._edited_frames.clear()
         return changed
+
+    def _keep_following(self, before: int, taken: Snapshot) -> None:
+        """The snapshot behind `taken` had its differences from that at `before`: now from `taken`."""
+        if before + 1 < len(self.snapshots):
+            following = self.snapshots[before + 1].frames
+            for pfn in taken.frames:
+                if pfn not in following:
+                    content = self._content_at(before, pfn)
+                    following[pfn] = self._base.get(pfn, _ZERO_PAGE) if content is None else content
 
     def edited_frames(self, frames: Iterable[int]) -> None:
         """The debugger wrote these frames itself."""
