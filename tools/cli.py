@@ -426,7 +426,9 @@ about it (README.md) and the hashes of all that; the same bytes in every run.
 NAME is one of
 {catalogue.listing({catalogue.ALL: "all of them: ten minutes on two cores of a host; with --quick less than one"})}
 
-Long runs are kept in l4lab-out/runs: what was interrupted goes on where it stopped.
+Results go to l4lab-out/NAME, those of --quick to l4lab-out/quick/NAME, so that neither replaces the
+other. Long runs are kept in l4lab-out/runs, with --out in DIR/runs: what was interrupted goes on where
+it stopped.
 
 \b
 Examples:
@@ -439,7 +441,10 @@ Examples:
 @cli.command(short_help="Measure again what a paper shows, and draw it.", help=_REPRODUCE_HELP)
 @click.argument("name", metavar="NAME|all")
 @click.option(
-    "--out", type=click.Path(path_type=Path), metavar="DIR", help="Folder for the results [l4lab-out/NAME]."
+    "--out",
+    type=click.Path(path_type=Path),
+    metavar="DIR",
+    help="Folder for the results, of `all` one above theirs [l4lab-out/NAME; quick ones l4lab-out/quick/NAME].",
 )
 @click.option("--quick", is_flag=True, help="Smaller sizes and fewer core counts, for the memory figures.")
 @click.option(

@@ -10,7 +10,8 @@ here: the results directory, whose bytes depend on nothing but the inputs.
     data.json          every number in it, residuals, resolved configuration, versions
     SHA256SUMS         of all other files; `sha256sum --check` reads it
 
-Of `all` there is one for each, and above them a README.md with all of it and the SHA256SUMS of everything.
+Of `all` there is one for each, and above them a README.md with all of it and the SHA256SUMS of everything. What
+--quick gives has a place of its own, unless --out says where; the runs of both are kept side by side.
 """
 
 from __future__ import annotations
@@ -19,7 +20,8 @@ import functools
 import hashlib
 import importlib
 import json
-from collections.abc import Callable, Sequence
+import os
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
@@ -30,6 +32,7 @@ from rich.progress import Progress
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.inputs import did_you_mean, printable
+from l4lab.tools import plots
 from l4lab.tools.catalogue import ALL, DEFAULT_OUT, FIGURES
 from l4lab.tools.result_pages import as_overview, as_page, print_outcome, print_overview
 from l4lab.tools.versions import versions
@@ -40,6 +43,7 @@ FORMAT: Final = 1
 PAGE_FILE: Final = "README.md"
 _DATA_FILE: Final = "data.json"
 _RUNS_FOLDER: Final = "runs"
+_QUICK_FOLDER: Final = "quick"
 _SUMS_FILE: Final = "SHA256SUMS"
 
 Step = Callable[[str], None]
@@ -118,12 +122,14 @@ def run_reproduce(
         if one not in FIGURES:
             found = f'reproduce: found no figure "{printable(one)}"{did_you_mean(one, FIGURES)}'
             raise OperatorError(f"{found}, expected one of {', '.join(FIGURES)}, {ALL}")
-    base = out if out is not None else DEFAULT_OUT
-    measures = _measures(names, base / _RUNS_FOLDER, quick=quick, workers=workers)
+    base = out if out is not None else DEFAULT_OUT / _QUICK_FOLDER if quick else DEFAULT_OUT
+    folders = {one: base / one if out is None or len(names) > 1 else base for one in names}
+    _check_before(folders.values())
+    kept = (out if out is not None else DEFAULT_OUT) / _RUNS_FOLDER
+    measures = _measures(names, kept, quick=quick, workers=workers)
     documents, results = [], []
     option = " --quick" * quick
-    for one in names:
-        folder = base / one if out is None or len(names) > 1 else base
+    for one, folder in folders.items():
         outcome, document = reproduce(one, folder, measures[one], f"l4lab reproduce {one}{option}")
         documents.append(document)
         results.append((one, outcome))
@@ -137,6 +143,14 @@ def run_reproduce(
         text = documents[0] if len(documents) == 1 else documents
         print(json.dumps(text, indent=2, ensure_ascii=False))
     return 0
+
+
+def _check_before(folders: Iterable[Path]) -> None:
+    """What would go wrong after minutes of runs goes wrong now."""
+    for folder in folders:
+        _make_folder(folder)
+    with plots.canvas(1, 1):
+        pass
 
 
 def module_of(name: str) -> ModuleType:
@@ -212,6 +226,8 @@ def _make_folder(folder: Path) -> None:
         raise OperatorError(
             f"--out {printable(folder)}: {error.strerror}, expected a folder to write to"
         ) from None
+    if not os.access(folder, os.W_OK | os.X_OK):
+        raise OperatorError(f"--out {printable(folder)}: not writable, expected a folder to write to")
 
 
 def _write_overview(base: Path, results: Sequence[tuple[str, Outcome]], command: str) -> None:

@@ -10,12 +10,13 @@ import subprocess
 import sys
 import xml.etree.ElementTree as ET
 from pathlib import Path
+from typing import Any, NoReturn
 
 import pytest
 from click.testing import CliRunner
 
 from l4lab.emulator.errors import OperatorError
-from l4lab.tools import plots
+from l4lab.tools import campaign, plots
 from l4lab.tools.catalogue import FIGURES
 from l4lab.tools.cli import cli
 from l4lab.tools.plots import PlotError
@@ -146,6 +147,66 @@ def test_results_need_a_folder(tmp_path: Path) -> None:
     (tmp_path / "file").write_text("")
     with pytest.raises(OperatorError, match=r"--out .*file.*: .*expected a folder to write to"):
         run_reproduce("table1", out=tmp_path / "file" / "below", as_json=False)
+
+
+def no_runs(*_: object) -> NoReturn:
+    raise AssertionError("a run has begun")
+
+
+def test_a_file_in_the_way_of_a_folder_is_noticed_before_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Also in the way of the last."""
+    monkeypatch.setattr(campaign, "run_all", no_runs)
+    (tmp_path / "fig11").write_text("")
+    with pytest.raises(OperatorError, match=r"^--out .*/fig11: File exists, expected a folder to write to$"):
+        run_reproduce("all", out=tmp_path, as_json=False, quick=True)
+
+
+def test_a_folder_that_is_not_writable_is_noticed_before_the_runs(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Which `mkdir` does not say of one that exists."""
+    monkeypatch.setattr(campaign, "run_all", no_runs)
+    monkeypatch.setattr(os, "access", lambda *_: False)  # root may write everywhere
+    with pytest.raises(OperatorError, match=r"not writable, expected a folder to write to$"):
+        run_reproduce("fig10", out=tmp_path, as_json=False, quick=True)
+
+
+def test_matplotlib_is_missed_before_the_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(campaign, "run_all", no_runs)
+    monkeypatch.setitem(sys.modules, "matplotlib.figure", None)
+    with pytest.raises(PlotError, match="drawing needs matplotlib"):
+        run_reproduce("fig10", out=tmp_path, as_json=False, quick=True)
+
+
+class Enough(Exception):
+    """Nothing more is to be seen."""
+
+
+@pytest.mark.parametrize(
+    ("options", "results", "runs"),
+    [
+        ({"quick": False, "out": None}, "l4lab-out/fig10", "l4lab-out/runs"),
+        ({"quick": True, "out": None}, "l4lab-out/quick/fig10", "l4lab-out/runs"),
+        ({"quick": True, "out": Path("mine")}, "mine", "mine/runs"),
+    ],
+)
+def test_quick_results_do_not_replace_the_full_ones(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, options: dict[str, Any], results: str, runs: str
+) -> None:
+    """A folder of their own, unless one is asked for; runs that are kept are side by side."""
+
+    def look(_jobs: object, kept: Path, *_: object) -> NoReturn:
+        assert kept == Path(runs)
+        raise Enough
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(campaign, "run_all", look)
+    with pytest.raises(Enough):
+        run_reproduce("fig10", as_json=False, **options)
+    (made,) = [path for path in tmp_path.rglob("*") if path.is_dir() and not any(path.iterdir())]
+    assert made == tmp_path / results
 
 
 def test_without_matplotlib_one_line_says_so(monkeypatch: pytest.MonkeyPatch) -> None:
