@@ -45,10 +45,10 @@ class CommandError(OperatorError):
 def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> None:
     if not wanted:
         return
-    from l4lab.tools.versions import versions
+    from l4lab.tools.versions import versions_with_drawing
 
-    for name, version in versions().items():
-        click.echo(f"{name:9} {version}")
+    for name, version in versions_with_drawing().items():
+        click.echo(f"{name:10} {version}")
     context.exit()
 
 

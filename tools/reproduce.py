@@ -35,7 +35,7 @@ from l4lab.emulator.inputs import did_you_mean, printable
 from l4lab.tools import plots
 from l4lab.tools.catalogue import ALL, DEFAULT_OUT, FIGURES
 from l4lab.tools.result_pages import as_overview, as_page, print_outcome, print_overview
-from l4lab.tools.versions import versions
+from l4lab.tools.versions import versions_with_drawing
 
 FORMAT: Final = 1
 """Version of data.json; raised when a key goes or changes its meaning."""
@@ -212,7 +212,7 @@ def as_document(name: str, outcome: Outcome, command: str) -> dict[str, Any]:
         "residuals": [residual.as_dict() for residual in outcome.residuals],
         "data": outcome.data,
         "configurations": list(outcome.configurations),
-        "versions": versions(),
+        "versions": versions_with_drawing(),
     }
 
 

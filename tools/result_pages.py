@@ -11,7 +11,7 @@ import click
 from rich.console import Console
 from rich.table import Table
 
-from l4lab.tools.versions import versions
+from l4lab.tools.versions import versions_with_drawing
 
 if TYPE_CHECKING:
     from l4lab.tools.reproduce import Outcome, Residual
@@ -97,7 +97,7 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
 
 
 def _made_by(command: str) -> tuple[str, str]:
-    made_with = ", ".join(f"{key} {value}" for key, value in versions().items())
+    made_with = ", ".join(f"{key} {value}" for key, value in versions_with_drawing().items())
     return (
         f"Made by `{command}` with {made_with}. `data.json` has every number and the resolved",
         "configuration, `SHA256SUMS` the hashes; the same inputs give the same bytes.",

@@ -5,7 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import platform
-from importlib.metadata import version
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Final
 
@@ -13,6 +13,7 @@ from l4lab import __version__
 from l4lab.tools.build import program_hashes
 
 NATIVE: Final = Path(__file__).parent.parent / "_native"
+_DRAWING: Final = ("matplotlib", "pillow")  # the latter compresses PNG files
 
 
 def versions() -> dict[str, str]:
@@ -28,6 +29,18 @@ def versions() -> dict[str, str]:
         "compiler": _compiler(),
         "programs": programs_digest() or "not built",
     }
+
+
+def versions_with_drawing() -> dict[str, str]:
+    """The same, and what the bytes of a figure depend on besides; each "not installed" if it is not."""
+    return versions() | {name: _installed(name) for name in _DRAWING}
+
+
+def _installed(name: str) -> str:
+    try:
+        return version(name)
+    except PackageNotFoundError:
+        return "not installed"
 
 
 def programs_digest() -> str:

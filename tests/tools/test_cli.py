@@ -8,6 +8,7 @@ import shutil
 import subprocess
 import sys
 from collections.abc import Callable
+from importlib.metadata import PackageNotFoundError
 from pathlib import Path
 
 import pytest
@@ -15,7 +16,7 @@ import pytest
 from l4lab.emulator.errors import ManifestError
 from l4lab.kernel.errors import KernelBug
 from l4lab.tools import build, cli
-from l4lab.tools.versions import programs_digest, versions
+from l4lab.tools.versions import programs_digest, versions_with_drawing
 
 COMMANDS = tuple(cli.cli.commands)
 
@@ -86,11 +87,24 @@ def test_version_tells_all_that_results_depend_on() -> None:
     done = call("--version")
     assert done.returncode == 0
     rows = dict(line.split(None, 1) for line in done.stdout.splitlines())
-    assert list(rows) == ["l4lab", "unicorn", "python", "compiler", "programs"]
-    assert rows == versions()
+    assert list(rows) == ["l4lab", "unicorn", "python", "compiler", "programs", "matplotlib", "pillow"]
+    assert rows == versions_with_drawing()
     assert rows["unicorn"].startswith("2.1.")
     assert rows["compiler"] == f"ziglang {build.ZIGLANG_VERSION}"
     assert re.fullmatch("[0-9a-f]{16}", rows["programs"])
+
+
+def test_versions_of_what_draws_can_be_missing(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As in an installation without the extra `plot`."""
+
+    def find(name: str) -> str:
+        if name == "matplotlib":
+            raise PackageNotFoundError(name)
+        return "1.0"
+
+    monkeypatch.setattr("l4lab.tools.versions.version", find)
+    assert versions_with_drawing()["matplotlib"] == "not installed"
+    assert versions_with_drawing()["pillow"] == "1.0"
 
 
 def test_programs_digest_depends_on_names_and_bytes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -9,6 +9,7 @@ import re
 import subprocess
 import sys
 import xml.etree.ElementTree as ET
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NoReturn
 
@@ -81,6 +82,7 @@ def test_data_has_residuals_and_the_resolved_configuration(results: tuple[str, d
     assert document["command"] == f"l4lab reproduce {name}"
     assert document["configurations"] and all("machine" in one for one in document["configurations"])
     assert document["versions"]["programs"] != "not built"
+    assert document["versions"]["matplotlib"] == version("matplotlib")
     for residual in document["residuals"]:
         assert residual["within"] == (residual["low"] <= residual["ours"] <= residual["high"])
     if name == "table1":
