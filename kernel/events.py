@@ -54,6 +54,8 @@ MAP_CAPABILITY: Final = 22
 UNMAP_CAPABILITY: Final = 23
 ENTER: Final = 24
 SAMPLE: Final = 25
+GATE: Final = 26
+INVOKE: Final = 27
 
 KIND_NAMES: Final = (
     "page fault",
@@ -82,6 +84,8 @@ KIND_NAMES: Final = (
     "unmap capability",
     "trap",
     "sample",
+    "gate invoke",
+    "object invoke",
 )
 
 MEANINGS: Final = (
@@ -115,6 +119,8 @@ MEANINGS: Final = (
     "thread enters the kernel at eip a, for the trap extra (`kernel.traps`); b: of a system call through the "
     "system call page, whereto that returns, else 0",
     "thread was at eip a, b cycles before it entered the kernel, and had had partner TLB misses, modulo 2**32",
+    "thread sends tag a through gate partner, whose label is b",
+    "thread invokes object partner, of kind extra (OBJECT_KINDS), with tag a",
 )
 """For each kind, what its columns say. Threads, tasks, objects: by number, 0: none."""
 
@@ -167,4 +173,4 @@ class EventLog:
         self.homes: dict[int, int] = {}
 
 
-assert len(KIND_NAMES) == len(MEANINGS) == SAMPLE + 1
+assert len(KIND_NAMES) == len(MEANINGS) == INVOKE + 1

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel import causes
+from l4lab.kernel import causes, tracing
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import COPY, DECODE, IPC
 from l4lab.kernel.events import BEGINS, SENT_TO_SHIFT
@@ -98,6 +98,8 @@ def call_or_reply(kernel: Kernel, core: Core, me: Thread) -> bool:
     log = kernel.events
     if kernel.trace is not None and log is not None:
         if operation == abi.OP_CALL:
+            if type(target) is Gate:
+                tracing.gate_invoked(kernel, kernel.trace, me, target)
             causes.begin_ipc(kernel, log, me, partner)
         causes.pass_on(kernel, log, me, partner, tag)
     elif log is not None:  # the same, without records

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import causes, dispatch, ipc, messages, waiting
+from l4lab.kernel import causes, dispatch, ipc, messages, tracing, waiting
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import DECODE, OBJECT
 from l4lab.kernel.frame import EAX, ECX, EDX, ESI
@@ -179,6 +179,8 @@ def _to_thread(kernel: Kernel, core: Core, me: Thread, target: Thread, rights: i
 
 def _to_gate(kernel: Kernel, core: Core, me: Thread, target: Gate, rights: int, selector: int) -> None:
     me.send_rights = rights
+    if kernel.trace is not None and selector & abi.OP_SEND:
+        tracing.gate_invoked(kernel, kernel.trace, me, target)
     bound = target.thread
     if bound is None:
         if not _set_receive(me, selector, target):
@@ -207,6 +209,8 @@ def _invoke(
     wants_reply = bool(selector & abi.OP_RECV)
     is_task = isinstance(target, Task)
     result = NO_REPLY
+    if kernel.trace is not None:
+        tracing.object_invoked(kernel, kernel.trace, me, target)
     if selector & abi.OP_SEND or is_task:
         kernel.bill[OBJECT] += kernel.costs.object_invoke
         call = Call(kernel, core, me, tag, rights, extra, wants_reply)

@@ -15,6 +15,8 @@ from l4lab.kernel.events import (
     ENTER,
     EXTRA_SHIFT,
     FLUSH,
+    GATE,
+    INVOKE,
     MAP,
     MAP_CAPABILITY,
     MIGRATE,
@@ -32,7 +34,7 @@ from l4lab.kernel.frame import EIP, ESP
 if TYPE_CHECKING:
     from l4lab.kernel.capability import KernelObject
     from l4lab.kernel.events import EventLog
-    from l4lab.kernel.objects import Task
+    from l4lab.kernel.objects import Gate, Task
     from l4lab.kernel.state import FlushTlb, Kernel
     from l4lab.kernel.thread import Thread
 
@@ -63,6 +65,17 @@ def entered(kernel: Kernel, log: EventLog, core: int, thread: Thread, trap: int,
         caller = _word_at(kernel, thread.task, thread.frame[ESP])
     extra = trap << EXTRA_SHIFT
     log.pending += (now_cycles, core, ENTER | extra, thread.number, 0, thread.request, eip, caller)
+
+
+def gate_invoked(kernel: Kernel, log: EventLog, thread: Thread, gate: Gate) -> None:
+    """`thread` sends through `gate`."""
+    _log(kernel, log, GATE, thread.number, gate.number, thread.request, thread.send_tag, gate.label & _WORD)
+
+
+def object_invoked(kernel: Kernel, log: EventLog, thread: Thread, obj: KernelObject) -> None:
+    """`thread` has the kernel itself do something."""
+    extra = object_kind(obj.kind) << EXTRA_SHIFT
+    _log(kernel, log, INVOKE | extra, thread.number, obj.number, thread.request, thread.send_tag, 0)
 
 
 def sampled(log: EventLog, core: int, thread: Thread, samples: list[int], now_cycles: int) -> None:

@@ -17,7 +17,9 @@ from typing import IO, Any, Final
 
 from l4lab.kernel import events
 from l4lab.kernel.costs import CAUSE_NAMES
+from l4lab.kernel.events import OBJECT_KINDS
 from l4lab.kernel.traps import TRAP_NAMES, DeadlineReached, Interrupt, SystemCall
+from l4lab.tools.accounts import USER_CAUSES
 from l4lab.tools.recording import RunError
 from l4lab.tools.rundir import Run
 from l4lab.tools.symbols import Symbols
@@ -174,6 +176,9 @@ class _Trace:
         self._argue(packet, "thread", stretch.thread)
         if stretch.request:
             self._argue(packet, "request", stretch.request)
+        for cause, cycles in zip(USER_CAUSES, stretch.user, strict=True):
+            if cycles:
+                self._argue(packet, f"{cause} cycles", cycles)
         self._end(track, entry)
 
     def _kernel(self, stretch: Stretch, track: int, entry: int, end: int) -> None:
@@ -275,7 +280,7 @@ class _Trace:
 
 
 def _entry_name(stretch: Stretch) -> str:
-    """What a kernel entry was for: `page fault`, `ipc`, `reply`, `interrupt`…"""
+    """What a kernel entry was for: `page fault`, `ipc`, `reply`, `invoke task`, `interrupt`…"""
     trap = stretch.trap
     if trap == SystemCall.number:
         own = {event.kind for event in stretch.events if event.thread == stretch.thread}
@@ -287,6 +292,9 @@ def _entry_name(stretch: Stretch) -> str:
             return "unmap"
         if own & {events.MAP, events.MAP_CAPABILITY}:
             return "map"
+        invoked = [event.extra for event in stretch.events if event.kind == events.INVOKE]
+        if invoked and invoked[0] < len(OBJECT_KINDS):
+            return f"invoke {OBJECT_KINDS[invoked[0]]}"
     if trap in (DeadlineReached.number, Interrupt.number):
         return TRAP_NAMES[trap]
     return TRAP_NAMES[trap] if trap < len(TRAP_NAMES) else "kernel"

@@ -11,6 +11,8 @@ from __future__ import annotations
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
+from l4lab.emulator.catching import PROTOCOLS, protocol_name
+from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE
 from l4lab.kernel import events
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.events import KIND_NAMES, OBJECT_KINDS, REQUEST_KINDS
@@ -34,8 +36,10 @@ def text_lines(run: Run, symbols: Symbols, stretches: Iterable[Stretch]) -> Iter
         for event in stretch.events:
             if event.kind == events.SAMPLE:
                 continue
-            name = kind_name(event.kind)
-            yield f"{event.cycle:>14} {event.core:>3}  {name:<24} {describe(event)}"
+            name, what = kind_name(event.kind), describe(event)
+            if event.kind == events.ENTER and event.thread == stretch.thread:
+                what += _spent(stretch, run.tlb_miss_millicycles)
+            yield f"{event.cycle:>14} {event.core:>3}  {name:<24} {what}"
 
 
 def kind_name(kind: int) -> str:
@@ -79,6 +83,10 @@ class Describer:
             events.MAP_CAPABILITY: self._map_capability,
             events.UNMAP_CAPABILITY: self._unmap_capability,
             events.ENTER: self._enter,
+            events.GATE: lambda e: (
+                f"{self.thread(e.thread)} through {self._object('gate', e.partner)} label={e.b:#x} {_tag(e.a)}"
+            ),
+            events.INVOKE: lambda e: f"{self.thread(e.thread)} on {self._target(e)} {_tag(e.a)}",
             events.SAMPLE: lambda e: f"{self.thread(e.thread)} {self._at(e, e.a)}, {e.b} cycles before",
         }
 
@@ -166,6 +174,16 @@ class Describer:
         return f"{self.thread(event.thread)} {trap} {self._at(event, place)}"
 
 
+def _spent(stretch: Stretch, tlb_miss_millicycles: int) -> str:
+    """What the user code before a kernel entry took."""
+    refill = stretch.user[1]
+    cycles = f", after {stretch.entry - stretch.start} cycles"
+    if not refill or not tlb_miss_millicycles:
+        return cycles
+    misses = max(round(refill * MILLICYCLES_PER_CYCLE / tlb_miss_millicycles), 1)
+    return f"{cycles} with {misses} TLB miss{'es' * (misses > 1)}"
+
+
 def _number(event: Event) -> str:
     return f"{KIND_WORDS[event.kind]} {event.number}"
 
@@ -180,4 +198,6 @@ def _core(number: int) -> str:
 
 def _tag(tag: int) -> str:
     words, items = tag & abi.TAG_WORDS_MASK, tag >> abi.TAG_ITEMS_SHIFT & abi.TAG_ITEMS_MASK
-    return f"label={label_of(tag)} words={words} items={items}"
+    label = label_of(tag)
+    name = protocol_name(label) if label in PROTOCOLS.values() and label else ""
+    return f"{name or f'label={label}'} words={words} items={items}"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any, Final
 
+from l4lab.emulator.catching import PROTOCOLS, protocol_name
 from l4lab.kernel import events
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.messages import label_of
@@ -38,7 +39,8 @@ def described(run: Run, symbols: Symbols, operation: Operation) -> str:
     to = (
         run.thread_name(operation.partner) if operation.partner in run.homes else f"gate #{operation.partner}"
     )
-    return f"{who} sent {to} a message, label {label}, {size}"
+    what = protocol_name(label) if label in PROTOCOLS.values() and label else f"label {label}"
+    return f"{who} sent {to} a message, {what}, {size}"
 
 
 def operation_document(run: Run, symbols: Symbols, operation: Operation) -> dict[str, Any]:

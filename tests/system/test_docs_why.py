@@ -81,7 +81,9 @@ def test_the_section_shows_what_is_printed(here: Path) -> None:
             new = updated(lines, done.stdout.splitlines())
             page = page.replace(old, "\n".join(["$ " + command, *new, ""]))
         else:
-            assert re.fullmatch(expected_pattern(lines), done.stdout), f"{command} prints:\n{done.stdout}"
+            assert re.fullmatch(expected_pattern(lines), done.stdout), (
+                f"UPDATE_DOCS=1 will do, if this is as it should be: {command} prints:\n{done.stdout}"
+            )
     if "UPDATE_DOCS" in os.environ:
         PAGE.write_text(page, encoding="utf-8")
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import shutil
 import subprocess
 import sys
@@ -78,8 +79,8 @@ GOLDEN: list[tuple[Event, str]] = [
     ),
     (event(events.EXCEPTION, a=6, b=0x8048000, number=1), "trap=6 ip=0x8048000: exception 1"),
     (
-        event(events.IPC, partner=12, a=0x12003, number=4),
-        "to server #12 label=1 words=3 items=0 (send): ipc 4",
+        event(events.IPC, partner=12, a=0x72003, number=4),
+        "to server #12 label=7 words=3 items=0 (send): ipc 4",
     ),
     (
         event(events.IPC, partner=40, extra=2, number=5),
@@ -124,6 +125,11 @@ GOLDEN: list[tuple[Event, str]] = [
     (event(events.ENTER, a=0x8048000, extra=1), "page fault ip=0x8048000"),
     (event(events.ENTER, a=0xEACFF002, b=0x8048010), "system call ip=0x8048010"),
     (event(events.SAMPLE, a=0x8048000, b=300, partner=4), "ip=0x8048000, 300 cycles before"),
+    (
+        event(events.GATE, partner=40, a=0xFFF50002, b=0x13),
+        "through gate #40 label=0x13 task words=2 items=0",
+    ),
+    (event(events.INVOKE, partner=1, a=0xFFF50002, extra=1), "on task client #1 task words=2 items=0"),
     (event(99), "?"),
 ]
 
@@ -156,6 +162,30 @@ def test_text_has_a_line_for_each_event_but_samples_in_order(run: Run) -> None:
     assert lines[first][20:] == (
         "page fault               sigma0 #8 pfa=0x100000 ip=0x100000 _start (read, not mapped): fault 1"
     )
+
+
+def test_tlb_misses_are_told_with_the_kernel_entries_that_follow_them(run: Run) -> None:
+    told = sum(
+        int(found[1])
+        for line in text_lines(run, Symbols(run), stretches(run))
+        if (found := re.search(r" cycles with (\d+) TLB misse?s?$", line))
+    )
+    last = {int(row["thread"]): int(row["tlb misses"]) for row in run.rows if row["thread"]}
+    assert told == sum(last.values()) > 500
+
+
+def test_gates_and_kernel_objects_that_are_invoked_are_in_a_trace(run: Run) -> None:
+    kinds = (run.events["kind"] & KIND_MASK).tolist()
+    lines = [line[20:] for line in text_lines(run, Symbols(run), stretches(run))]
+    through = [line for line in lines if line.startswith("gate invoke")]
+    assert len(through) == kinds.count(events.GATE) > 10
+    assert any(
+        re.search(r"root #\d+ through gate (\S+ )?#\d+ label=0x[0-9a-f]+ sigma0 words=2", line)
+        for line in through
+    )
+    invoked = [line for line in lines if line.startswith("object invoke")]
+    assert len(invoked) == kinds.count(events.INVOKE) > 10
+    assert any(re.search(r"root #\d+ on factory (\S+ )?#\d+ factory words=", line) for line in invoked)
 
 
 def test_every_kernel_entry_of_a_thread_is_in_a_trace(run: Run) -> None:
