@@ -18,6 +18,7 @@ from l4lab.tools.bench_pma import BenchmarkError, PmaResult, books_balance, run_
 from l4lab.tools.books import show_books
 from l4lab.tools.build import CHECKOUT
 from l4lab.tools.pma_image import ALLOCATORS, DESIGNS, PmaSetup
+from support.programs import compile_program
 
 SMALL = PmaSetup(cores=2, pages=20, tasks=2, ram="64MiB")
 
@@ -35,6 +36,35 @@ def boot(folder: Path, loader: str, *modules: str, cores: int = 2) -> RunResult:
     check_all(machine.kernel)
     assert books_balance(result)
     return result
+
+
+CLIENT_START = """
+#include <l4/dataspace.h>
+#include <l4/pager.h>
+#include <l4/panic.h>
+#include <l4/print.h>
+#include <l4/program.h>
+#include <l4/task.h>
+
+#define SERVER l4_cap(L4_PAGER_SLOT)
+#define AT(page) (*(volatile char *)(L4_PAGER_HEAP_START + (page) * L4_PAGE_BYTES))
+
+"""
+
+
+def boot_client(folder: Path, design: str, main: str, *, cores: int = 1) -> RunResult:
+    """The loader with a client on each core whose function main has the body `main`."""
+    client = compile_program(f"{CLIENT_START}int main(void) {{ {main} }}\n", folder / "client", 0x0804_8000)
+    server = "dataspaces" if design == "l4re" else "pager"
+    return boot(folder, f"--design={design} --each=rom/client", server, str(client), cores=cores)
+
+
+def every_frame_is_back(result: RunResult) -> bool:
+    """As the servers count them, after their clients are gone."""
+    servers = records(result, "server")
+    return bool(servers) and all(
+        (server["in_use"], server["allocated"]) == ("0", server["released"]) for server in servers
+    )
 
 
 def records(result: RunResult, kind: str) -> list[dict[str, str]]:
@@ -97,6 +127,84 @@ def test_a_client_that_gets_no_memory_ends_and_the_frames_come_back(tmp_path: Pa
     assert re.search(r"loader: pma\.\d: page fault: write to 0x", text)
     assert all(record["in_use"] == "0" for record in records(result, "server"))
     assert sum(int(record["left"]) for record in records(result, "client")) == 2 * 39
+
+
+@pytest.mark.parametrize("design", ["percore", "single"])
+def test_a_client_that_the_kernel_has_no_page_tables_for_ends(tmp_path: Path, design: str) -> None:
+    """A page table for each page touched: the fault is refused, not tried again for ever."""
+    touch = "for (int i = 0; i < 512; i++) AT(1024 * i) = 1; return 0;"
+    result = boot_client(tmp_path, design, touch, cores=8)
+    text = result.console.decode()
+    assert (result.reason, result.exit_code) == (StopReason.ROOT_ENDED, 1)
+    assert re.search(r"pager: the kernel has no memory to map a page: client \d, which has 2\d\d, wants", text)
+    assert re.search(r"loader: client\.\d: page fault: write to 0x5[0-9a-f]{2}00000", text)
+    assert every_frame_is_back(result)
+
+
+def test_a_dataspace_page_that_the_kernel_cannot_map_is_not_kept(tmp_path: Path) -> None:
+    """The client learns it from its own call, and has nothing to give back for it."""
+    result = boot_client(
+        tmp_path,
+        "l4re",
+        """
+        l4_cap_t dataspace = l4_new_cap();
+        int error = l4_dataspace_create(SERVER, dataspace, 512), page = 0;
+        for (; page < 512 && error == 0; page++)
+            error = l4_dataspace_map(dataspace, page, (l4_word_t)&AT(1024 * page));
+        if (error != -(L4_IPC_ERROR_BASE + L4_IPC_RECEIVE_MAP_FAILED))
+            return 1;
+        printf("got=%d\\n", page - 1);
+        l4_sleep_us(100000); /* until all have failed */
+        return 0;
+        """,
+        cores=8,
+    )
+    text = result.console.decode()
+    assert (result.reason, result.exit_code) == (StopReason.ROOT_ENDED, 0), text
+    got = [int(pages) for pages in re.findall(r"^got=(\d+)$", text, re.MULTILINE)]
+    assert sorted(int(record["left"]) for record in records(result, "client")) == sorted(got)
+    assert "dataspaces: the kernel has no memory to map a page that client 1 wants\n" in text
+    assert every_frame_is_back(result)
+
+
+def test_a_dataspace_that_its_client_does_not_take_is_not_kept(tmp_path: Path) -> None:
+    """More of them than the server could keep."""
+    result = boot_client(
+        tmp_path,
+        "l4re",
+        """
+        for (int i = 0; i < 9000; i++) {
+            l4_accept_nothing();
+            int error = l4_dataspace_request(SERVER, L4_DATASPACE_CREATE, 1);
+            if (error != -(L4_IPC_ERROR_BASE + L4_IPC_RECEIVE_OVERFLOW))
+                l4_panic("dataspace %d: %d", i, error);
+        }
+        return 0;
+        """,
+    )
+    assert (result.reason, result.exit_code) == (StopReason.ROOT_ENDED, 0), result.console.decode()
+    assert every_frame_is_back(result)
+
+
+def test_who_makes_up_faults_is_told_about_a_few_times(tmp_path: Path) -> None:
+    """There are fewer than 12,300 pages."""
+    result = boot_client(
+        tmp_path,
+        "single",
+        """
+        for (unsigned i = 0; i < 12500; i++) {
+            l4_utcb()->mr[0] = (l4_word_t)&AT(i);
+            l4_accept_nothing();
+            l4_request(SERVER, l4_tag(L4_PROTO_PAGE_FAULT, 2, 0));
+        }
+        return 0;
+        """,
+    )
+    lines = [line for line in result.console.decode().splitlines() if line.startswith("pager: ")]
+    assert [line.startswith("pager: out of memory: all ") for line in lines] == [True] * 4 + [False]
+    assert lines[4] == "pager: more of the same from client 1, and no more lines about it"
+    assert int(records(result, "server")[0]["refusals"]) > 200
+    assert every_frame_is_back(result)
 
 
 @pytest.mark.parametrize(

@@ -6,14 +6,13 @@
  *
  * The structure is that of moe, the memory server of L4Re: a gate for each dataspace, frames allocated when first asked
  * for, unmapped and freed one by one at its end. Whoever starts it tells it which memory it has (l4/pager.h). */
-#include "region.h"
+#include "service.h"
 
 #include <l4/dataspace.h>
 #include <l4/factory.h>
 #include <l4/pager.h>
 #include <l4/print.h>
 #include <l4/program.h>
-#include <l4/string.h>
 #include <l4/task.h>
 #include <l4/thread.h>
 
@@ -21,7 +20,6 @@ enum {
 	MAX_DATASPACES = 8192, /* at a time */
 	MAX_PAGES = 1 << 19,   /* of one dataspace: 2 GB */
 	LABEL_NOBODY = 0xfffffff0,
-	EXIT_USAGE = 2,
 };
 
 /** A dataspace; it lies at the start of pages of the allocator's. The label of its gate is its address. */
@@ -32,28 +30,20 @@ typedef struct dataspace {
 	pma_page_t frames[]; /* PMA_NONE: not asked for yet */
 } dataspace_t;
 
-static pma_t pma;
+service_t service = { .name = "dataspaces" };
+
 static dataspace_t *dataspaces[L4_PAGER_MAX_CLIENTS + 1]; /* by client */
 static l4_cap_t free_slots[MAX_DATASPACES];
-static unsigned free_slot_count, dataspace_count, tables, requests, refusals;
-static bool clear;
+static unsigned free_slot_count, dataspace_count, tables;
+static dataspace_t *asked; /* the one that the last answer is about */
+static unsigned lines[L4_PAGER_MAX_CLIENTS + 1]; /* printed about each client */
 
-static l4_tag_t refuse(int error)
+static l4_tag_t out_of_memory(l4_word_t client, l4_word_t pages)
 {
-	refusals++;
-	return l4_tag(-error, 0, 0);
-}
-
-static l4_tag_t out_of_memory(l4_word_t pages)
-{
-	printf("dataspaces: out of memory: %u of %u pages are in use, and there is no room for %u more\n", pma.used_pages,
-	       pma.pages, pages);
-	return refuse(L4_ENOMEM);
-}
-
-static void *at_frame(pma_page_t frame)
-{
-	return (void *)(uintptr_t)(frame << L4_PAGE_SHIFT);
+	if (service_may_tell(client, &lines[client]))
+		printf("dataspaces: out of memory: %u of %u pages are in use; client %u wants %u more%s\n",
+		       service.pma.used_pages, service.pma.pages, client, pages, pages > 1 ? " in a row" : "");
+	return service_refuse(L4_ENOMEM);
 }
 
 /* --- dataspaces --------------------------------------------------------------------------------------- */
@@ -66,12 +56,12 @@ static l4_word_t table_pages(l4_word_t pages)
 
 static dataspace_t *create(l4_word_t client, l4_word_t pages)
 {
-	pma_page_t first = pma_allocate(&pma, table_pages(pages));
+	pma_page_t first = pma_allocate(&service.pma, table_pages(pages));
 
 	if (first == PMA_NONE)
 		return NULL;
 	tables += table_pages(pages);
-	dataspace_t *dataspace = at_frame(first);
+	dataspace_t *dataspace = (dataspace_t *)service_address(first);
 	memset(dataspace->frames, 0, pages * sizeof(pma_page_t));
 	dataspace->pages = pages;
 	dataspace->gate = free_slot_count > 0 ? free_slots[--free_slot_count] : l4_new_cap();
@@ -84,18 +74,30 @@ static dataspace_t *create(l4_word_t client, l4_word_t pages)
 	return dataspace;
 }
 
+static l4_word_t client_of(const dataspace_t *dataspace)
+{
+	while (dataspace->link < dataspaces || dataspace->link > &dataspaces[L4_PAGER_MAX_CLIENTS])
+		dataspace = (const dataspace_t *)dataspace->link; /* `next` of the one before it, its first member */
+	return (l4_word_t)(dataspace->link - dataspaces);
+}
+
+/** Unmaps the frame behind a page, from whomever has it, and frees it. */
+static void take_back(pma_page_t *frame)
+{
+	l4_task_unmap(l4_own_task(), l4_memory_fpage(service_address(*frame), L4_PAGE_SHIFT, L4_MEMORY_RIGHTS), 0);
+	pma_free(&service.pma, *frame);
+	*frame = PMA_NONE;
+}
+
 /** Returns how many pages it had. */
 static l4_word_t end(dataspace_t *dataspace)
 {
 	l4_word_t label = (l4_word_t)dataspace, held = 0;
 
 	for (l4_word_t i = 0; i < dataspace->pages; i++) {
-		pma_page_t frame = dataspace->frames[i];
-		if (frame == PMA_NONE)
+		if (dataspace->frames[i] == PMA_NONE)
 			continue;
-		l4_fpage_t fpage = l4_memory_fpage(frame << L4_PAGE_SHIFT, L4_PAGE_SHIFT, L4_MEMORY_RIGHTS);
-		l4_task_unmap(l4_own_task(), fpage, 0);
-		pma_free(&pma, frame);
+		take_back(&dataspace->frames[i]);
 		held++;
 	}
 	l4_task_delete(l4_own_task(), dataspace->gate);
@@ -107,25 +109,36 @@ static l4_word_t end(dataspace_t *dataspace)
 		dataspace->next->link = dataspace->link;
 	tables -= table_pages(dataspace->pages);
 	dataspace_count--;
-	pma_free(&pma, label >> L4_PAGE_SHIFT);
+	pma_free(&service.pma, label >> L4_PAGE_SHIFT);
 	return held;
 }
 
 /* --- requests ----------------------------------------------------------------------------------------- */
 
+static l4_tag_t too_many(l4_word_t client)
+{
+	if (service_may_tell(client, &lines[client]))
+		printf("dataspaces: all %u dataspaces that there can be are there; client %u wants one more\n", MAX_DATASPACES,
+		       client);
+	return service_refuse(L4_ENOMEM);
+}
+
 static l4_tag_t new_dataspace(l4_word_t client, l4_word_t pages)
 {
 	if (pages == 0 || pages > MAX_PAGES)
-		return refuse(L4_EINVAL);
-	dataspace_t *dataspace = dataspace_count < MAX_DATASPACES ? create(client, pages) : NULL;
+		return service_refuse(L4_EINVAL);
+	if (dataspace_count == MAX_DATASPACES)
+		return too_many(client);
+	dataspace_t *dataspace = create(client, pages);
 	if (dataspace == NULL)
-		return out_of_memory(table_pages(pages));
+		return out_of_memory(client, table_pages(pages));
 	int error = l4_factory_create_gate(l4_own_factory(), dataspace->gate, l4_main_thread(), (l4_word_t)dataspace);
 	l4_accept_nothing();
 	if (error != 0) {
 		end(dataspace);
-		return refuse(L4_ENOMEM);
+		return service_refuse(L4_ENOMEM);
 	}
+	asked = dataspace;
 	l4_put_item(0, l4_object_item(dataspace->gate, L4_OBJECT_RIGHT_R | L4_OBJECT_RIGHT_W));
 	return l4_tag(0, 0, 1);
 }
@@ -133,16 +146,14 @@ static l4_tag_t new_dataspace(l4_word_t client, l4_word_t pages)
 static l4_tag_t map(dataspace_t *dataspace, l4_word_t number)
 {
 	if (number >= dataspace->pages)
-		return refuse(L4_ERANGE);
+		return service_refuse(L4_ERANGE);
 	pma_page_t *frame = &dataspace->frames[number];
 	if (*frame == PMA_NONE) {
-		*frame = pma_allocate(&pma, 1);
+		*frame = service_allocate();
 		if (*frame == PMA_NONE)
-			return out_of_memory(1);
-		if (clear)
-			memset(at_frame(*frame), 0, L4_PAGE_BYTES);
+			return out_of_memory(client_of(dataspace), 1);
 	}
-	l4_fpage_t fpage = l4_memory_fpage(*frame << L4_PAGE_SHIFT, L4_PAGE_SHIFT, L4_RIGHT_R | L4_RIGHT_W);
+	l4_fpage_t fpage = l4_memory_fpage(service_address(*frame), L4_PAGE_SHIFT, L4_RIGHT_R | L4_RIGHT_W);
 	l4_put_item(0, l4_map_item(fpage, 0));
 	return l4_tag(0, 0, 1);
 }
@@ -152,8 +163,8 @@ static l4_tag_t client_request(l4_word_t client)
 	const l4_word_t *mr = l4_utcb()->mr;
 
 	if (client > L4_PAGER_MAX_CLIENTS)
-		return refuse(L4_EPERM);
-	return mr[0] == L4_DATASPACE_CREATE ? new_dataspace(client, mr[1]) : refuse(L4_ENOSYS);
+		return service_refuse(L4_EPERM);
+	return mr[0] == L4_DATASPACE_CREATE ? new_dataspace(client, mr[1]) : service_refuse(L4_ENOSYS);
 }
 
 static l4_tag_t dataspace_request(l4_word_t label)
@@ -163,8 +174,8 @@ static l4_tag_t dataspace_request(l4_word_t label)
 	if (label < L4_PAGE_BYTES) /* no address of a dataspace: that is never in page 0 */
 		return client_request(label >> L4_PAGER_CLIENT_SHIFT);
 	if (label >= L4_PAGER_MEMORY_END) /* nor where no memory is: LABEL_NOBODY */
-		return refuse(L4_ENOENT);
-	dataspace_t *dataspace = (dataspace_t *)label;
+		return service_refuse(L4_ENOENT);
+	dataspace_t *dataspace = asked = (dataspace_t *)label;
 	switch (mr[0]) {
 	case L4_DATASPACE_MAP:
 		return map(dataspace, mr[1]);
@@ -172,7 +183,7 @@ static l4_tag_t dataspace_request(l4_word_t label)
 		end(dataspace);
 		return l4_tag(0, 0, 0);
 	}
-	return refuse(L4_ENOSYS);
+	return service_refuse(L4_ENOSYS);
 }
 
 /** A client is gone: whatever it had comes back. */
@@ -181,7 +192,7 @@ static l4_tag_t end_client(l4_word_t client)
 	l4_word_t pages = 0;
 
 	if (client == L4_PAGER_MASTER || client > L4_PAGER_MAX_CLIENTS)
-		return refuse(L4_EINVAL);
+		return service_refuse(L4_EINVAL);
 	while (dataspaces[client] != NULL)
 		pages += end(dataspaces[client]);
 	l4_utcb()->mr[0] = pages;
@@ -194,42 +205,53 @@ static l4_tag_t master_request(void)
 	case L4_PAGER_CLIENT_END:
 		return end_client(l4_utcb()->mr[1]);
 	case L4_PAGER_STATISTICS:
-		return region_statistics(&pma, tables, requests, refusals);
+		return service_statistics(tables);
 	}
-	return refuse(L4_ENOSYS);
+	return service_refuse(L4_ENOSYS);
 }
 
 static l4_tag_t answer(l4_message_t message)
 {
 	l4_word_t label = message.label & ~(l4_word_t)L4_LABEL_RIGHTS_MASK;
 
-	requests++;
+	service.requests++;
 	if (l4_tag_words(message.tag) < 2)
-		return refuse(L4_EMSGTOOSHORT);
+		return service_refuse(L4_EMSGTOOSHORT);
 	switch (l4_tag_label(message.tag)) {
 	case L4_PROTO_DATASPACE:
 		return dataspace_request(label);
 	case L4_PROTO_PAGER:
-		return label >> L4_PAGER_CLIENT_SHIFT == L4_PAGER_MASTER ? master_request() : refuse(L4_EPERM);
+		return label >> L4_PAGER_CLIENT_SHIFT == L4_PAGER_MASTER ? master_request() : service_refuse(L4_EPERM);
 	}
-	return refuse(L4_EBADPROTO);
+	return service_refuse(L4_EBADPROTO);
+}
+
+/** A new dataspace that its client did not get is of no use to anybody, nor is the frame of a page that the kernel has
+ * no memory to map. The client knows: its call fails. */
+static __attribute__((noinline)) void undelivered(l4_tag_t reply)
+{
+	const l4_utcb_t *utcb = l4_utcb();
+	l4_fpage_t sent = { utcb->mr[1] };
+
+	if (l4_tag_items(reply) == 0)
+		return;
+	if (l4_fpage_type(sent) == L4_FPAGE_TYPE_OBJECT) {
+		end(asked);
+		return;
+	}
+	if (utcb->error != L4_IPC_SEND_MAP_FAILED)
+		return;
+	pma_page_t *frame = asked->frames;
+	while (*frame != l4_fpage_address(sent) >> L4_PAGE_SHIFT)
+		frame++;
+	take_back(frame);
+	l4_word_t client = client_of(asked);
+	if (service_may_tell(client, &lines[client]))
+		printf("dataspaces: the kernel has no memory to map a page that client %u wants\n", client);
 }
 
 int main(int argc, char **argv)
 {
-	const pma_kind_t *kind = &pma_avl;
-
-	for (int i = 1; i < argc; i++) {
-		if (strncmp(argv[i], "--pma=", 6) == 0 && pma_kind(argv[i] + 6) != NULL) {
-			kind = pma_kind(argv[i] + 6);
-		} else if (strcmp(argv[i], "--clear") == 0) {
-			clear = true;
-		} else {
-			printf("dataspaces: %s: not an option; expected --pma=avl, --pma=buddy, --pma=slab or --clear\n",
-			       argv[i]);
-			return EXIT_USAGE;
-		}
-	}
-	for (l4_tag_t reply = region_receive(&pma, kind);;)
-		reply = answer(l4_serve(reply));
+	for (l4_tag_t reply = service_start(argc, argv);;)
+		reply = answer(service_next(reply, undelivered));
 }

@@ -19,6 +19,7 @@ enum { L4_PAGER_SLOT = 9 };
 #define L4_PAGER_HEAP_END 0xa0000000u
 
 /** Memory at these addresses can be given to a server; it sees memory at its physical address. */
+#define L4_PAGER_MEMORY_START 0x00400000u
 #define L4_PAGER_MEMORY_END 0xa8000000u
 
 enum {

@@ -52,7 +52,8 @@ static int take_memory(pieces_t *all, l4_tag_t tag)
 	l4_word_t address = l4_fpage_address(fpage), bytes = 1u << l4_fpage_order(fpage);
 
 	if (l4_tag_items(tag) != 1 || l4_item_kind(l4_tag_words(tag)) != L4_ITEM_KIND_MAPPED ||
-	    l4_fpage_type(fpage) != L4_FPAGE_TYPE_MEMORY || address + bytes > L4_PAGER_MEMORY_END)
+	    l4_fpage_type(fpage) != L4_FPAGE_TYPE_MEMORY || address < L4_PAGER_MEMORY_START ||
+	    address + bytes > L4_PAGER_MEMORY_END)
 		return -L4_EINVAL;
 	return add_piece(all, (piece_t){ address >> L4_PAGE_SHIFT, (address + bytes) >> L4_PAGE_SHIFT });
 }
@@ -98,20 +99,4 @@ l4_tag_t region_receive(pma_t *pma, const pma_kind_t *kind)
 	}
 	l4_accept_nothing();
 	return l4_tag(0, 0, 0);
-}
-
-l4_tag_t region_statistics(const pma_t *pma, l4_word_t in_tables, l4_word_t requests, l4_word_t refusals)
-{
-	l4_pager_statistics_t statistics = {
-		.pages = pma->pages,
-		.in_use = pma->used_pages,
-		.in_tables = in_tables,
-		.allocated = (l4_word_t)pma->allocated_pages,
-		.released = (l4_word_t)pma->released_pages,
-		.requests = requests,
-		.refusals = refusals,
-	};
-
-	memcpy(l4_utcb()->mr, &statistics, sizeof statistics);
-	return l4_tag(0, L4_PAGER_STATISTICS_WORDS, 0);
 }

@@ -10,7 +10,4 @@
  * sent is returned: that to the order. From then on nothing is let in with messages. */
 l4_tag_t region_receive(pma_t *pma, const pma_kind_t *kind);
 
-/** The answer to L4_PAGER_STATISTICS. */
-l4_tag_t region_statistics(const pma_t *pma, l4_word_t in_tables, l4_word_t requests, l4_word_t refusals);
-
 #endif
