@@ -20,7 +20,7 @@ from l4lab.tools.trace_source import Clock, checked, stretches
 from l4lab.tools.trace_text import text_lines
 from support import random_guest
 from support.programs import write_manifest
-from support.runs import record
+from support.runs import image, record
 from support.traces import Viewer, traced_pagefault, traced_single, viewed
 
 OWN_TRAPS = (SystemCall.number, PageFault.number, CpuException.number)
@@ -160,6 +160,18 @@ def test_every_arrow_connects_sender_and_receiver(run: Run) -> None:
 
 def test_operations_are_slices_of_their_threads_with_the_latencies_that_why_tells(run: Run) -> None:
     assert check_operations(run, viewed(run)) > 50
+
+
+def test_runs_without_trace_show_the_same_arrows(tmp_path: Path) -> None:
+    """The ledger's rows have most of the messages then."""
+    record(image("pagefault"), tmp_path)
+    bare = checked(open_run(tmp_path))
+    viewer = viewed(bare)
+    assert {"page fault", "ipc", "reply"} <= check_cores(bare, viewer)
+    count, across = check_arrows(bare, viewer)
+    assert count > 50
+    assert across > 10
+    assert check_operations(bare, viewer) > 50
 
 
 @pytest.mark.parametrize("seed", range(8))
