@@ -62,7 +62,7 @@ def looked(run: Path, moment: Moment) -> Looked:
 def test_numbers_of_operations_are_those_of_the_ledger(run: Path) -> None:
     """`--fault N` and `--ipc N` stop where `l4lab why` says that the fault or the IPC of that number is."""
     ledger = Operations(Timeline(open_run(run)))
-    for number in (1, FAULT, 52):
+    for number in (1, FAULT, ledger.count(OPERATION_KINDS[0])):
         operation = ledger.get(OPERATION_KINDS[0], number)
         assert operation is not None
         machine = looked(run, Moment(fault=number)).machine
@@ -80,10 +80,10 @@ def test_numbers_of_operations_are_those_of_the_ledger(run: Path) -> None:
 
 
 def test_cycle_is_the_first_moment_at_or_beyond(run: Path) -> None:
-    machine = looked(run, Moment(cycle=700_000, core=1)).machine
-    assert machine.cores[1].clock_cycles >= 700_000
-    before = looked(run, Moment(cycle=machine.cores[1].clock_cycles, core=1)).machine
-    assert before.cores[1].clock_cycles == machine.cores[1].clock_cycles
+    machine = looked(run, Moment(cycle=500_000)).machine
+    clock = machine.cores[0].clock_cycles
+    assert clock >= 500_000
+    assert looked(run, Moment(cycle=clock)).machine.cores[0].clock_cycles == clock
 
 
 def test_end_is_that_of_the_record(run: Path) -> None:
@@ -95,7 +95,7 @@ def test_end_is_that_of_the_record(run: Path) -> None:
 
 
 def test_run_with_a_limit_ends_there(tmp_path: Path) -> None:
-    machine, _ = record(image("pagefault"), tmp_path / "run", max_cycles=690_000)
+    machine, _ = record(image("pagefault"), tmp_path / "run", max_cycles=500_000)
     found = reach(find_source(str(tmp_path / "run"), None), Moment())
     assert [c.clock_cycles for c in found.machine.cores] == [c.clock_cycles for c in machine.cores]
     with pytest.raises(InspectError, match="--cycle: found 800000, expected at most"):
@@ -105,12 +105,12 @@ def test_run_with_a_limit_ends_there(tmp_path: Path) -> None:
 def test_interrupted_run_is_shown_about_where_it_stopped(copy: Path) -> None:
     def interrupt(document: dict[str, Any]) -> None:
         document["result"]["reason"] = "host_stop"
-        document["result"]["cycles"] = 690_000
+        document["result"]["cycles"] = 500_000
 
     spoil(copy, interrupt)
     found = reach(find_source(str(copy), None), Moment())
-    assert max(core.clock_cycles for core in found.machine.cores) >= 690_000
-    assert found.machine.entries < 300
+    assert max(core.clock_cycles for core in found.machine.cores) >= 500_000
+    assert found.machine.entries < reach(find_source("pagefault", None), Moment()).machine.entries
 
 
 # --- views ----------------------------------------------------------------------------------------------
@@ -118,18 +118,29 @@ def test_interrupted_run_is_shown_about_where_it_stopped(copy: Path) -> None:
 
 def test_views_show_the_fault_under_way(run: Path) -> None:
     """While the pager serves it: who waits for whom, the message, and the calls down to the instruction."""
-    (messages,) = views(looked(run, Moment(cycle=684_500)), "messages")
-    sent = ("hello.1", "pager.0", "page fault, read from 0x20000000")
-    assert messages.rows == ((*sent, "under way to the other core"),)
-    here = looked(run, Moment(cycle=688_000))
-    (messages,) = views(here, "messages")
-    assert messages.rows == ((*sent, "being served"),)
+    ledger = Operations(Timeline(open_run(run)))
+    faults = [
+        ledger.get(OPERATION_KINDS[0], number + 1) for number in range(ledger.count(OPERATION_KINDS[0]))
+    ]
+    fault = next(fault for fault in faults if fault is not None and fault.core == 1)
+    assert fault.resumed is not None
+    states = {}
+    for cycle in range(fault.cycle + 2000, fault.resumed, 2000):
+        now = looked(run, Moment(cycle=cycle))
+        for sender, receiver, what, state in views(now, "messages")[0].rows:
+            if (sender, receiver, what) == ("hello.1", "pager.0", "page fault, read from 0x20000000"):
+                states.setdefault(state, now)
+        if len(states) == 2:
+            break
+    assert set(states) >= {"under way to the other core", "being served"}
+    here = states["being served"]
     (chain,) = views(here, "bt:pager.0")
     assert [row[0] for row in chain.rows if row[0]] == ["pager.0", "hello.1"]
     assert any("main" in str(row[2]) for row in chain.rows)
-    (tree,) = views(here, "mapdb:hello.0:0x20000000")
-    assert [str(row[0]).strip() for row in tree.rows] == ["sigma0", "root", "pager.0", "hello.0"]
-    (walk,) = views(here, "ptable:hello.1:0x20000000")
+    here = looked(run, Moment(cycle=fault.resumed + 10_000))
+    (tree,) = views(here, "mapdb:hello.1:0x20000000")
+    assert [str(row[0]).strip() for row in tree.rows] == ["sigma0", "root", "pager.0", "hello.1"]
+    (walk,) = views(states["being served"], "ptable:hello.1:0x20000000")
     assert walk.title.endswith("not mapped")
 
 
@@ -179,7 +190,7 @@ def test_other_program_is_refused(copy: Path) -> None:
 
 def test_other_result_is_refused(copy: Path) -> None:
     spoil(copy, lambda document: document["result"].update(cycles=1))
-    with pytest.raises(InspectError, match=r"result\.cycles: found 1, but run again it is 1695703"):
+    with pytest.raises(InspectError, match=r"result\.cycles: found 1, but run again it is \d+"):
         reach(find_source(str(copy), None), Moment())
 
 
@@ -219,10 +230,10 @@ def test_what_is_no_run_is_one_line(tmp_path: Path, content: str) -> None:
 @pytest.mark.parametrize(
     ("moment", "expected"),
     [
-        (Moment(fault=53), "--fault: found 53, expected 1 to 52: the run has no more"),
-        (Moment(ipc=99), "--ipc: found 99, expected 1 to 27"),
+        (Moment(fault=5300), r"--fault: found 5300, expected 1 to \d+: the run has no more"),
+        (Moment(ipc=9900), r"--ipc: found 9900, expected 1 to \d+"),
         (Moment(cycle=5, core=2), "--core: found 2, expected 0 to 1"),
-        (Moment(cycle=1 << 60), "expected at most 1695703"),
+        (Moment(cycle=1 << 60), r"expected at most \d+, where"),
     ],
 )
 def test_moment_that_the_run_does_not_have(run: Path, moment: Moment, expected: str) -> None:

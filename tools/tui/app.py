@@ -355,9 +355,9 @@ class DebugApp(App[None]):
         if event.data_table.id == "cores":
             self.session.select_core(event.cursor_row)
         elif event.data_table.id == "threads":
-            threads = self.session.threads()
-            if event.cursor_row < len(threads):
-                self.session.select_thread(threads[event.cursor_row].number)
+            rows = panes.thread_rows(self.session)
+            if event.cursor_row < len(rows):
+                self.session.select_thread(rows[event.cursor_row][0])
         self.refresh_panes()
 
 

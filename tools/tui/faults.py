@@ -80,7 +80,7 @@ class Fault:
     @property
     def cycles(self) -> int:
         """Of the steps that are over, together."""
-        return sum(step.cycles or 0 for step in self.steps)
+        return sum(step.cycles or 0 for step in self.shown())
 
     def shown(self) -> tuple[Step, ...]:
         """The steps that are over; step 4 as soon as a frame was found, which may happen again."""

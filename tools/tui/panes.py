@@ -49,6 +49,7 @@ _EXPLANATIONS: Final = (
     "the kernel fills in the page table",
     "back to the instruction",
 )
+MAX_THREADS: Final = 300
 _MESSAGE_WORDS: Final = 8
 _EVERY_RANGE: Final = 200
 
@@ -80,11 +81,17 @@ def _core_state(session: Session, number: int) -> str:
 
 
 def thread_rows(session: Session) -> list[tuple[int, str, str, str]]:
-    """(number, name, core, state) of every thread."""
+    """(number, name, core, state) of threads; of very many, the first and the shown one."""
     kernel = session.machine.kernel
+    threads = session.threads()
+    if len(threads) > MAX_THREADS:
+        shown = session.thread
+        threads = threads[:MAX_THREADS]
+        if shown is not None and shown not in threads:
+            threads.append(shown)
     return [
         (t.number, thread_name(t), str(t.core) if t.core >= 0 else "-", state_text(kernel, t))
-        for t in session.threads()
+        for t in threads
     ]
 
 

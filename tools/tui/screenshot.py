@@ -18,8 +18,8 @@ from l4lab.tools.tui.app import DebugApp
 from l4lab.tools.tui.session import Session
 
 IMAGE: Final = "pagefault"
-FAULT: Final = 22
-"""Of a program on core 1, whose pager is on core 0."""
+PROGRAM: Final = "hello.1"
+"""On core 1; its pager is on core 0."""
 STEPS: Final = 3
 """Until the allocator has found a frame."""
 SIZE: Final = (160, 50)
@@ -31,7 +31,7 @@ async def picture() -> str:
     """An SVG document that needs nothing from elsewhere: the reader's own fixed-width font will do."""
     printed: deque[bytes] = deque()
     session = Session(load_manifest(find_image(IMAGE)), console=printed.append)
-    for _ in range(FAULT):
+    while session.thread is None or session.thread.name != PROGRAM:
         session.next_event(CatchKind.FAULT)
     for _ in range(STEPS):
         session.next_fault_step()

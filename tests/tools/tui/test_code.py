@@ -7,20 +7,20 @@ from pathlib import Path
 
 import pytest
 
-from l4lab.emulator.catching import CatchKind
 from l4lab.kernel.frame import EIP
+from l4lab.tools.build import CHECKOUT
 from l4lab.tools.programs import Place
 from l4lab.tools.tui.code import disassemble, line_range, source_lines
 from l4lab.tools.tui.session import Session
 from support.runs import image
+from support.sessions import ON_ONE_CORE, to_first_fault
 
 
 @pytest.fixture(scope="module")
 def session() -> Session:
     """At the first page fault of a program whose source is here."""
     session = Session(image("pagefault"))
-    for _ in range(21):
-        session.next_event(CatchKind.FAULT)
+    to_first_fault(session, ON_ONE_CORE)
     return session
 
 
@@ -74,9 +74,9 @@ def test_line_range_holds_one_line(session: Session) -> None:
 
 
 def test_source_is_found_and_what_is_not_here_is_none(tmp_path: Path) -> None:
+    text = (CHECKOUT / "userland/hello/main.c").read_text("utf-8").splitlines()
     lines = source_lines(Place("hello/main.c", 12), tmp_path, 2, 2)
-    assert [number for number, _ in lines] == [10, 11, 12, 13, 14]
-    assert "page[i] != 0" in lines[2][1]
+    assert lines == [(number, text[number - 1].expandtabs(4)) for number in (10, 11, 12, 13, 14)]
     assert source_lines(Place("nowhere.c", 1), tmp_path, 2, 2) == []
     (tmp_path / "own.c").write_text("one\ntwo\n\xff", encoding="latin-1")
     assert source_lines(Place("own.c", 2), tmp_path, 5, 5)[:2] == [(1, "one"), (2, "two")]
