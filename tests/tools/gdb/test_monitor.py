@@ -1,0 +1,185 @@
+"""`monitor` commands: what they show, what they refuse, and that the document lists them all."""
+
+from __future__ import annotations
+
+import re
+
+import pytest
+
+from l4lab.emulator.catching import PROTOCOLS
+from l4lab.tools.build import CHECKOUT
+from l4lab.tools.gdb.monitor import JDB_NAMES
+from support.gdb_client import Client
+
+HEAP = 0x2000_0000
+
+
+@pytest.fixture
+def client() -> Client:
+    """At the first fault of the first `hello`, with the thread selected."""
+    client = Client("pagefault")
+    client.command("catch fault task=hello.0")
+    client.go_on()
+    assert client.ask(f"Hg{client.thread('hello.0')}") == "OK"
+    return client
+
+
+def document() -> str:
+    return (CHECKOUT / "docs/debugger.md").read_text(encoding="utf-8")
+
+
+def test_the_document_lists_the_commands_as_help_does(client: Client) -> None:
+    section = document().partition("## Commands of `monitor`\n")[2]
+    assert section.partition("```text\n")[2].partition("```")[0] == client.command("help")
+
+
+def test_what_the_document_tells_to_type_is_understood(client: Client) -> None:
+    rows = re.findall(r"`((?:back|forth|goto) [^`]+)`", document().partition("## Back in time")[2])
+    assert len(rows) >= 6
+    for command in rows:
+        if "…" not in command:
+            assert not client.command(command).startswith("error"), command
+    assert "page_fault" in PROTOCOLS
+
+
+@pytest.mark.parametrize(
+    "command",
+    [
+        *(
+            "threads",
+            "tasks",
+            "objects",
+            "objects task",
+            "senders",
+            "ready",
+            "timeouts",
+            "memory",
+            "irqs",
+            "ipis",
+        ),
+        *(
+            "cores",
+            "thread",
+            "thread pager.0",
+            "thread 8",
+            "message",
+            "message hello.1",
+            "caps",
+            "caps sigma0",
+        ),
+        *(
+            "ptable",
+            "ptable hello.1",
+            "ptable root 0x180000",
+            "mapdb 0x8048000",
+            "mapdb frame=0x10",
+            "bt",
+            "bt root",
+        ),
+        *("info", "info threads", "info mem", "info mem pager.0", "where", "catch", "steps"),
+        *JDB_NAMES,
+    ],
+)
+def test_looking_changes_nothing(client: Client, command: str) -> None:
+    place = client.machine.position
+    words = {"m": "m 0x8048000"}.get(command, command)
+    text = client.command(words)
+    assert text and not text.startswith("error"), text
+    assert client.machine.position == place and client.debugger._edits == []
+
+
+@pytest.mark.parametrize(
+    ("command", "why"),
+    [
+        ("blub", "'blub' is no command; `monitor help` lists them"),
+        ("threads 1", "found '1', expected nothing more"),
+        ("thread nobody", "there is no thread 'nobody'"),
+        ("caps nobody", "there is no task 'nobody'"),
+        ("objects thing", "'thing' is no kind of object"),
+        ("ptable hello.0 zz", "'zz' is no number"),
+        ("mapdb", "expected one address"),
+        ("mapdb 0x20000000", "0x20000000 is not mapped in hello.0"),
+        ("catch thing", "'thing' cannot be caught, expected one of fault"),
+        ("catch fault colour=red", "'colour=red' is no filter"),
+        ("catch fault address=x", "'x' is no address"),
+        ("catch ipc protocol=x", "'x' is no protocol"),
+        ("delete 9", "there is no catchpoint 9"),
+        ("steps maybe", "found 'maybe', expected on or off"),
+        ("goto", "expected a cycle"),
+        ("goto soon", "'soon' is no number"),
+        ("goto 1 7", "there is no core 7, expected 0 to 1"),
+        ("goto -1", "-1 is out of range"),
+        ("back", "expected what to catch"),
+        ("info goto", "there is nothing to tell about 'goto'"),
+        ("info mem nobody", "there is no task 'nobody'"),
+        ("thread 'x", "No closing quotation"),
+    ],
+)
+def test_what_cannot_be_done_says_why_in_one_line(client: Client, command: str, why: str) -> None:
+    text = client.command(command)
+    assert text.startswith("error: ") and why in text
+    assert text.count("\n") == 1
+
+
+def test_steps_to_follow_need_a_fault_that_is_caught() -> None:
+    client = Client("pagefault")
+    assert "no page faults are followed" in client.command("forth step")
+
+
+def test_info_mem_is_as_qemu_prints_it(client: Client) -> None:
+    lines = client.command("info mem").splitlines()
+    for line in lines:
+        match = re.fullmatch(r"([0-9a-f]{16})-([0-9a-f]{16}) ([0-9a-f]{16}) u[r-][w-]", line)
+        assert match is not None, line
+        assert int(match[2], 16) - int(match[1], 16) == int(match[3], 16)
+    assert not any(line.startswith(f"{HEAP:016x}") for line in lines)
+
+
+def test_the_backtrace_goes_on_through_the_message(client: Client) -> None:
+    client.command("forth step")
+    client.go_on()
+    text = client.command("bt pager.0")
+    pager, _, hello = text.partition("hello.0 (thread")
+    assert "main" in pager and "faulted at 0x20000000; pager.0 is its pager" in hello
+    assert re.search(r"#\d+ +0x[0-9a-f]+ in main\+0x[0-9a-f]+ at hello/main\.c:12", hello)
+
+
+def test_moves_wait_for_the_machine_to_go_on(client: Client) -> None:
+    place = client.machine.position
+    assert client.command("goto 700000") == "goto 700000 core 0: when the machine next goes on (`continue`)\n"
+    assert client.command("quietly goto 800000") == ""
+    assert client.machine.position == place
+    client.text = ""
+    assert client.go_on()["signal"] == "00"
+    assert client.text == "goto 800000 core 0: there\n"
+    assert client.machine.cores[0].clock_cycles >= 800_000
+
+
+def test_catchpoints_are_numbered_and_removed(client: Client) -> None:
+    assert client.command("catch map task=hello.1 0x20000000").startswith(
+        "catchpoint 2: map task=hello.1 address=0x20000000-0x20000fff"
+    )
+    assert client.command("catch") == (
+        "1: fault task=hello.0\n2: map task=hello.1 address=0x20000000-0x20000fff\n"
+    )
+    assert client.command("delete 1") == "1 catchpoints left\n"
+    client.text = ""
+    client.go_on()
+    assert "mapped 1 page from" in client.text and "0x20000000 of hello.1" in client.text
+    assert client.command("delete") == "0 catchpoints left\n"
+    assert "replaylog" in client.go_on()
+
+
+def test_the_steps_of_every_fault_are_told_and_add_up() -> None:
+    client = Client("pagefault")
+    assert client.command("steps on") == "the seven steps of every page fault are told\n"
+    client.text = ""
+    assert client.go_on()["replaylog"] == "end"
+    faults = re.split(r"^cycle \d+, core \d+: page fault of .*\n", client.text, flags=re.MULTILINE)[1:]
+    whole = [fault for fault in faults if "together" in fault]
+    assert len(whole) > 30
+    for fault in whole:
+        numbers = [int(number) for number in re.findall(r"^  ([1-7]) \w+ ", fault, flags=re.MULTILINE)]
+        assert numbers == [1, 2, 3, 4, 5, 6, 7], fault
+        cycles = [int(count) for count in re.findall(r"^  [2-7] \w+ +(\d+)  ", fault, flags=re.MULTILINE)]
+        assert re.search(rf"together {sum(cycles)} cycles", fault), fault
