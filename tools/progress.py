@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from collections.abc import Sequence
 from typing import Final
 
 from l4lab.tools.campaign import Job
 
-_COLUMNS: Final = 80
+_COLUMNS_UNKNOWN: Final = 80
 
 
 class Console:
@@ -28,12 +29,20 @@ class Console:
         if self._live:
             left = f", {remaining(left_seconds)} left" if left_seconds is not None else ""
             self._clear()
-            sys.stderr.write(f"{done:.0%}{left}: {', '.join(names)}"[:100])
+            sys.stderr.write(f"{done:.0%}{left}: {', '.join(names)}"[: _columns() - 1])
             sys.stderr.flush()
 
     def _clear(self) -> None:
         if self._live:
             sys.stderr.write("\r\x1b[K")
+
+
+def _columns() -> int:
+    """Of the terminal that stderr is, now: people drag their windows."""
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS_UNKNOWN
+    except (OSError, ValueError):
+        return _COLUMNS_UNKNOWN
 
 
 def remaining(seconds: float | None) -> str:

@@ -34,7 +34,7 @@ from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.inputs import did_you_mean, printable
 from l4lab.tools import plots
 from l4lab.tools.catalogue import ALL, DEFAULT_OUT, FIGURES
-from l4lab.tools.result_pages import as_overview, as_page, print_outcome, print_overview
+from l4lab.tools.result_pages import as_overview, as_page, print_made, print_outcome, print_overview
 from l4lab.tools.versions import versions_with_drawing
 
 FORMAT: Final = 1
@@ -133,7 +133,9 @@ def run_reproduce(
         outcome, document = reproduce(one, folder, measures[one], f"l4lab reproduce {one}{option}")
         documents.append(document)
         results.append((one, outcome))
-        if not as_json:
+        if len(names) > 1 and not as_json:
+            print_made(outcome, folder, 1 + max(len(str(path)) for path in folders.values()))
+        elif not as_json:
             print_outcome(one, outcome, folder)
     if len(names) > 1:
         _write_overview(base, results, f"l4lab reproduce {name}{option}")

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -16,9 +18,12 @@ from l4lab.tools.versions import versions_with_drawing
 if TYPE_CHECKING:
     from l4lab.tools.reproduce import Outcome, Residual
 
-_COLUMNS: Final = ("published", "ours", "deviation", "reproduced")
+_COLUMNS: Final = ("published", "ours", "deviation", "reproduced if", "reproduced")
+_FILE_WIDTH: Final = 120
+_FIRST_WIDTH: Final = 24
+_NUMBER_WIDTH: Final = 12
 
-Row = tuple[str, str, str, str, str]
+Row = Sequence[str]
 """What it is, and the columns."""
 
 
@@ -32,7 +37,7 @@ def as_page(outcome: Outcome, files: Sequence[str], command: str) -> str:
     if outcome.residuals:
         sources = dict.fromkeys(residual.source for residual in outcome.residuals)
         lines += ["Sources:", "", *(f"- {source}" for source in sources)]
-    return "\n".join([*lines, "", *_made_by(command), ""])
+    return "\n".join([*lines, "", *_made_by(command, "`data.json`"), ""])
 
 
 def as_overview(results: Sequence[tuple[str, Outcome]], command: str) -> str:
@@ -43,49 +48,99 @@ def as_overview(results: Sequence[tuple[str, Outcome]], command: str) -> str:
         lines += [f"## {outcome.title}", "", f"![{outcome.title}]({name}/{name}.png)", ""]
         lines += [f"{remark}\n" for remark in outcome.remarks]
         lines += [f"More: [{name}]({name}/README.md), [numbers]({name}/data.json)", ""]
-    return "\n".join([*lines, *_made_by(command), ""])
+    return "\n".join([*lines, *_made_by(command, "Each folder's `data.json`"), ""])
 
 
 def print_outcome(name: str, outcome: Outcome, folder: Path) -> None:
-    """The residuals, and where the figure is."""
+    """The residuals, what explains them, and where the figure is."""
     console = _console()
-    console.print(outcome.title, soft_wrap=True)
-    console.print()
+    _print_paragraph(console, outcome.title)
     if outcome.residuals:
-        console.print(_rich_table(name, [_cells(residual) for residual in outcome.residuals]))
+        console.print(_residual_table(name, [_cells(residual) for residual in outcome.residuals]))
         console.print()
     for remark in outcome.remarks:
-        console.print(remark, soft_wrap=True)
+        if remark.startswith("|"):
+            _print_markdown_table(console, remark)
+        else:
+            _print_paragraph(console, remark)
     click.echo(f"{folder}/: {', '.join(sorted(path.name for path in folder.iterdir()))}")
-    click.echo()
+
+
+def print_made(outcome: Outcome, folder: Path, folder_width: int) -> None:
+    """One of several: what it is and where, on one line."""
+    _console().print(f"{f'{folder}/':{folder_width}}  {outcome.title}", soft_wrap=True)
 
 
 def print_overview(results: Sequence[tuple[str, Outcome]], page: Path) -> None:
     """All residuals at a glance, and where to read on."""
     console = _console()
-    console.print(_rich_table("all", _all_rows(results)))
+    console.print()
+    console.print(_residual_table("all", _all_rows(results)))
     console.print()
     click.echo(f"{page}: all figures, and what explains the differences")
 
 
+# --- the terminal -------------------------------------------------------------------------------------
+
+
 def _console() -> Console:
-    return Console(highlight=False, file=sys.stdout)
+    """As wide as the terminal, or as COLUMNS says; what goes to a file has no width of its own."""
+    fixed = not sys.stdout.isatty() and "COLUMNS" not in os.environ
+    width = _FILE_WIDTH if fixed else None
+    return Console(highlight=False, markup=False, emoji=False, file=sys.stdout, width=width)
+
+
+def _print_paragraph(console: Console, text: str) -> None:
+    """On a terminal, lines end between words."""
+    console.print(text, soft_wrap=not console.is_terminal)
+    console.print()
+
+
+def _residual_table(title: str, rows: Sequence[Row]) -> Table:
+    table = Table(box=None, pad_edge=False, header_style="bold")
+    table.add_column(title, overflow="fold")
+    for column in _COLUMNS[:-1]:
+        table.add_column(column, justify="right", overflow="fold")
+    table.add_column(_COLUMNS[-1], overflow="fold")
+    for row in rows:
+        table.add_row(*row)
+    return table
+
+
+def _print_markdown_table(console: Console, text: str) -> None:
+    """In as many parts, side by side on the page, as it takes to keep every number whole."""
+    header, _, *rows = [[cell.strip() for cell in line.strip("|").split("|")] for line in text.splitlines()]
+    widths = [
+        max(_NUMBER_WIDTH, *(len(word) for cell in column for word in cell.split(" ")))
+        for column in zip(header, *rows, strict=True)
+    ]
+    for begin, end in _parts(widths[1:], console.width - _FIRST_WIDTH):
+        table = Table(box=None, pad_edge=False, header_style="bold")
+        table.add_column(header[0], overflow="fold")
+        for title, width in zip(header[begin + 1 : end + 1], widths[begin + 1 : end + 1], strict=True):
+            table.add_column(title, justify="right", width=width)
+        for row in rows:
+            table.add_row(row[0], *row[begin + 1 : end + 1])
+        console.print(table)
+        console.print()
+
+
+def _parts(widths: Sequence[int], room: int) -> Iterator[tuple[int, int]]:
+    """(first, one behind the last) column of each part, of equal numbers of columns."""
+    fitting = max(room // (max(widths) + 1), 1)
+    parts = math.ceil(len(widths) / fitting)
+    size = math.ceil(len(widths) / parts)
+    for begin in range(0, len(widths), size):
+        yield begin, min(begin + size, len(widths))
+
+
+# --- tables -------------------------------------------------------------------------------------------
 
 
 def _all_rows(results: Sequence[tuple[str, Outcome]]) -> list[Row]:
     """The rows of all figures, each with its figure's name."""
     rows = [(name, _cells(residual)) for name, outcome in results for residual in outcome.residuals]
     return [(f"{name}: {cells[0]}", *cells[1:]) for name, cells in rows]
-
-
-def _rich_table(title: str, rows: Sequence[Row]) -> Table:
-    table = Table(title, box=None, pad_edge=False, header_style="bold")
-    for column in _COLUMNS[:-1]:
-        table.add_column(column, justify="right")
-    table.add_column(_COLUMNS[-1])
-    for row in rows:
-        table.add_row(*row)
-    return table
 
 
 def _table(rows: Sequence[Row]) -> Iterator[str]:
@@ -96,11 +151,11 @@ def _table(rows: Sequence[Row]) -> Iterator[str]:
         yield f"| {' | '.join(row)} |"
 
 
-def _made_by(command: str) -> tuple[str, str]:
+def _made_by(command: str, data: str) -> tuple[str, str]:
     made_with = ", ".join(f"{key} {value}" for key, value in versions_with_drawing().items())
     return (
-        f"Made by `{command}` with {made_with}. `data.json` has every number and the resolved",
-        "configuration, `SHA256SUMS` the hashes; the same inputs give the same bytes.",
+        f"Made by `{command}` with {made_with}. {data} has every number and the",
+        "resolved configuration, `SHA256SUMS` the hashes; the same inputs give the same bytes.",
     )
 
 
@@ -115,8 +170,23 @@ def _cells(residual: Residual) -> Row:
         published,
         _number(residual.ours, residual.unit),
         f"{deviation:+.1f} %" if deviation is not None else "",
+        _band(residual),
         {True: "yes", False: "no", None: ""}[residual.within],
     )
+
+
+def _band(residual: Residual) -> str:
+    """What counts as reproduced."""
+    if residual.low is None or residual.high is None:
+        return ""
+    return f"{_bound(residual.low)} to {_bound(residual.high)} {residual.unit}".rstrip()
+
+
+def _bound(value: float) -> str:
+    """Four digits and no zeros at the end: a bound is seldom a round number, and never one of many digits."""
+    whole = len(f"{abs(value):.0f}")
+    shown = f"{value:,.{max(4 - whole, 0)}f}"
+    return shown.rstrip("0").rstrip(".") if "." in shown else shown
 
 
 def _number(value: float, unit: str) -> str:

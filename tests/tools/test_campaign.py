@@ -17,7 +17,6 @@ import pytest
 
 from l4lab.tools import campaign
 from l4lab.tools.campaign import CampaignError, Job, key_of, run_all
-from l4lab.tools.progress import remaining
 from support import jobs as work
 
 
@@ -242,7 +241,3 @@ def test_results_are_json(tmp_path: Path) -> None:
     """Anybody can read them."""
     run_all([job(tmp_path, "a")], tmp_path / "runs", 1)
     assert json.loads((tmp_path / "runs/a.json").read_text())["result"]["name"] == "a"
-
-
-def test_the_time_left_is_for_people() -> None:
-    assert (remaining(40), remaining(190), remaining(None)) == ("40 s", "3 min", "an unknown time")
