@@ -22,6 +22,7 @@ from l4lab.emulator.errors import OperatorError
 from l4lab.kernel.errors import KernelBug
 from l4lab.tools import catalogue
 from l4lab.tools.build import CHECKOUT, BuildError
+from l4lab.tools.pma_image import MAX_CORES, MAX_PAGES, MAX_REGION_PAGES, MAX_TASKS, PmaSetup
 
 EXIT_OPERATOR: Final = 2
 EXIT_KERNEL_BUG: Final = 70
@@ -310,6 +311,9 @@ def pingpong(profile: str, as_json: bool, sel4bench: bool) -> int:
     return run_bench(profile, as_json=as_json, sel4bench=sel4bench)
 
 
+_PMA: Final = PmaSetup()
+
+
 @bench.command(short_help="Page allocation: one pager for all cores, or one on each.")
 @click.option(
     "--design",
@@ -318,12 +322,20 @@ def pingpong(profile: str, as_json: bool, sel4bench: bool) -> int:
     show_default=True,
     help="Who serves page faults: a pager on each core, one on core 0, or a region map and one server.",
 )
-@click.option("--cores", type=click.IntRange(1, 64), default=48, show_default=True, help="A process on each.")
-@click.option("--pages", type=click.IntRange(1, 16384), default=100, show_default=True, help="In one task.")
+@click.option(
+    "--cores",
+    type=click.IntRange(1, MAX_CORES),
+    default=_PMA.cores,
+    show_default=True,
+    help="A process on each.",
+)
+@click.option(
+    "--pages", type=click.IntRange(1, MAX_PAGES), default=_PMA.pages, show_default=True, help="In one task."
+)
 @click.option(
     "--tasks",
-    type=click.IntRange(1, 1_000_000),
-    default=100,
+    type=click.IntRange(1, MAX_TASKS),
+    default=_PMA.tasks,
     show_default=True,
     help="Of each process, one after the other.",
 )
@@ -335,8 +347,10 @@ def pingpong(profile: str, as_json: bool, sel4bench: bool) -> int:
     help="How servers keep their free page frames.",
 )
 @click.option("--clear", is_flag=True, help="Servers zero each frame before they give it out.")
-@click.option("--chunk", type=click.IntRange(min=1), metavar="N", help="Pages in one allocation.")
-@click.option("--region", type=click.IntRange(min=1), metavar="N", help="Pages that each server gets.")
+@click.option("--chunk", type=click.IntRange(1, MAX_PAGES), metavar="N", help="Pages in one allocation.")
+@click.option(
+    "--region", type=click.IntRange(1, MAX_REGION_PAGES), metavar="N", help="Pages that each server gets."
+)
 @click.option("--ram", default="1GiB", show_default=True, help="Of the machine, as in a manifest.")
 @click.option("--profile", default="opteron-6174", show_default=True, help="Cycle costs: a name or a path.")
 @click.option(
@@ -389,8 +403,9 @@ def pma(
     """
     from l4lab.emulator.inputs import is_path
     from l4lab.tools.bench_pma import run_bench
-    from l4lab.tools.pma_image import PmaSetup
 
+    if manifest_only and (as_json or out is not None or trace):
+        raise CommandError("--manifest only prints the manifest: --json, --out and --trace are about a run")
     setup = PmaSetup(
         design=design,
         cores=cores,

@@ -1,6 +1,6 @@
 """The image of the memory benchmark, for any design, number of cores and size: one description, no copies.
 
-`images/pma.toml` is what comes out for `PmaSetup()`; every other one is made when it is needed. Who runs
+`images/pma.toml` is what comes out for `BUNDLED`; every other one is made when it is needed. Who runs
 what is in `userland/loader/main.c`, what is measured in `userland/bench/pma/main.c`.
 """
 
@@ -17,6 +17,9 @@ DESIGNS: Final = {
 ALLOCATORS: Final = ("avl", "buddy", "slab")
 MAX_PAGES: Final = 16384
 MAX_TASKS: Final = 1_000_000
+MAX_CORES: Final = 64
+MAX_REGION_PAGES: Final = 1 << 20
+"""More than any machine has."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -25,13 +28,14 @@ class PmaSetup:
 
     `chunk_pages`: pages in one allocation; None: 1, or for the design `l4re` all of a task's.
     `region_pages`: what each server gets; None: its even share of RAM. `clear`: servers zero frames before
-    they give them out. `tlb`: what unmap does to TLBs, `idle`: what idle cores do, as in a manifest.
+    they give them out. `tlb`: what unmap does to TLBs, `idle`: what idle cores do, as in a manifest. The
+    defaults, which are those of `l4lab bench pma`, too, are the paper's.
     """
 
     design: str = "percore"
-    cores: int = 4
+    cores: int = 48
     pages: int = 100
-    tasks: int = 10
+    tasks: int = 100
     allocator: str = "avl"
     clear: bool = False
     chunk_pages: int | None = None
@@ -83,6 +87,9 @@ class PmaSetup:
             process=" ".join(process),
         )
 
+
+BUNDLED: Final = PmaSetup(cores=4, tasks=10)
+"""A run of a second or two: the image `pma`."""
 
 _TEMPLATE: Final = """\
 # The memory benchmark of 000_1be4d2f6ae8bebbc.txt, section 5: {what}.

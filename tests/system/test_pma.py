@@ -17,7 +17,7 @@ from l4lab.kernel.invariants import check_all
 from l4lab.tools.bench_pma import BenchmarkError, PmaResult, books_balance, run_pma
 from l4lab.tools.books import show_books
 from l4lab.tools.build import CHECKOUT
-from l4lab.tools.pma_image import ALLOCATORS, DESIGNS, PmaSetup
+from l4lab.tools.pma_image import ALLOCATORS, BUNDLED, DESIGNS, PmaSetup
 from support.programs import compile_program
 
 SMALL = PmaSetup(cores=2, pages=20, tasks=2, ram="64MiB")
@@ -136,7 +136,9 @@ def test_a_client_that_the_kernel_has_no_page_tables_for_ends(tmp_path: Path, de
     result = boot_client(tmp_path, design, touch, cores=8)
     text = result.console.decode()
     assert (result.reason, result.exit_code) == (StopReason.ROOT_ENDED, 1)
-    assert re.search(r"pager: the kernel has no memory to map a page: client \d, which has 2\d\d, wants", text)
+    assert re.search(
+        r"pager: the kernel has no memory to map a page: client \d, which has 2\d\d, wants", text
+    )
     assert re.search(r"loader: client\.\d: page fault: write to 0x5[0-9a-f]{2}00000", text)
     assert every_frame_is_back(result)
 
@@ -220,6 +222,10 @@ def test_who_makes_up_faults_is_told_about_a_few_times(tmp_path: Path) -> None:
         ),
         ("--design=percore --each=rom/pma --partition=odd", "--partition=odd: expected --partition=even"),
         ("--design=percore --each=rom/pma --fast", "--fast: not an option"),
+        (
+            "--design=percore --each=rom/pma --region=4294967297",
+            "--region=4294967297: expected a number of pages",
+        ),
         (
             "--design=percore --each=rom/pma --region=1",
             "pager.0: its memory is too small for its own records",
@@ -325,7 +331,7 @@ def test_a_run_leaves_a_directory_with_balanced_books(
     assert json.loads(capsys.readouterr().out)["balanced"] is True
 
 
-def test_the_bundled_image_is_the_description_s_default() -> None:
+def test_the_bundled_image_comes_from_the_description() -> None:
     """`images/pma.toml` is generated, too."""
     text = (CHECKOUT / "images/pma.toml").read_text(encoding="utf-8")
-    assert text == PmaSetup().manifest()
+    assert text == BUNDLED.manifest()

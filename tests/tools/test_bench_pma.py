@@ -115,11 +115,24 @@ def test_json_has_what_programs_ask_for() -> None:
 
 def test_a_mistake_is_one_line() -> None:
     """Exit code 2, and nothing on stdout."""
-    for arguments in (("--cores", "65"), ("--ram", "8MiB"), ("--design", "none"), ("--profile", "none")):
+    for arguments in (
+        ("--cores", "65"),
+        ("--ram", "8MiB"),
+        ("--design", "none"),
+        ("--profile", "none"),
+        ("--chunk", "4294967297"),
+        ("--region", "4294967297"),
+        ("--manifest", "--json"),
+    ):
         done = bench(*arguments, "--tasks", "1")
-        assert (done.returncode, done.stdout) == (2, "")
+        assert (done.returncode, done.stdout) == (2, ""), arguments
         assert done.stderr.startswith("l4lab: ")
         assert done.stderr.count("\n") == 1
+
+
+def test_the_defaults_are_the_description_s() -> None:
+    """Written down in one place."""
+    assert bench("--manifest").stdout == PmaSetup().manifest()
 
 
 def test_the_manifest_can_be_had(tmp_path: Path) -> None:

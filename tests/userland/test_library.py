@@ -198,8 +198,11 @@ def test_string_functions(tmp_path: Path) -> None:
     printf("%d %d %c\n", copy[2], copy[4], copy[5]);
     printf("%lu %lu %lu\n", l4_number("42", 7), l4_number("0x1f", 7), l4_number("", 7));
     printf("%lu %lu\n", l4_number("4x", 7), l4_number("0x", 7));
+    printf("%lu %lu %lu\n", l4_number("4294967295", 7), l4_number("4294967296", 7), l4_number("0x100000000", 7));
+    printf("%lu %lu\n", l4_number("4294967297", 7), l4_number("42949672960", 7));
     """
-    assert run_main(tmp_path, body) == ["1 1 0", "0 1", "=value=x =x", "1 0", "0 0 ?", "42 31 7", "7 7"]
+    lines = ["1 1 0", "0 1", "=value=x =x", "1 0", "0 0 ?", "42 31 7", "7 7", "4294967295 7 7", "7 7"]
+    assert run_main(tmp_path, body) == lines
 
 
 # --- executables ------------------------------------------------------------------------------------

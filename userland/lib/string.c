@@ -118,9 +118,9 @@ unsigned long l4_number(const char *text, unsigned long otherwise)
 	if (*text == '\0')
 		return otherwise;
 	for (; *text != '\0'; text++) {
-		if (digit(*text) >= base)
+		if (digit(*text) >= base || __builtin_mul_overflow(value, (unsigned long)base, &value) ||
+		    __builtin_add_overflow(value, (unsigned long)digit(*text), &value))
 			return otherwise;
-		value = value * (unsigned long)base + (unsigned long)digit(*text);
 	}
 	return value;
 }

@@ -15,7 +15,7 @@ char *strncpy(char *restrict to, const char *restrict from, size_t bytes);
 char *strchr(const char *text, int character);
 char *strrchr(const char *text, int character);
 
-/** The number at the start of `text`, decimal or 0x..., or `otherwise` if it is not one up to its end. */
+/** The number at the start of `text`, decimal or 0x..., or `otherwise` if it is not one up to its end, or too large. */
 unsigned long l4_number(const char *text, unsigned long otherwise);
 
 #endif
