@@ -57,6 +57,8 @@ class Pane(VerticalScroll):
     def show(self, text: Text) -> None:
         """Replace the text; what guests have named or printed controls no terminal."""
         text.plain = visible(text.plain)
+        if text == self.shown:
+            return
         self.shown = text
         self.query_one(Static).update(Content.from_rich_text(text))
 
@@ -89,6 +91,7 @@ class DebugApp(App[None]):
         self._worker: Worker[Stop] | None = None
         self._leaving = False
         self._front = LOWER[0][1]
+        self._filled: dict[str, tuple[Sequence[tuple[str, ...]], int | None]] = {}
 
     # --- layout -----------------------------------------------------------------------------------------
 
@@ -158,6 +161,9 @@ class DebugApp(App[None]):
     def _fill(self, name: str, rows: Sequence[tuple[str, ...]], chosen: int | None) -> None:
         """Put rows into a table, the chosen one under its cursor."""
         table: DataTable[Text] = self._find(name, DataTable)
+        if self._filled.get(name) == (rows, chosen):
+            return
+        self._filled[name] = (rows, chosen)
         table.clear(columns=True)  # else columns only ever grow
         table.add_columns(*COLUMNS[name])
         for row in rows:
