@@ -21,6 +21,7 @@ from typing import TYPE_CHECKING, Final, NamedTuple, Protocol
 from l4lab.emulator.debugport import DebugPort
 from l4lab.emulator.machine import NEVER, CoreState, Machine
 from l4lab.emulator.results import StopReason
+from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.frame import INSTRUCTIONS
 from l4lab.kernel.state import TimerSet
 from l4lab.kernel.traps import HOST_STOP, Trap
@@ -262,7 +263,11 @@ class DebuggedMachine(Machine):
 
     def _body(self) -> Pause:
         self.ended = None
-        reason = self._run(self.limit_cycles)
+        try:
+            reason = self._run(self.limit_cycles)
+        except KernelBug:
+            self.phase = BEFORE_ENTRY  # of the entry that has failed
+            raise
         core, self._turn = self._turn, None
         if core is None:
             self.ended = reason

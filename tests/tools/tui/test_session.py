@@ -16,8 +16,12 @@ from l4lab.emulator.machine import Machine
 from l4lab.emulator.manifest import load_manifest
 from l4lab.emulator.results import RunResult, StopReason, collect
 from l4lab.emulator.stops import StopKind
+from l4lab.kernel.entry import Decision, handle_trap
+from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.events import FAULT
 from l4lab.kernel.frame import EIP
+from l4lab.kernel.state import Kernel
+from l4lab.kernel.traps import Trap
 from l4lab.tools.report import grouped
 from l4lab.tools.rundir import open_run
 from l4lab.tools.timeline import Operations, Timeline
@@ -78,6 +82,32 @@ def test_end_of_the_run_is_survived_and_left_backwards(session: Session) -> None
     session.last_event(CatchKind.FAULT)
     assert not session.moment.ended
     assert re.match(r"hello\.[01]: page fault: read from 0x20", session.moment.text)
+
+
+def test_bug_of_ours_is_a_place_like_others(monkeypatch: pytest.MonkeyPatch) -> None:
+    """One can go back from it, and come to it again, from wherever."""
+
+    def fails_late(kernel: Kernel, core: int, trap: Trap, now: int, decision: Decision) -> None:
+        if now > 600_000:
+            raise KernelBug("planted")
+        handle_trap(kernel, core, trap, now, decision)
+
+    monkeypatch.setattr("l4lab.emulator.machine.handle_trap", fails_late)
+    session = Session(image("pagefault"))
+    places = set()
+    for before in (
+        lambda: session.next_event(CatchKind.FAULT),
+        session.step,
+        session.restart,
+        session.go_back,
+    ):
+        before()
+        assert session.go_on().kind is StopKind.BUG
+        assert session.moment.ended and "planted" in session.moment.text
+        places.add(session.machine.position)
+        session.last_event(CatchKind.FAULT)
+        assert not session.moment.ended
+    assert len(places) == 1
 
 
 # --- page faults ----------------------------------------------------------------------------------------
