@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
 import subprocess
@@ -13,6 +14,9 @@ import pytest
 
 PATIENCE_SECONDS = 120
 PROMPT = "(gdb) "
+LEFT_OUT = "…"
+RECORDED_WITH = "13."
+"""The documents' transcripts are of this gdb; others word a few lines differently."""
 
 needs_gdb = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
 
@@ -35,7 +39,10 @@ class Boot:
     def __init__(self, image: str | Path, *, address: str = "127.0.0.1:0", stopped: bool = True) -> None:
         command = [sys.executable, "-P", "-m", "l4lab.tools.cli", "boot", str(image), "--gdb", address]
         self.process = subprocess.Popen(
-            [*command, *(["-S"] if stopped else [])], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+            [*command, *(["-S"] if stopped else [])],
+            stdout=subprocess.PIPE,
+            stderr=subprocess.PIPE,
+            text=True,
         )
         self.console, self.code = "", 0
         self.said: list[str] = []
@@ -80,13 +87,78 @@ def run_gdb(boot: Boot, commands: list[str], folder: Path) -> str:
     )
     start = done.stdout.find(PROMPT)
     assert start >= 0, done.stdout
-    return done.stdout[start:]
+    # What it says while it leaves belongs to no command.
+    return re.sub(r"^Thread-specific breakpoint .* deleted .*\n", "", done.stdout[start:], flags=re.MULTILINE)
 
 
 def answers(transcript: str) -> list[tuple[str, str]]:
     """(command, what it printed), in order."""
     parts = re.split(rf"^{re.escape(PROMPT)}", transcript, flags=re.MULTILINE)[1:]
     return [(command, text) for command, _, text in (part.partition("\n") for part in parts)]
+
+
+def section_of(page: str, title: str) -> str:
+    """The last transcript in a section of a page."""
+    section = page.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
+    return section.rpartition("```console\n")[2].partition("```")[0]
+
+
+def without_numbers(line: str) -> str:
+    """A line as it is whatever the programs' addresses and cycles are; of a thread, without where it is."""
+    line = re.sub(r"^(..[0-9.]+ +Thread .*? \(.*?\)) .*", r"\1", line)
+    return re.sub(r"\s+", " ", re.sub(r"0x[0-9a-f]+|\d+", "N", line)).strip()
+
+
+def agree(shown: str, printed: str) -> bool:
+    """Whether a document shows what is printed now, but for numbers; a line of dots stands for any lines."""
+    lines = [without_numbers(line) for line in printed.splitlines()]
+    left_out = False
+    for line in shown.splitlines():
+        if line == LEFT_OUT:
+            left_out = True
+            continue
+        wanted = without_numbers(line)
+        if left_out and wanted in lines:
+            del lines[: lines.index(wanted)]
+        if not lines or lines.pop(0) != wanted:
+            return False
+        left_out = False
+    return left_out or not lines
+
+
+def shortened(shown: str, printed: str) -> str:
+    """What is printed now, with as much of a list of threads left out as the document does."""
+    if LEFT_OUT not in shown:
+        return printed
+    kept = set(re.findall(r'Thread [0-9.]+ ("[^"]+")', shown))
+    lines: list[str] = []
+    for line in printed.splitlines():
+        name = re.search(r'Thread [0-9.]+ ("[^"]+")', line)
+        if name is None or name[1] in kept:
+            lines.append(line)
+        elif lines[-1] != LEFT_OUT:
+            lines.append(LEFT_OUT)
+    return "\n".join(lines) + "\n"
+
+
+def check_document(path: Path, title: str, printed: list[tuple[str, str]]) -> None:
+    """The transcript in that section is of this session; with UPDATE_DOCS set it becomes that of this session."""
+    if not gdb_version().startswith(RECORDED_WITH):
+        pytest.skip(f"the document's is gdb {RECORDED_WITH}x, this is {gdb_version()}")
+    page = path.read_text(encoding="utf-8")
+    old = section_of(page, title)
+    shown = answers(old)
+    if "UPDATE_DOCS" in os.environ:
+        new = "".join(
+            f"{PROMPT}{command}\n{shortened(before, text)}"
+            for (command, text), (_, before) in zip(printed, shown, strict=True)
+        )
+        path.write_text(page.replace(old, new), encoding="utf-8")
+        return
+    for (command, text), (_, expected) in zip(printed, shown, strict=True):
+        assert agree(expected, text), (
+            f"UPDATE_DOCS=1 will do, if this is as it should be: {command} prints\n{text}"
+        )
 
 
 def session(image: str | Path, commands: list[str], folder: Path) -> tuple[list[tuple[str, str]], Boot]:

@@ -7,9 +7,11 @@ from pathlib import Path
 
 import pytest
 
+from l4lab.tools.build import CHECKOUT
 from l4lab.tools.pma_image import PmaSetup
-from support.real_gdb import needs_gdb, session
+from support.real_gdb import answers, check_document, needs_gdb, section_of, session
 
+DOCUMENT = CHECKOUT / "docs/debugger.md"
 CORES = 48
 CHOSEN = "pma.37"
 
@@ -49,11 +51,18 @@ def test_every_thread_is_named_with_its_task_core_and_state(looked: dict[str, st
     expected |= {f"{name}{number}" for name in ("core ", "pager.", "pma.") for number in range(CORES)}
     assert set(named) == expected and len(lines) == len(expected)
     for number in range(CORES):
-        assert named[f"pager.{number}"] == f"core {number}, waits for anyone"
+        assert named[f"pager.{number}"].startswith(f"core {number}, waits for anyone")
         assert named[f"pma.{number}"] == f"core {number}, running"
         assert named[f"core {number}"] == f"runs pma.{number}"
     tasks = {match[1] for match in shown if match is not None}
     assert len(tasks) == 2 * CORES + 4  # the cores are a process, too
+
+
+def test_the_transcript_in_the_document_is_of_this_session(manifest: Path) -> None:
+    """Numbers may differ. UPDATE_DOCS=1 brings it up to date."""
+    commands = [command for command, _ in answers(section_of(DOCUMENT.read_text("utf-8"), "48 cores"))]
+    assert "info threads" in commands
+    check_document(DOCUMENT, "48 cores", session(manifest, commands, manifest.parent)[0])
 
 
 def test_each_task_is_an_inferior_with_its_program(looked: dict[str, str]) -> None:
