@@ -88,7 +88,7 @@ def test_bug_of_ours_is_a_place_like_others(monkeypatch: pytest.MonkeyPatch) -> 
     """One can go back from it, and come to it again, from wherever."""
 
     def fails_late(kernel: Kernel, core: int, trap: Trap, now: int, decision: Decision) -> None:
-        if now > 600_000:
+        if now > 45_000:
             raise KernelBug("planted")
         handle_trap(kernel, core, trap, now, decision)
 
