@@ -20,10 +20,14 @@ from l4lab.tools.build import CHECKOUT
 from l4lab.tools.pma_image import ALLOCATORS, BUNDLED, DESIGNS, PmaSetup
 from support.programs import compile_program
 
+IDLE = 1_000_000_000_000
+"""Cycles of some minutes, which nobody must work through."""
 SMALL = PmaSetup(cores=2, pages=20, tasks=2, ram="64MiB")
 
 
-def boot(folder: Path, loader: str, *modules: str, cores: int = 2) -> RunResult:
+def boot(
+    folder: Path, loader: str, *modules: str, cores: int = 2, max_cycles: int = 2_000_000_000
+) -> RunResult:
     """The loader with these arguments; afterwards the kernel must be sound and the books must balance."""
     path = folder / "image.toml"
     path.write_text(
@@ -32,7 +36,7 @@ def boot(folder: Path, loader: str, *modules: str, cores: int = 2) -> RunResult:
         encoding="utf-8",
     )
     machine = Machine(load_manifest(path))
-    result = machine.run(max_cycles=2_000_000_000)
+    result = machine.run(max_cycles=max_cycles)
     check_all(machine.kernel)
     assert books_balance(result)
     return result
@@ -52,11 +56,20 @@ CLIENT_START = """
 """
 
 
-def boot_client(folder: Path, design: str, main: str, *, cores: int = 1) -> RunResult:
+def boot_client(
+    folder: Path, design: str, main: str, *, cores: int = 1, max_cycles: int = 2_000_000_000
+) -> RunResult:
     """The loader with a client on each core whose function main has the body `main`."""
     client = compile_program(f"{CLIENT_START}int main(void) {{ {main} }}\n", folder / "client", 0x0804_8000)
     server = "dataspaces" if design == "l4re" else "pager"
-    return boot(folder, f"--design={design} --each=rom/client", server, str(client), cores=cores)
+    return boot(
+        folder,
+        f"--design={design} --each=rom/client",
+        server,
+        str(client),
+        cores=cores,
+        max_cycles=max_cycles,
+    )
 
 
 def every_frame_is_back(result: RunResult) -> bool:
@@ -207,6 +220,67 @@ def test_who_makes_up_faults_is_told_about_a_few_times(tmp_path: Path) -> None:
     assert lines[4] == "pager: more of the same from client 1, and no more lines about it"
     assert int(records(result, "server")[0]["refusals"]) > 200
     assert every_frame_is_back(result)
+
+
+@pytest.mark.parametrize("design", ["percore", "single"])
+def test_a_client_without_its_pager_s_gate_does_not_hold_up_the_end(tmp_path: Path, design: str) -> None:
+    """The kernel kills its thread at the next fault, and tells nobody."""
+    result = boot_client(
+        tmp_path,
+        design,
+        """
+        AT(0) = 1;
+        l4_task_release(l4_own_task(), SERVER);
+        AT(1) = 1;
+        return 0;
+        """,
+        cores=2,
+        max_cycles=IDLE,
+    )
+    assert (result.reason, result.exit_code) == (StopReason.ROOT_ENDED, 1)
+    text = result.console.decode()
+    assert [f"loader: client.{core}: the kernel has killed its thread\n" in text for core in (0, 1)] == [
+        True
+    ] * 2
+    assert [record["left"] for record in records(result, "client")] == ["1", "1"]
+    assert every_frame_is_back(result)
+
+
+def test_clients_that_wait_for_ever_do_not_hold_up_the_end(tmp_path: Path) -> None:
+    """Who only takes its time is waited for."""
+    result = boot_client(tmp_path, "single", "AT(0) = 1; l4_sleep_forever();", cores=2, max_cycles=IDLE)
+    assert (result.reason, result.exit_code) == (StopReason.ROOT_ENDED, 1)
+    assert "loader: 2 programs wait for something that does not come\n" in result.console.decode()
+    assert every_frame_is_back(result)
+    patient = (
+        "for (int i = 0; i < 40000; i++) { AT(0)++; if (i % 10000 == 0) l4_sleep_us(50000000); } return 0;"
+    )
+    assert boot_client(tmp_path, "single", patient, max_cycles=IDLE).exit_code == 0
+
+
+@pytest.mark.parametrize(
+    ("words", "told"),
+    [
+        (3, "loader: client.0: a made-up exception message, of 3 words\n"),
+        (
+            19,
+            "loader: client.0: its main thread is in no exception; another is, or what follows is made up\n",
+        ),
+    ],
+)
+def test_a_made_up_exception_is_told_from_a_real_one(tmp_path: Path, words: int, told: str) -> None:
+    """The gate to the handler is the client's to use, too."""
+    fake = f"""
+        for (int i = 0; i < {words}; i++)
+            l4_utcb()->mr[i] = 14;
+        return l4_request(l4_parent(), l4_tag(L4_PROTO_EXCEPTION, {words}, 0));
+        """
+    result = boot_client(tmp_path, "single", fake)
+    assert (result.reason, result.exit_code) == (StopReason.ROOT_ENDED, 1)
+    assert told in result.console.decode()
+    real = boot_client(tmp_path, "single", "*(volatile char *)0x1000 = 1; return 0;").console.decode()
+    assert "\nloader: client.0: page fault: write to 0x00001000 by the instruction at" in real
+    assert "made up" not in real
 
 
 @pytest.mark.parametrize(

@@ -21,6 +21,7 @@
 #include <l4/program.h>
 #include <l4/scheduler.h>
 #include <l4/string.h>
+#include <l4/thread.h>
 
 enum {
 	PRIORITY = 0xc0,        /* waits for nobody it serves */
@@ -31,6 +32,7 @@ enum {
 	STACK_PAGES = 4,
 	LABEL_SHIFT = 4,
 	COORDINATOR_SLOT = 11,
+	LOOK_US = 60000000, /* after so long without a message, see whether programs still run; no usual run is as long */
 	EXIT_FAILED = 1,
 	EXIT_USAGE = 2,
 };
@@ -219,13 +221,39 @@ static void bury(child_t *child, int code)
 	running--;
 }
 
+/** Whether the main thread waits for its exception handler: then the kernel leaves its registers as they are. Spoils them
+ * if not. */
+static bool in_exception(const child_t *child)
+{
+	l4_thread_state_t state = { 0 };
+
+	l4_thread_ex_regs(child->thread, 0, L4_EX_REGS_KEEP, 0, NULL);
+	return l4_thread_ex_regs(child->thread, L4_EX_REGS_KEEP, L4_EX_REGS_KEEP, 0, &state) >= 0 && state.eip != 0;
+}
+
+/** Who can reach the gate of its exception handler can send there what the kernel would. */
+static void report_exception(const child_t *child, l4_tag_t tag)
+{
+	l4_word_t words[L4_EXCEPTION_WORDS];
+
+	if (l4_tag_words(tag) != L4_EXCEPTION_WORDS) {
+		printf("loader: %s: a made-up exception message, of %u words\n", child->name, l4_tag_words(tag));
+		return;
+	}
+	memcpy(words, l4_utcb()->mr, sizeof words);
+	if (!in_exception(child))
+		printf("loader: %s: its main thread is in no exception; another is, or what follows is made up\n", child->name);
+	memcpy(l4_utcb()->mr, words, sizeof words);
+	child_report_exception(child, "loader");
+}
+
 static l4_tag_t answer(l4_message_t message)
 {
 	child_t *child = child_of(message.label);
 
 	switch (l4_tag_label(message.tag)) {
 	case L4_PROTO_EXCEPTION:
-		child_report_exception(child, "loader");
+		report_exception(child, message.tag);
 		bury(child, EXIT_FAILED);
 		break; /* the answer finds nobody */
 	case L4_PROTO_PARENT:
@@ -236,15 +264,72 @@ static l4_tag_t answer(l4_message_t message)
 	return l4_tag(-L4_EBADPROTO, 0, 0);
 }
 
+static uint64_t time_used_us(const child_t *child)
+{
+	uint64_t time_us = 0;
+
+	if (child->running)
+		l4_thread_time_us(child->thread, &time_us);
+	return time_us;
+}
+
+/** Whether no program has run since the last call. */
+static bool nothing_runs(void)
+{
+	static uint64_t before_us = ~(uint64_t)0;
+	uint64_t now_us = time_used_us(&coordinator);
+
+	for (unsigned i = 0; i < server_count; i++)
+		now_us += time_used_us(&servers[i].child);
+	for (unsigned cpu = 0; cpu < options.cpus; cpu++)
+		now_us += time_used_us(&applications[cpu].child);
+	bool same = now_us == before_us;
+	before_us = now_us;
+	return same;
+}
+
+/** Asks with an empty message that nobody need take. Only for threads that do not run: they might wait for one. */
+static bool is_dead(const child_t *child)
+{
+	l4_tag_t tag = l4_send(child->thread, l4_tag(0, 0, 0), 0, l4_no_wait());
+
+	return l4_tag_failed(tag) && l4_utcb()->error == L4_IPC_NOT_EXISTENT;
+}
+
+/** Programs are left that will never end. Those that are dead are likely to be what the others wait for. */
+static void report_stall(void)
+{
+	unsigned dead = 0;
+
+	for (unsigned cpu = 0; cpu < options.cpus; cpu++) {
+		const child_t *child = &applications[cpu].child;
+		if (!child->running || !is_dead(child))
+			continue;
+		printf("loader: %s: the kernel has killed its thread\n", child->name);
+		dead++;
+	}
+	if (dead == 0)
+		printf("loader: %u program%s for something that does not come\n", running, running == 1 ? " waits" : "s wait");
+	failed = true;
+}
+
 /** Until all applications and the coordinator have ended, or something has failed. */
 static void serve(void)
 {
+	l4_timeouts_t timeouts = l4_timeouts(L4_TIMEOUT_ZERO, l4_timeout_us(LOOK_US));
+
 	l4_accept_nothing();
-	for (l4_message_t message = l4_wait(l4_forever());;) {
-		l4_tag_t reply = answer(message);
-		if (running == 0 || failed)
-			break;
-		message = l4_serve(reply);
+	for (l4_message_t message = l4_wait(timeouts); running > 0 && !failed;) {
+		if (!l4_tag_failed(message.tag)) {
+			l4_tag_t reply = answer(message);
+			if (running > 0 && !failed)
+				message = l4_reply_and_wait(reply, timeouts);
+		} else { /* nobody has taken the answer, or it is time to look */
+			if (l4_utcb()->error == L4_IPC_RECEIVE_TIMEOUT && nothing_runs())
+				report_stall();
+			else
+				message = l4_wait(timeouts);
+		}
 	}
 }
 
