@@ -7,23 +7,27 @@ allocator's function being entered and left.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from l4lab.emulator.debugged import DebuggedMachine
+from l4lab.emulator.catching import Event
+from l4lab.emulator.debugged import DebuggedMachine, Entry
 from l4lab.emulator.debugging import Debugger, read_memory
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.inputs import BUNDLED_IMAGES
 from l4lab.emulator.manifest import Manifest, find_image, load_manifest
 from l4lab.emulator.stops import Breakpoint, Goal, GoalKind
 from l4lab.kernel.frame import ESP, TLB_MISSES
+from l4lab.kernel.traps import PageFault
 from l4lab.tools.chain import USER, Chain, Segment
 from l4lab.tools.faultsteps import ALLOCATORS
 from l4lab.tools.programs import Programs
 from l4lab.tools.recording import RunError
 from l4lab.tools.rundir import Run
 from l4lab.tools.steps import REQUEST, Allocated, lines
+from l4lab.tools.timeline import Operation
 
 AFFORDABLE_ROWS: Final = 200_000
 AFFORDABLE_CYCLES: Final = 1_000_000_000
@@ -67,24 +71,53 @@ def is_affordable(chain: Chain) -> bool:
     return operation.row < AFFORDABLE_ROWS and operation.cycle < AFFORDABLE_CYCLES
 
 
+class AnotherRun(RunError):
+    """Booted again, the image has not come to this page fault: another l4lab has recorded it."""
+
+
 def find_allocation(run: Run, chain: Chain, manifest: Manifest) -> Allocated | None:
-    """When the allocator had found the frame for this page fault; None if no known allocator was at work."""
+    """When the allocator had found the frame for this page fault; None if no known allocator was at work.
+
+    Raises AnotherRun.
+    """
     stretches = _stretches(run, chain)
     if not stretches:
         return None
     last = max(segment.end for segment in stretches)
     debugger = Debugger(DebuggedMachine(manifest))
     operation = chain.operation
-    debugger.resume(Goal(GoalKind.CLOCK, core=operation.core, clock_cycles=operation.cycle))
+    before = int(run.rows["start"][operation.row])
+    debugger.resume(Goal(GoalKind.CLOCK, core=operation.core, clock_cycles=before))
+    seen = _expect_fault(debugger, operation)
     watch = _AllocatorWatch(debugger, Programs(manifest), {segment.thread for segment in stretches})
     core = next(segment.core for segment in stretches if segment.end == last)
     debugger.resume(Goal(GoalKind.CLOCK, core=core, clock_cycles=last))
+    if not seen:
+        raise AnotherRun(f"{run.folder}: {operation.name}: booted again, the image runs another way")
     for cycle, thread, misses in reversed(watch.found):
         for segment in stretches:
             if segment.thread == thread and segment.start < cycle <= segment.end:
                 at_end = int(run.rows["tlb misses"][segment.row])
                 return Allocated(cycle, (at_end - misses) % (1 << 32))
     return None
+
+
+def _expect_fault(debugger: Debugger, operation: Operation) -> list[int]:
+    """A list that is empty until this very page fault enters the kernel."""
+    seen: list[int] = []
+
+    def observe(entry: Entry, _: Sequence[Event], before: bool) -> None:
+        trap = entry.trap
+        if (
+            before
+            and isinstance(trap, PageFault)
+            and (entry.now, entry.core.number) == (operation.cycle, operation.core)
+            and trap.address == operation.address
+        ):
+            seen.append(entry.now)
+
+    debugger.observers.append(observe)
+    return seen
 
 
 def _stretches(run: Run, chain: Chain) -> list[Segment]:

@@ -16,7 +16,7 @@ from rich.table import Table
 from l4lab.kernel import events
 from l4lab.kernel.traps import TRAP_NAMES
 from l4lab.tools.accounts import imbalance
-from l4lab.tools.allocation import find_allocation, image_of, is_affordable
+from l4lab.tools.allocation import AnotherRun, find_allocation, image_of, is_affordable
 from l4lab.tools.books import percentage, wide_console
 from l4lab.tools.chain import Chain
 from l4lab.tools.faultsteps import NAMES
@@ -120,7 +120,10 @@ class _Question:
             return None, "Steps 4 and 5 are not told apart: that takes the image that was booted (--image)."
         if asked.replay is None and not is_affordable(chain):
             return None, "Steps 4 and 5 are not told apart: that takes booting the image again (--replay)."
-        found = find_allocation(run, chain, manifest)
+        try:
+            found = find_allocation(run, chain, manifest)
+        except AnotherRun:
+            return None, "Steps 4 and 5 are not told apart: another l4lab has recorded this run."
         return found, "" if found is not None else "The pager has no allocator that l4lab knows the name of."
 
     def _print_chain(self, chain: Chain, count: int, found: list[Line], remark: str) -> None:

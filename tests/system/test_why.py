@@ -509,3 +509,15 @@ def test_runs_of_the_benchmark_have_all_that_is_needed(tmp_path: Path) -> None:
     together = re.search(r"^together +([\d ]+?)  ", told.stdout, re.M)
     assert together is not None
     assert sum(int(n.replace(" ", "")) for _, n in found) == int(together[1].replace(" ", ""))
+
+
+def test_a_run_that_does_not_come_again_is_told_as_far_as_it_goes(tmp_path: Path) -> None:
+    """As when a price or the kernel has changed since: here the run of one image says it is another's."""
+    for name in ("hello", "pagefault"):
+        record(image(name), tmp_path / name)
+    shutil.copy(tmp_path / "pagefault/run.json", tmp_path / "hello/run.json")
+    recorded = Recorded(tmp_path / "hello")
+    last = recorded.operations.count(events.FAULT)
+    done = why("fault", last, tmp_path / "hello")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert "Steps 4 and 5 are not told apart: another l4lab has recorded this run." in done.stdout
