@@ -396,6 +396,17 @@ def test_more_pages_than_memory_is_one_line() -> None:
         run_pma(dataclasses.replace(SMALL, design="l4re", region_pages=15))
 
 
+def test_limits_are_named() -> None:
+    """Not taken for a lack of memory."""
+    many = dataclasses.replace(SMALL, design="l4re", chunk_pages=1, cores=1, tasks=1)
+    problem = "pma-l4re: pages=5000 must be a multiple of chunk=1, 4096 times at most"
+    with pytest.raises(BenchmarkError, match=problem):
+        run_pma(dataclasses.replace(many, pages=5000))
+    problem = "dataspaces: all 8192 dataspaces that there can be are there; client [123] wants one more"
+    with pytest.raises(BenchmarkError, match=problem):
+        run_pma(dataclasses.replace(many, pages=3000, cores=3, ram="256MiB"))
+
+
 def test_a_run_leaves_a_directory_with_balanced_books(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

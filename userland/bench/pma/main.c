@@ -77,8 +77,9 @@ int main(int argc, char **argv)
 	}
 	if (chunk == 0)
 		chunk = pages;
-	if (pages % chunk != 0 || pages / chunk > MAX_CHUNKS) {
-		printf("%s: pages=%u must be a multiple of chunk=%u, %d times at most\n", argv[0], pages, chunk, MAX_CHUNKS);
+	unsigned most = memory_most_chunks < MAX_CHUNKS ? memory_most_chunks : MAX_CHUNKS;
+	if (pages % chunk != 0 || pages / chunk > most) {
+		printf("%s: pages=%u must be a multiple of chunk=%u, %u times at most\n", argv[0], pages, chunk, most);
 		return EXIT_USAGE;
 	}
 	memory_init();

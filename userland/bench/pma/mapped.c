@@ -27,6 +27,7 @@ typedef struct {
 } region_t;
 
 const unsigned memory_usual_chunk = 0;
+const unsigned memory_most_chunks = MAX_REGIONS;
 
 static region_t regions[MAX_REGIONS]; /* by address; the region map's own */
 static unsigned region_count;
@@ -171,10 +172,11 @@ l4_word_t memory_allocate(unsigned pages)
 		return 0;
 	l4_cap_t dataspace = free_slot_count > 0 ? free_slots[--free_slot_count] : l4_new_cap();
 	int error = l4_dataspace_create(l4_cap(L4_PAGER_SLOT), dataspace, pages);
-	if (error >= 0)
-		error = request(ATTACH, address, pages, dataspace);
 	if (error < 0)
-		l4_panic("no memory for %u pages: error %d", pages, error);
+		l4_panic("the server makes no dataspace of %u page%s: error %d", pages, pages == 1 ? "" : "s", error);
+	error = request(ATTACH, address, pages, dataspace);
+	if (error < 0)
+		l4_panic("the region map has no room for a region more than %u: error %d", MAX_REGIONS, error);
 	return address;
 }
 

@@ -10,6 +10,9 @@
 /** How many pages one allocation has unless the command line says otherwise; 0: all of a task's. */
 extern const unsigned memory_usual_chunk;
 
+/** How many allocations there can be at a time. */
+extern const unsigned memory_most_chunks;
+
 void memory_init(void);
 
 /** `pages` pages that come when they are touched; returns their address, or 0. */

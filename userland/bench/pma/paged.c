@@ -4,6 +4,7 @@
 #include <l4/pager.h>
 
 const unsigned memory_usual_chunk = 1;
+const unsigned memory_most_chunks = (L4_PAGER_HEAP_END - L4_PAGER_HEAP_START) / L4_PAGE_BYTES;
 
 void memory_init(void)
 {
