@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import itertools
+import random
 import re
 import threading
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -25,6 +27,7 @@ from l4lab.kernel.traps import Trap
 from l4lab.tools.report import grouped
 from l4lab.tools.rundir import open_run
 from l4lab.tools.timeline import Operations, Timeline
+from l4lab.tools.tui import panes
 from l4lab.tools.tui.faults import Fault
 from l4lab.tools.tui.places import CommandError
 from l4lab.tools.tui.session import Session
@@ -263,6 +266,40 @@ def test_pause_stops_what_would_run_for_ever(endless: Path) -> None:
     clock = session.moment.clock
     session.step()
     assert session.moment.clock > clock
+
+
+@pytest.mark.parametrize("seed", range(2))
+def test_a_random_walk_meets_the_same_machine_at_the_same_place(
+    session: Session, undisturbed: RunResult, seed: int
+) -> None:
+    """Both ways and across, with everything on the screen looked at after each step."""
+    chance = random.Random(seed)
+    moves: list[Callable[[], object]] = [
+        session.step,
+        session.step_line,
+        session.next_entry,
+        lambda: session.next_event(CatchKind.IPC),
+        lambda: session.next_event(CatchKind.FAULT),
+        session.next_fault_step,
+        session.step_back,
+        lambda: session.last_event(CatchKind.IPC),
+        lambda: session.last_event(CatchKind.FAULT),
+        session.last_fault_step,
+        lambda: session.go_to(chance.randrange(undisturbed.cycles)),
+        lambda: session.select_core(chance.randrange(2)),
+    ]
+    seen: dict[Position, object] = {}
+    for _ in range(60):
+        with suppress(CommandError):
+            chance.choice(moves)()
+        for show in (panes.fault_steps, panes.calls, panes.address_space, panes.console):
+            assert show(session).plain
+        assert panes.source(session, 12).plain and panes.instructions(session, 16, 50).plain
+        threads = session.machine.kernel.threads.values()
+        state = [(t.number, t.state, *t.frame[:10]) for t in threads], bytes(session.machine.output)
+        assert seen.setdefault(session.machine.position, state) == state
+    session.go_on()
+    assert collect(session.machine, StopReason.ROOT_ENDED) == undisturbed
 
 
 # --- what cannot be done --------------------------------------------------------------------------------
