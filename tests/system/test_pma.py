@@ -294,15 +294,10 @@ def test_a_made_up_exception_is_told_from_a_real_one(tmp_path: Path, words: int,
             "--design=percore --each=rom/pma --cores=3",
             "--cores=3: expected a number of processors that the machine has",
         ),
-        ("--design=percore --each=rom/pma --partition=odd", "--partition=odd: expected --partition=even"),
         ("--design=percore --each=rom/pma --fast", "--fast: not an option"),
         (
             "--design=percore --each=rom/pma --region=4294967297",
             "--region=4294967297: expected a number of pages",
-        ),
-        (
-            "--design=percore --each=rom/pma --region=1",
-            "pager.0: its memory is too small for its own records",
         ),
     ],
 )
@@ -311,6 +306,13 @@ def test_the_loader_refuses_what_cannot_be(tmp_path: Path, loader: str, line: st
     result = boot(tmp_path, loader, "pager", "pma")
     assert (result.reason, result.exit_code) == (StopReason.ROOT_ENDED, 2)
     assert result.console.decode() == f"loader: {line}\n"
+
+
+def test_the_loader_fails_where_the_machine_is_too_small(tmp_path: Path) -> None:
+    """Exit code 1: the command line is right."""
+    result = boot(tmp_path, "--design=percore --each=rom/pma --region=1", "pager", "pma")
+    assert (result.reason, result.exit_code) == (StopReason.ROOT_ENDED, 1)
+    assert result.console.decode() == "loader: pager.0: its memory is too small for its own records\n"
 
 
 # --- the benchmark ------------------------------------------------------------------------------------

@@ -1,7 +1,7 @@
 /* The root task of the experiment: divides all memory, starts the servers that manage it, and one application on each
  * processor that gets its memory from one of them.
  *
- *     loader --design=DESIGN --each=rom/PROGRAM [--coordinator=rom/PROGRAM] [--cores=N] [--partition=even] [--region=PAGES]
+ *     loader --design=DESIGN --each=rom/PROGRAM [--coordinator=rom/PROGRAM] [--cores=N] [--region=PAGES]
  *
  * The designs:
  *     percore    a pager with its own allocator on each processor: 000_1be4d2f6ae8bebbc.txt, section 3.2
@@ -13,7 +13,9 @@
  *
  * All programs are mapped completely before they start, so what they fault on is their heap. The boot modules `pager`
  * and `dataspaces` are the servers; arguments of a program are the command line of its module. When all applications
- * and the coordinator have ended, the servers are asked for their counts. Exit code 1 if a program failed. */
+ * and the coordinator have ended, the servers are asked for their counts. Exit code 1 if a program failed or could not
+ * be started, 2 if the command line is wrong. */
+#include "options.h"
 #include "server.h"
 
 #include <l4/factory.h>
@@ -28,7 +30,6 @@ enum {
 	SERVER_PRIORITY = 0x80,
 	COORDINATOR_PRIORITY = 3, /* lets all applications go before one of them runs */
 	APPLICATION_PRIORITY = 2,
-	MAX_CPUS = L4_PAGER_MAX_CLIENTS,
 	STACK_PAGES = 4,
 	LABEL_SHIFT = 4,
 	COORDINATOR_SLOT = 11,
@@ -38,43 +39,30 @@ enum {
 };
 
 typedef struct {
-	const char *name, *server;
-	bool everywhere; /* a server on each processor, else on processor 0 */
-} design_t;
-
-static const design_t designs[] = {
-	{ "percore", "pager", true },
-	{ "single", "pager", false },
-	{ "l4re", "dataspaces", false },
-};
-
-typedef struct {
 	child_t child;
 	char name[16];
 	server_t *server;
 	unsigned client; /* its number there */
 } application_t;
 
-typedef struct {
-	const design_t *design;
-	const char *each, *coordinator;
-	unsigned cpus;
-	memory_policy_t *partition;
-	l4_word_t region_pages; /* 0: all of it */
-} options_t;
-
-static options_t options;
-static server_t servers[MAX_CPUS];
-static application_t applications[MAX_CPUS];
+static server_t servers[OPTIONS_MAX_CPUS];
+static application_t applications[OPTIONS_MAX_CPUS];
 static child_t coordinator;
 static unsigned server_count, running;
 static bool failed;
 
 /* --- starting ----------------------------------------------------------------------------------------- */
 
+/** These return the loader's exit code. */
 static int fail(const char *what, const char *why)
 {
 	printf("loader: %s: %s\n", what, why);
+	return EXIT_FAILED;
+}
+
+static int no_such_module(const char *name)
+{
+	fail(name, "there is no boot module of that name");
 	return EXIT_USAGE;
 }
 
@@ -104,7 +92,7 @@ static int create_servers(void)
 	const l4_module_t *module = module_of(options.design->server);
 
 	if (module == NULL)
-		return fail(options.design->server, "there is no boot module of that name");
+		return no_such_module(options.design->server);
 	server_count = options.design->everywhere ? options.cpus : 1;
 	for (unsigned i = 0; i < server_count; i++) {
 		servers[i].cpu = i;
@@ -120,7 +108,7 @@ static int create_coordinator(void)
 	const l4_module_t *module = module_of(options.coordinator);
 
 	if (module == NULL)
-		return fail(options.coordinator, "there is no boot module of that name");
+		return no_such_module(options.coordinator);
 	coordinator.name = options.coordinator;
 	const char *problem = child_create(&coordinator, module, label_of(server_count + options.cpus));
 	if (problem == NULL)
@@ -169,7 +157,7 @@ static int create_all(void)
 	if (error == 0 && options.coordinator != NULL)
 		error = create_coordinator();
 	if (error == 0 && module == NULL)
-		error = fail(options.each, "there is no boot module of that name");
+		error = no_such_module(options.each);
 	for (unsigned cpu = 0; cpu < options.cpus && error == 0; cpu++)
 		error = create_application(cpu, module);
 	return error;
@@ -182,7 +170,7 @@ static int start_servers(void)
 	if (superpages < server_count)
 		return fail("memory", "less than 4 MiB for each server; the machine needs more RAM");
 	for (unsigned i = 0; i < server_count; i++) {
-		servers[i].share = options.partition(superpages, server_count, i);
+		servers[i].share = memory_share(server_count, i);
 		const char *problem = server_start(&servers[i], SERVER_PRIORITY, options.region_pages);
 		if (problem != NULL)
 			return fail(servers[i].name, problem);
@@ -221,8 +209,8 @@ static void bury(child_t *child, int code)
 	running--;
 }
 
-/** Whether the main thread waits for its exception handler: then the kernel leaves its registers as they are. Spoils them
- * if not. */
+/** Whether the main thread waits for its exception handler: then the kernel leaves its registers as they are. Else they
+ * are spoilt. */
 static bool in_exception(const child_t *child)
 {
 	l4_thread_state_t state = { 0 };
@@ -356,74 +344,9 @@ static void report(void)
 	}
 }
 
-/* --- the command line --------------------------------------------------------------------------------- */
-
-/** The value behind `option=`, or null if `argument` is another option. */
-static const char *value_of(const char *argument, const char *option)
-{
-	size_t length = strlen(option);
-
-	return strncmp(argument, option, length) == 0 && argument[length] == '=' ? argument + length + 1 : NULL;
-}
-
-static const design_t *design_named(const char *name)
-{
-	for (size_t i = 0; i < sizeof designs / sizeof designs[0]; i++)
-		if (strcmp(designs[i].name, name) == 0)
-			return &designs[i];
-	return NULL;
-}
-
-/** Returns null or what is wrong with the option. */
-static const char *read_option(const char *argument)
-{
-	const char *value;
-
-	if ((value = value_of(argument, "--design")) != NULL) {
-		options.design = design_named(value);
-		return options.design != NULL ? NULL : "expected --design=percore, single or l4re";
-	}
-	if ((value = value_of(argument, "--partition")) != NULL) {
-		options.partition = memory_policy(value);
-		return options.partition != NULL ? NULL : "expected --partition=even";
-	}
-	if ((value = value_of(argument, "--cores")) != NULL) {
-		unsigned long present = options.cpus, cores = l4_number(value, 0);
-		options.cpus = (unsigned)cores;
-		return cores >= 1 && cores <= present ? NULL : "expected a number of processors that the machine has";
-	}
-	if ((value = value_of(argument, "--region")) != NULL) {
-		options.region_pages = l4_number(value, 0);
-		return options.region_pages != 0 ? NULL : "expected a number of pages";
-	}
-	if ((value = value_of(argument, "--each")) != NULL)
-		options.each = value;
-	else if ((value = value_of(argument, "--coordinator")) != NULL)
-		options.coordinator = value;
-	else
-		return "not an option";
-	return NULL;
-}
-
-static int read_options(int argc, char **argv)
-{
-	options.cpus = l4_scheduler_count(l4_own_scheduler());
-	if (options.cpus > MAX_CPUS)
-		options.cpus = MAX_CPUS;
-	options.partition = memory_policy("even");
-	for (int i = 1; i < argc; i++) {
-		const char *problem = read_option(argv[i]);
-		if (problem != NULL)
-			return fail(argv[i], problem);
-	}
-	if (options.design == NULL || options.each == NULL)
-		return fail("command line", "expected --design=DESIGN and --each=rom/PROGRAM");
-	return 0;
-}
-
 int main(int argc, char **argv)
 {
-	int error = read_options(argc, argv);
+	int error = options_read(argc, argv, l4_scheduler_count(l4_own_scheduler())) ? 0 : EXIT_USAGE;
 
 	l4_scheduler_set_priority(l4_own_scheduler(), l4_main_thread(), PRIORITY);
 	if (error == 0)

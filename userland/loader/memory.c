@@ -3,13 +3,11 @@
 #include <l4/pager.h>
 #include <l4/program.h>
 #include <l4/sigma0.h>
-#include <l4/string.h>
 
 enum { MAX_SUPERPAGES = L4_PAGER_MEMORY_END >> L4_SUPERPAGE_SHIFT, LARGEST_ORDER = 30 };
 
 static l4_word_t superpages[MAX_SUPERPAGES]; /* addresses, ascending */
 static unsigned count;
-
 
 static void insert(l4_word_t address)
 {
@@ -33,14 +31,9 @@ unsigned memory_take_all(void)
 	return count;
 }
 
-static memory_share_t even(unsigned total, unsigned parts, unsigned part)
+memory_share_t memory_share(unsigned parts, unsigned part)
 {
-	return (memory_share_t){ part * (total / parts), total / parts };
-}
-
-memory_policy_t *memory_policy(const char *name)
-{
-	return strcmp(name, "even") == 0 ? even : NULL;
+	return (memory_share_t){ part * (count / parts), count / parts };
 }
 
 /** log2 of the largest aligned piece that begins at `address`, and has at most `bytes`. */

@@ -9,18 +9,13 @@ enum { MEMORY_SUPERPAGE_PAGES = 1 << (L4_SUPERPAGE_SHIFT - L4_PAGE_SHIFT) };
 /** Takes from sigma0 every superpage it still has. Returns how many the loader has then that servers can be given. */
 unsigned memory_take_all(void);
 
-/** A way of dividing `total` superpages, which are ordered by address, among `parts` receivers: which ones are receiver
- * `part`'s, as the index of the first and how many. */
+/** A part of all superpages, which are ordered by address: the index of the first, and how many. */
 typedef struct {
 	unsigned first, count;
 } memory_share_t;
 
-typedef memory_share_t memory_policy_t(unsigned total, unsigned parts, unsigned part);
-
-/** By name, or null: "even" gives each the same number, in order. */
-memory_policy_t *memory_policy(const char *name);
-
-
+/** Share number `part` of `parts`: all have the same size, and lie in this order. */
+memory_share_t memory_share(unsigned parts, unsigned part);
 
 /** Cuts `pages` pages from the start of a share into naturally aligned pieces, the largest possible; calls `give` with
  * each until it returns an error. Returns that error, or 0. */

@@ -35,7 +35,7 @@ typedef struct {
 	pma_page_t (*allocate)(pma_t *pma, uint32_t *pages);
 	/** Returns the length of the run in use that begins with page `first`, now free; 0 if there is none. */
 	uint32_t (*release)(pma_t *pma, pma_page_t first);
-	/** The longest run that could be had now. */
+	/** The longest run that could be had now: for tests, as is the next one. */
 	uint32_t (*largest_free)(const pma_t *pma);
 	/** What is wrong with the records, null if nothing is. `free_pages` gets how many are free by them. Takes time. */
 	const char *(*problem)(const pma_t *pma, uint32_t *free_pages);
@@ -73,6 +73,7 @@ static inline uint32_t pma_free_pages(const pma_t *pma)
 	return pma->pages - pma->used_pages;
 }
 
+/** The longest run that could be had now: for tests. */
 uint32_t pma_largest_free(const pma_t *pma);
 
 /** What is wrong inside, or null: for tests. */
