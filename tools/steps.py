@@ -36,7 +36,7 @@ STEPS: Final = {
 
 _FAULT_CAUSES: Final = ("kernel entry", "fault")
 _RESUME_CAUSES: Final = ("kernel exit", "thread switch", "space switch", "schedule")
-_OWN_ENTRY: Final = "kernel"
+_INTERRUPTS: Final = ("kernel: timer", "kernel: interrupt", "kernel: takes the interrupt")
 
 
 class Allocated(NamedTuple):
@@ -116,25 +116,21 @@ def _step(chain: Chain, place: int, number: int) -> int:
 
 def _with_frame(chain: Chain, found: list[Line]) -> list[Line]:
     """`found` with FRAME behind the last thing that the pager had the kernel do before its answer."""
-    places = [place for place, line in enumerate(found) if line.step == REQUEST]
-    answering = chain.hops[-2].holder if len(chain.hops) > 1 else 0
-    last = max((place for place in places if _is_own_entry(found[place])), default=None)
-    if last is None:
+    victim = chain.operation.thread
+    pager = next((hop.holder for hop in reversed(chain.hops) if hop.to == victim), 0)
+    asked = [place for place, line in enumerate(found) if line.step == REQUEST and _is_own_entry(line)]
+    if not asked:
         return found
     return [
         replace(line, step=FRAME)
-        if place in places and place > last and line.thread in (answering, chain.hops[-1].holder)
+        if place > asked[-1] and line.step == REQUEST and line.thread == pager
         else line
         for place, line in enumerate(found)
     ]
 
 
 def _is_own_entry(line: Line) -> bool:
-    return line.kind == KERNEL and line.what.partition(":")[0] == _OWN_ENTRY and not _is_interrupt(line)
-
-
-def _is_interrupt(line: Line) -> bool:
-    return line.what.startswith(("kernel: timer", "kernel: interrupt", "kernel: takes the interrupt"))
+    return line.kind == KERNEL and not line.what.startswith(_INTERRUPTS)
 
 
 def _cut_at(run: Run, found: list[Line], allocated: Allocated) -> list[Line]:

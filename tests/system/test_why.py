@@ -308,6 +308,29 @@ def test_the_steps_are_those_that_the_debugger_tells(tmp_path: Path) -> None:
     assert compared == [3, 3]
 
 
+def test_a_fault_that_goes_on_to_another_server(tmp_path: Path) -> None:
+    """L4Re's structure: a region map in the program itself, and behind it a server on another core with the frames."""
+    path = tmp_path / "l4re.toml"
+    path.write_text(PmaSetup(design="l4re", cores=2, pages=10, tasks=1).manifest(), encoding="utf-8")
+    manifest = load_manifest(path)
+    record(manifest, tmp_path / "run")
+    recorded = Recorded(tmp_path / "run")
+    chains = [chain for chain in faults_of(recorded, "pma-l4re.1") if len(chain.hops) > 2]
+    assert len(chains) >= 10
+    chain = chains[-1]
+    victim, region_map, server = (hop.holder for hop in chain.hops[:3])
+    assert [hop.holder for hop in chain.hops] == [victim, region_map, server, region_map]
+    assert recorded.run.thread_name(server).startswith("dataspaces.0 #")
+    assert recorded.run.homes[victim] == recorded.run.homes[region_map]
+    found = lines(recorded.run, chain)
+    assert [line.step for line in found] == sorted(line.step for line in found)
+    assert {line.thread for line in found if line.step == FRAME} == {region_map}
+    known = lines(recorded.run, chain, find_allocation(recorded.run, chain, manifest))
+    first = next(line for line in known if line.step == FRAME)
+    assert (first.thread, first.kind) == (server, USER)
+    assert sum(line.cycles for line in known) == chain.cycles
+
+
 def test_work_of_other_requests_is_not_in_a_chain(single: Recorded) -> None:
     """What is on the way is booked to the request itself, or is an entry that brought it along."""
     timeline = single.timeline
