@@ -5,6 +5,9 @@ catchpoint, a step that is done, a clock, somebody who interrupts. It takes snap
 that every earlier moment can be reached again: going back is restoring the last snapshot before it
 and running forward to the `Position`. Nothing here changes a run, but for `edit`: what a person
 changes by hand becomes part of the run's history at that position.
+
+Longer than most files, because going on and going back are the same run with other stops in force: a
+reader of either needs both.
 """
 
 from __future__ import annotations
@@ -17,22 +20,23 @@ from typing import TYPE_CHECKING, Final, NamedTuple
 
 from l4lab.emulator.catching import Catch, Event, Happening, announced, decode, happened, matches
 from l4lab.emulator.debugged import AFTER_ENTRY, BEFORE_ENTRY, IN_USER_CODE, Count, Entry, Pause, Position
-from l4lab.emulator.debugport import EVERY_SPACE, MAX_WATCHED_BYTES, MAX_WATCHPOINTS, Reason, Watch
+from l4lab.emulator.debugport import EVERY_SPACE, MAX_WATCHED_BYTES, MAX_WATCHPOINTS, Reason
+from l4lab.emulator.guestmemory import read_memory as read_memory
+from l4lab.emulator.guestmemory import translate as translate
 from l4lab.emulator.history import History
 from l4lab.emulator.machine import NEVER
 from l4lab.emulator.stops import TO_THE_END, Breakpoint, Edit, Goal, GoalKind, Stop, StopKind, Watchpoint
+from l4lab.emulator.watching import Watching
 from l4lab.kernel import causes
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.events import EventLog
 from l4lab.kernel.frame import EIP, INSTRUCTIONS, read_counter
-from l4lab.kernel.units import PAGE_BYTES
 
 if TYPE_CHECKING:
     from l4lab.emulator.debugged import DebuggedMachine
     from l4lab.emulator.history import Snapshot
-    from l4lab.emulator.machine import CoreState, Machine
+    from l4lab.emulator.machine import CoreState
     from l4lab.emulator.results import StopReason
-    from l4lab.kernel.objects import Task
     from l4lab.kernel.thread import Thread
 
 Poll = Callable[[], bool]
@@ -98,8 +102,7 @@ class Debugger:
         self._found: Stop | None = None
         self._bug: Stop | None = None
         self._armed_for = (0, 0, 0)
-        self._watched: list[tuple[Watchpoint, Watch]] = []
-        self._watched_bytes: list[bytes] = []
+        self._watching = Watching(machine)
         self._events: EventLog | None = None
         start = machine.position
         self._stops_known: tuple[Position, Position, object, list[Stop]] = (start, start, None, [])
@@ -376,7 +379,7 @@ class Debugger:
         machine, goal = self.machine, self._goal
         machine.port.stop_at_clock(goal.core, goal.clock_cycles if goal.kind is GoalKind.CLOCK else None)
         self._set_breakpoints()
-        self._resolve_watchpoints()
+        self._watching.resolve(self.watchpoints if self._stops else ())
         if self._stops and (self.catches or self.observers):
             self._events = EventLog()
             causes.start(machine.kernel, self._events)
@@ -425,7 +428,7 @@ class Debugger:
             return None
         if reason is Reason.BREAKPOINT:
             return self._at_breakpoint(core)
-        watchpoint = self._watched[detail][0]
+        watchpoint = self._watching.hit(detail)
         return self._stop_here(StopKind.WATCHPOINT, _watched_text(watchpoint), watchpoint=watchpoint)
 
     def _at_breakpoint(self, core: CoreState) -> Stop | None:
@@ -490,7 +493,7 @@ class Debugger:
         if not self._stops:
             return False
         if self.watchpoints:
-            self._watched_bytes = self._read_watched()
+            self._watching.before_entry()
         caught = False
         if self.catches:
             happening = announced(self.machine.kernel, entry.core.decision.thread, entry.trap)
@@ -501,7 +504,7 @@ class Debugger:
         """At the place; at what has happened in this entry; when somebody interrupts."""
         place, machine = self._place, self.machine
         if place is not None and place.phase == AFTER_ENTRY and place.steps == machine.steps:
-            hit = self._kernel_wrote() if self._stops and self.watchpoints else None
+            hit = self._watching.written_by_kernel() if self._stops and self.watchpoints else None
             if hit is not None:
                 return self._found_watched(hit, entry)
             return self._find(StopKind.PLACE, entry, AFTER_ENTRY)
@@ -535,8 +538,8 @@ class Debugger:
         if self._armed_for != self._arming():
             self._set_breakpoints()
         if self.watchpoints:
-            hit = self._kernel_wrote()
-            self._resolve_watchpoints()
+            hit = self._watching.written_by_kernel()
+            self._watching.resolve(self.watchpoints if self._stops else ())
             if hit is not None:
                 return self._found_watched(hit, entry)
         return self.tells_new_tasks and self._forward and self._new_task(entry)
@@ -604,37 +607,6 @@ class Debugger:
         self._found = Stop(kind, position, entry.core.number, thread, text, watchpoint, catch, happening)
         return True
 
-    # --- watchpoints ----------------------------------------------------------------------------------
-
-    def _resolve_watchpoints(self) -> None:
-        """Where the watched bytes lie in RAM now; parts that are not mapped are nowhere."""
-        if not self.watchpoints and not self._watched:
-            return
-        resolved: list[tuple[Watchpoint, Watch]] = []
-        for watchpoint in self.watchpoints if self._stops else ():
-            task = self.machine.kernel.tasks.get(watchpoint.task)
-            for address, size_bytes in watchpoint.pieces() if task is not None else ():
-                physical = translate(task, address) if task is not None else None
-                if physical is not None:
-                    watch = Watch(physical, size_bytes, watchpoint.write, watchpoint.read)
-                    resolved.append((watchpoint, watch))
-        if resolved != self._watched:
-            self._watched = resolved
-            self.machine.port.set_watches(watch for _, watch in resolved)
-
-    def _read_watched(self) -> list[bytes]:
-        ram = self.machine.ram.bytes_
-        return [bytes(ram[watch.physical : watch.physical + watch.size_bytes]) for _, watch in self._watched]
-
-    def _kernel_wrote(self) -> Watchpoint | None:
-        """A watchpoint whose bytes have changed since the kernel entry began."""
-        for (watchpoint, watch), before, now in zip(
-            self._watched, self._watched_bytes, self._read_watched(), strict=True
-        ):
-            if watch.write and before != now:
-                return watchpoint
-        return None
-
 
 def _watched_text(watchpoint: Watchpoint) -> str:
     return f"{watchpoint.size_bytes} bytes at {watchpoint.address:#x}"
@@ -643,28 +615,3 @@ def _watched_text(watchpoint: Watchpoint) -> str:
 def _lies_behind(stop: Stop, here: Position) -> bool:
     """Whether one comes past `stop` on the way back from `here`. An access has been made where it stops."""
     return stop.position < here or (stop.position == here and stop.kind is StopKind.WATCHPOINT)
-
-
-def translate(task: Task, address: int) -> int | None:
-    """The physical address that a linear one of `task` has now; None if it is not mapped."""
-    found = task.space.tables.lookup(address >> 12)
-    if found is None:
-        return None
-    entry, is_superpage = found
-    if is_superpage:
-        return (entry & 0xFFC00000) | (address & 0x3FFFFF)
-    return (entry & 0xFFFFF000) | (address & (PAGE_BYTES - 1))
-
-
-def read_memory(machine: Machine, task: Task, address: int, size_bytes: int) -> bytes:
-    """The bytes at `address` of a task, as many as are mapped in a row from there on."""
-    data = bytearray()
-    end = min(address + size_bytes, 1 << 32)
-    while address < end:
-        physical = translate(task, address)
-        size = min(end, (address // PAGE_BYTES + 1) * PAGE_BYTES) - address
-        if physical is None or physical + size > machine.ram.size_bytes:
-            break
-        data += machine.ram.bytes_[physical : physical + size]
-        address += size
-    return bytes(data)

@@ -13,7 +13,7 @@ import pytest
 
 from l4lab.emulator import debugging, history
 from l4lab.emulator.catching import Catch, CatchKind
-from l4lab.emulator.debugged import DebuggedMachine, Position
+from l4lab.emulator.debugged import BEFORE_ENTRY, DebuggedMachine, Position
 from l4lab.emulator.debugging import Debugger, Pace, executed, read_memory
 from l4lab.emulator.machine import Machine
 from l4lab.emulator.manifest import Manifest, load_manifest
@@ -29,7 +29,7 @@ from l4lab.emulator.stops import (
     Watchpoint,
     step,
 )
-from l4lab.kernel.frame import EDI, EIP, FPU_CORE, FRAME_WORDS
+from l4lab.kernel.frame import EDI, EIP, FPU_CORE, FRAME_WORDS, UTCB_BASE
 from l4lab.tools.pma_image import PmaSetup
 from support.runs import image
 
@@ -429,6 +429,28 @@ def test_watchpoints_see_what_the_kernel_writes() -> None:
     debugger.set_watchpoints([Watchpoint(utcb, 8, thread.task.number)])
     texts = [debugger.resume().text for _ in range(6)]
     assert any(text.startswith("the kernel wrote 8 bytes") for text in texts)
+
+
+def test_watchpoints_set_right_before_a_kernel_entry_see_what_it_writes() -> None:
+    """Even if that moment was reached on the way back, when nothing was watched yet."""
+    debugger = debugger_of(image("clntsrv"))
+    debugger.set_catches([Catch(1, CatchKind.FAULT)])
+    for _ in range(4):
+        debugger.resume()
+    stop = debugger.continue_back()
+    assert stop.kind is StopKind.CATCHPOINT and debugger.machine.position.phase == BEFORE_ENTRY
+    tasks = list(debugger.machine.kernel.tasks.values())
+    utcbs = [
+        (task.number, address)
+        for task in tasks
+        for address in (thread.frame[UTCB_BASE] - 0xFC for thread in task.threads)
+        if debugging.translate(task, address) is not None
+    ]
+    assert utcbs
+    debugger.set_catches(())
+    debugger.set_watchpoints(Watchpoint(address, 8, task) for task, address in utcbs)
+    stop = debugger.resume()
+    assert stop.kind is StopKind.WATCHPOINT
 
 
 def test_watchpoints_that_cannot_be_are_refused_whole() -> None:
