@@ -20,11 +20,12 @@ if TYPE_CHECKING:
 
 _COLUMNS: Final = ("published", "ours", "deviation", "reproduced if", "reproduced")
 _FILE_WIDTH: Final = 120
+_WIDE: Final = 105
 _FIRST_WIDTH: Final = 24
 _NUMBER_WIDTH: Final = 12
 
-Row = Sequence[str]
-"""What it is, and the columns."""
+Row = tuple[str, tuple[str, ...]]
+"""A name, a unit and the columns."""
 
 
 def as_page(outcome: Outcome, files: Sequence[str], command: str) -> str:
@@ -32,7 +33,7 @@ def as_page(outcome: Outcome, files: Sequence[str], command: str) -> str:
     lines = [f"# {outcome.title}", ""]
     lines += [f"![{outcome.title}]({file})" for file in files if file.endswith(".png")]
     if outcome.residuals:
-        lines += ["", *_table([_cells(residual) for residual in outcome.residuals])]
+        lines += ["", *_table(_named(outcome))]
     lines += ["", *(f"{remark}\n" for remark in outcome.remarks)]
     if outcome.residuals:
         sources = dict.fromkeys(residual.source for residual in outcome.residuals)
@@ -43,7 +44,7 @@ def as_page(outcome: Outcome, files: Sequence[str], command: str) -> str:
 def as_overview(results: Sequence[tuple[str, Outcome]], command: str) -> str:
     """README.md above the folders of several figures: every statement, every figure, why they differ."""
     lines = ["# Ours beside what is published", ""]
-    lines += [*_table(_all_rows(results)), ""]
+    lines += [*_table(_all_named(results)), ""]
     for name, outcome in results:
         lines += [f"## {outcome.title}", "", f"![{outcome.title}]({name}/{name}.png)", ""]
         lines += [f"{remark}\n" for remark in outcome.remarks]
@@ -56,8 +57,7 @@ def print_outcome(name: str, outcome: Outcome, folder: Path) -> None:
     console = _console()
     _print_paragraph(console, outcome.title)
     if outcome.residuals:
-        console.print(_residual_table(name, [_cells(residual) for residual in outcome.residuals]))
-        console.print()
+        _print_residuals(console, name, _named(outcome))
     for remark in outcome.remarks:
         if remark.startswith("|"):
             _print_markdown_table(console, remark)
@@ -75,8 +75,7 @@ def print_overview(results: Sequence[tuple[str, Outcome]], page: Path) -> None:
     """All residuals at a glance, and where to read on."""
     console = _console()
     console.print()
-    console.print(_residual_table("all", _all_rows(results)))
-    console.print()
+    _print_residuals(console, "all", _all_named(results))
     click.echo(f"{page}: all figures, and what explains the differences")
 
 
@@ -96,15 +95,40 @@ def _print_paragraph(console: Console, text: str) -> None:
     console.print()
 
 
-def _residual_table(title: str, rows: Sequence[Row]) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    table.add_column(title, overflow="fold")
-    for column in _COLUMNS[:-1]:
-        table.add_column(column, justify="right", overflow="fold")
-    table.add_column(_COLUMNS[-1], overflow="fold")
-    for row in rows:
-        table.add_row(*row)
+def _print_residuals(console: Console, title: str, residuals: Sequence[tuple[str, Residual]]) -> None:
+    """As on the pages, but in the room that there is: on a narrow terminal, numbers stand below their names."""
+    rows = []
+    for name, residual in residuals:
+        published, *cells = _cells(residual, "")
+        if residual.published is None:
+            name, published = f"{name}, {published}", ""
+        rows.append((name, (residual.unit, published, *cells)))
+    if console.width >= _WIDE:
+        console.print(_wide_table(title, rows))
+    else:
+        _print_narrow(console, title, rows)
+    console.print()
+
+
+def _wide_table(title: str, rows: Sequence[Row]) -> Table:
+    table = Table(title, "", box=None, pad_edge=False, header_style="bold")
+    for column in _COLUMNS:
+        table.add_column(column, justify="right", no_wrap=True)
+    for name, cells in rows:
+        table.add_row(name, *cells)
     return table
+
+
+def _print_narrow(console: Console, title: str, rows: Sequence[Row]) -> None:
+    lines = [("", *_COLUMNS), *(cells for _, cells in rows)]
+    widths = [max(map(len, column)) for column in zip(*lines, strict=True)]
+    header, *numbers = [
+        "  ".join(cell.rjust(width) for cell, width in zip(line, widths, strict=True)) for line in lines
+    ]
+    console.print(f"{title}\n  {header}", style="bold", soft_wrap=True)
+    for (name, _), line in zip(rows, numbers, strict=True):
+        console.print(name)
+        console.print(f"  {line}", soft_wrap=True)
 
 
 def _print_markdown_table(console: Console, text: str) -> None:
@@ -137,18 +161,21 @@ def _parts(widths: Sequence[int], room: int) -> Iterator[tuple[int, int]]:
 # --- tables -------------------------------------------------------------------------------------------
 
 
-def _all_rows(results: Sequence[tuple[str, Outcome]]) -> list[Row]:
-    """The rows of all figures, each with its figure's name."""
-    rows = [(name, _cells(residual)) for name, outcome in results for residual in outcome.residuals]
-    return [(f"{name}: {cells[0]}", *cells[1:]) for name, cells in rows]
+def _named(outcome: Outcome) -> list[tuple[str, Residual]]:
+    return [(residual.what, residual) for residual in outcome.residuals]
 
 
-def _table(rows: Sequence[Row]) -> Iterator[str]:
+def _all_named(results: Sequence[tuple[str, Outcome]]) -> list[tuple[str, Residual]]:
+    """The residuals of all figures, each with its figure's name."""
+    return [(f"{name}: {what}", one) for name, outcome in results for what, one in _named(outcome)]
+
+
+def _table(residuals: Sequence[tuple[str, Residual]]) -> Iterator[str]:
     """In Markdown."""
     yield f"| | {' | '.join(_COLUMNS)} |"
     yield "|---" * (1 + len(_COLUMNS)) + "|"
-    for row in rows:
-        yield f"| {' | '.join(row)} |"
+    for name, residual in residuals:
+        yield f"| {name} | {' | '.join(_cells(residual, f' {residual.unit}'.rstrip()))} |"
 
 
 def _made_by(command: str, data: str) -> tuple[str, str]:
@@ -159,36 +186,33 @@ def _made_by(command: str, data: str) -> tuple[str, str]:
     )
 
 
-def _cells(residual: Residual) -> Row:
+def _cells(residual: Residual, unit: str) -> tuple[str, ...]:
+    """By _COLUMNS; `unit` is put behind numbers."""
     deviation = residual.deviation_percent
-    if residual.published is None:
-        published = f"“{residual.statement}”"
-    else:
-        published = _number(residual.published, residual.unit)
     return (
-        residual.what,
-        published,
-        _number(residual.ours, residual.unit),
-        f"{deviation:+.1f} %" if deviation is not None else "",
-        _band(residual),
+        _quoted(residual) if residual.published is None else _as_stated(residual.published) + unit,
+        _measured(residual.ours) + unit,
+        "" if deviation is None else f"{deviation:+z,.{int(abs(deviation) < 1000)}f} %",
+        "" if residual.within is None else _band(residual) + unit,
         {True: "yes", False: "no", None: ""}[residual.within],
     )
 
 
+def _quoted(residual: Residual) -> str:
+    return f"“{residual.statement}”"
+
+
 def _band(residual: Residual) -> str:
     """What counts as reproduced."""
-    if residual.low is None or residual.high is None:
-        return ""
-    return f"{_bound(residual.low)} to {_bound(residual.high)} {residual.unit}".rstrip()
+    return " to ".join(_as_stated(bound) for bound in (residual.low, residual.high) if bound is not None)
 
 
-def _bound(value: float) -> str:
-    """Four digits and no zeros at the end: a bound is seldom a round number, and never one of many digits."""
+def _as_stated(value: float) -> str:
+    """Without zeros behind the point: nobody states, or asks for, that much."""
     whole = len(f"{abs(value):.0f}")
     shown = f"{value:,.{max(4 - whole, 0)}f}"
     return shown.rstrip("0").rstrip(".") if "." in shown else shown
 
 
-def _number(value: float, unit: str) -> str:
-    shown = f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:.2f}"
-    return f"{shown} {unit}" if unit else shown
+def _measured(value: float) -> str:
+    return f"{value:,.0f}" if abs(value) >= 100 else f"{value:.1f}" if abs(value) >= 10 else f"{value:z.2f}"

@@ -29,7 +29,12 @@ RESIDUALS = (
     Residual("lower bound", "172 cycles", "a paper", 172, 171.5, 172.5, 172.0, "cycles"),
     Residual("degrades", "a few", "a paper", None, None, None, 12_345.6, ""),
 )
-BANDS = ("22.5 to 27.5 times", "2 to 6 %", "171.5 to 172.5 cycles")
+ROWS = (
+    "| allocation | 25 times | 26.0 times | +4.0 % | 22.5 to 27.5 times | yes |",
+    "| loss | 4 % | 0.01 % | -99.7 % | 2 to 6 % | no |",
+    "| lower bound | 172 cycles | 172 cycles | +0.0 % | 171.5 to 172.5 cycles | yes |",
+    "| degrades | “a few” | 12,346 |  |  |  |",
+)
 
 
 @dataclass
@@ -46,7 +51,7 @@ class MadeUp:
         raise AssertionError((folder, stem))
 
 
-@pytest.fixture(params=[60, 80, 100, 200])
+@pytest.fixture(params=[80, 100, 200])
 def columns(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> int:
     """A terminal of that width, as people set one for what is no terminal."""
     monkeypatch.setenv("COLUMNS", str(request.param))
@@ -60,13 +65,10 @@ def test_pages_tell_what_counts_as_reproduced() -> None:
     overview = as_overview([("fig0", MadeUp())], "l4lab reproduce all")
     for text in (page, overview):
         assert "| reproduced if | reproduced |" in text
-        for band in BANDS:
-            assert f"| {band} |" in text
         assert TABLE in text
     assert ". `data.json` has every number" in page
     assert ". Each folder's `data.json` has every number" in overview
-    (row,) = [line for line in page.splitlines() if line.startswith("| degrades |")]
-    assert row == "| degrades | “a few” | 12,346 |  |  |  |"
+    assert [line for line in page.splitlines() if line in ROWS] == list(ROWS)
 
 
 def test_the_terminal_shows_tables_as_such(
@@ -84,7 +86,7 @@ def test_the_terminal_shows_tables_as_such(
     assert max(map(len, tables)) <= columns
     assert WORDS in lines  # whoever reads a file breaks lines as they like
     for word in ("22.5", "171.5", "reproduced"):
-        assert word in words or columns < 80
+        assert word in words
 
 
 def test_of_several_the_terminal_shows_one_table(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
@@ -99,8 +101,9 @@ def test_of_several_the_terminal_shows_one_table(tmp_path: Path, capsys: pytest.
     assert lines[-1].startswith(f"{tmp_path}/README.md: all figures")
     for name, _ in results:
         for residual in RESIDUALS:
-            assert len(re.findall(f"^{name}: {residual.what} ", text, re.M)) == 1
-    assert all(band in text for band in BANDS)
+            assert len(re.findall(f"^{name}: {residual.what}[ ,]", text, re.M)) == 1
+    rows = [" ".join(line.split()) for line in lines]
+    assert rows.count("fig1: lower bound cycles 172 172 +0.0 % 171.5 to 172.5 yes") == 1
     assert "how it is" not in text and "cycles, by cause" not in text
 
 
