@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import asyncio
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -21,10 +23,14 @@ from l4lab.tools.inspect_views import KINDS, Looked, ViewError, views
 from l4lab.tools.programs import Programs
 from l4lab.tools.rundir import open_run
 from l4lab.tools.timeline import OPERATION_KINDS, Operations, Timeline
+from l4lab.tools.tui.screenshot import picture
+from l4lab.tools.tui.session import Session
 from support.runs import image, record
+from support.sessions import ACROSS, to_first_fault
 
 CLI = [sys.executable, "-P", "-m", "l4lab.tools.cli"]
 FAULT = 22
+PAGE = CHECKOUT / "docs/debugger.md"
 
 
 @pytest.fixture(scope="module")
@@ -244,13 +250,30 @@ def test_moment_that_the_run_does_not_have(run: Path, moment: Moment, expected: 
 # --- the documentation ----------------------------------------------------------------------------------
 
 
+def normal(text: str) -> str:
+    """`text` without what moves with cycles and addresses."""
+    return " ".join(re.sub(r"\b(0x[0-9a-f]+|[0-9]+([ _][0-9]+)*)\b", "0", text).split())
+
+
 def test_page_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
-    page = (CHECKOUT / "docs/debugger.md").read_text("utf-8")
-    found = re.search(r"^\$ \./l4lab inspect (\S+) --cycle (\S+) ([^\n]*)\n(.*?)^```$", page, re.M | re.S)
-    assert found is not None
-    asked = tuple(found[3].split())
-    assert show_inspect(found[1], asked, Moment(cycle=int(found[2])), image=None, as_json=False) == 0
-    assert capsys.readouterr().out == found[4]
+    """Numbers are not compared. With UPDATE_DOCS set, page and picture are brought up to date instead."""
+    session = Session(image("pagefault"))
+    to_first_fault(session, ACROSS)
+    for _ in range(3):
+        session.next_fault_step()
+    cycle = session.moment.clock
+    page = PAGE.read_text("utf-8")
+    block = re.search(r"^\$ \./l4lab inspect pagefault --cycle (\S+) ([^\n]*)\n(.*?)^```$", page, re.M | re.S)
+    assert block is not None
+    asked = tuple(block[2].split())
+    assert show_inspect("pagefault", asked, Moment(cycle=cycle), image=None, as_json=False) == 0
+    printed = capsys.readouterr().out
+    if "UPDATE_DOCS" in os.environ:
+        now = f"$ ./l4lab inspect pagefault --cycle {cycle:_} {block[2]}\n{printed}```"
+        PAGE.write_text(page.replace(block[0], now), encoding="utf-8")
+        PAGE.with_name("debugger-tui.svg").write_text(asyncio.run(picture()), encoding="utf-8")
+    else:
+        assert normal(printed) == normal(block[3]), "UPDATE_DOCS=1 will do, if this is as it should be"
 
 
 # --- the command ----------------------------------------------------------------------------------------
