@@ -182,6 +182,28 @@ def test_a_dataspace_page_that_the_kernel_cannot_map_is_not_kept(tmp_path: Path)
     assert every_frame_is_back(result)
 
 
+def test_a_dataspace_page_in_use_is_kept_when_another_mapping_of_it_fails(tmp_path: Path) -> None:
+    """It holds what its client wrote."""
+    result = boot_client(
+        tmp_path,
+        "l4re",
+        """
+        l4_cap_t dataspace = l4_new_cap();
+        int error = l4_dataspace_create(SERVER, dataspace, 1);
+        for (int at = 0; at < 512 && error == 0; at++) {
+            error = l4_dataspace_map(dataspace, 0, (l4_word_t)&AT(1024 * at));
+            if (at == 0)
+                AT(0) = 77;
+        }
+        l4_sleep_us(100000); /* until it has failed for all */
+        return error == -(L4_IPC_ERROR_BASE + L4_IPC_RECEIVE_MAP_FAILED) && AT(0) == 77 ? 0 : 1;
+        """,
+        cores=8,
+    )
+    assert (result.reason, result.exit_code) == (StopReason.ROOT_ENDED, 0), result.console.decode()
+    assert every_frame_is_back(result)
+
+
 def test_a_dataspace_that_its_client_does_not_take_is_not_kept(tmp_path: Path) -> None:
     """More of them than the server could keep."""
     result = boot_client(

@@ -35,7 +35,7 @@ service_t service = { .name = "dataspaces" };
 static dataspace_t *dataspaces[L4_PAGER_MAX_CLIENTS + 1]; /* by client */
 static l4_cap_t free_slots[MAX_DATASPACES];
 static unsigned free_slot_count, dataspace_count, tables;
-static dataspace_t *asked; /* the one that the last answer is about */
+static dataspace_t *undoable; /* if an answer with an item is that it exists, or a page of it now does */
 static unsigned lines[L4_PAGER_MAX_CLIENTS + 1]; /* printed about each client */
 
 static l4_tag_t out_of_memory(l4_word_t client, l4_word_t pages)
@@ -138,7 +138,7 @@ static l4_tag_t new_dataspace(l4_word_t client, l4_word_t pages)
 		end(dataspace);
 		return service_refuse(L4_ENOMEM);
 	}
-	asked = dataspace;
+	undoable = dataspace;
 	l4_put_item(0, l4_object_item(dataspace->gate, L4_OBJECT_RIGHT_R | L4_OBJECT_RIGHT_W));
 	return l4_tag(0, 0, 1);
 }
@@ -148,10 +148,12 @@ static l4_tag_t map(dataspace_t *dataspace, l4_word_t number)
 	if (number >= dataspace->pages)
 		return service_refuse(L4_ERANGE);
 	pma_page_t *frame = &dataspace->frames[number];
+	undoable = NULL;
 	if (*frame == PMA_NONE) {
 		*frame = service_allocate();
 		if (*frame == PMA_NONE)
 			return out_of_memory(client_of(dataspace), 1);
+		undoable = dataspace;
 	}
 	l4_fpage_t fpage = l4_memory_fpage(service_address(*frame), L4_PAGE_SHIFT, L4_RIGHT_R | L4_RIGHT_W);
 	l4_put_item(0, l4_map_item(fpage, 0));
@@ -175,7 +177,7 @@ static l4_tag_t dataspace_request(l4_word_t label)
 		return client_request(label >> L4_PAGER_CLIENT_SHIFT);
 	if (label >= L4_PAGER_MEMORY_END) /* nor where no memory is: LABEL_NOBODY */
 		return service_refuse(L4_ENOENT);
-	dataspace_t *dataspace = asked = (dataspace_t *)label;
+	dataspace_t *dataspace = (dataspace_t *)label;
 	switch (mr[0]) {
 	case L4_DATASPACE_MAP:
 		return map(dataspace, mr[1]);
@@ -226,26 +228,26 @@ static l4_tag_t answer(l4_message_t message)
 	return service_refuse(L4_EBADPROTO);
 }
 
-/** A new dataspace that its client did not get is of no use to anybody, nor is the frame of a page that the kernel has
- * no memory to map. The client knows: its call fails. */
+/** A new dataspace that its client did not get is of no use to anybody, nor is the frame of a new page that the kernel
+ * has no memory to map. The client knows: its call fails. */
 static __attribute__((noinline)) void undelivered(l4_tag_t reply)
 {
 	const l4_utcb_t *utcb = l4_utcb();
 	l4_fpage_t sent = { utcb->mr[1] };
 
-	if (l4_tag_items(reply) == 0)
+	if (l4_tag_items(reply) == 0 || undoable == NULL)
 		return;
 	if (l4_fpage_type(sent) == L4_FPAGE_TYPE_OBJECT) {
-		end(asked);
+		end(undoable);
 		return;
 	}
 	if (utcb->error != L4_IPC_SEND_MAP_FAILED)
 		return;
-	pma_page_t *frame = asked->frames;
+	pma_page_t *frame = undoable->frames;
 	while (*frame != l4_fpage_address(sent) >> L4_PAGE_SHIFT)
 		frame++;
 	take_back(frame);
-	l4_word_t client = client_of(asked);
+	l4_word_t client = client_of(undoable);
 	if (service_may_tell(client, &lines[client]))
 		printf("dataspaces: the kernel has no memory to map a page that client %u wants\n", client);
 }
