@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -296,7 +297,7 @@ def test_only_a_part_of_a_run(single: Run, tmp_path: Path) -> None:
 
 def test_the_same_run_gives_the_same_files(tmp_path: Path) -> None:
     results = []
-    for name in ("one", "two"):
+    for seed, name in enumerate(("one", "two")):
         folder = tmp_path / name
         record(image("hello", 2), folder, trace=True)
         done = subprocess.run(
@@ -304,7 +305,8 @@ def test_the_same_run_gives_the_same_files(tmp_path: Path) -> None:
                 *CLI, "trace", str(folder), "--perfetto", f"{name}.pftrace", "--speedscope", f"{name}.json",
                 "--text", f"{name}.txt",
             ],
-            cwd=tmp_path, capture_output=True, text=True, check=False,
+            cwd=tmp_path, env={**os.environ, "PYTHONHASHSEED": str(seed)},
+            capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
         results.append([(tmp_path / f"{name}.{kind}").read_bytes() for kind in ("pftrace", "json", "txt")])
