@@ -104,8 +104,11 @@ def _code_files() -> list[Path]:
     return sorted(found)
 
 
-def _check_imports() -> None:
+def _check_code(expected: str) -> None:
     """A result is not kept if code had part in it that its key does not stand for."""
+    code_digest.cache_clear()  # some modules are only imported when they are needed
+    if code_digest() != expected:
+        raise CampaignError("the code of l4lab has changed since the runs began; start them again")
     for name in NOT_IN_RUNS:
         if f"l4lab.tools.{name}" in sys.modules:
             raise CampaignError(f"the run used tools/{name}, found in NOT_IN_RUNS, expected only what is not")
@@ -209,10 +212,9 @@ def _worker(job: Job, code: str, cache: Path, pipe: connection.Connection) -> No
     signal.signal(signal.SIGTERM, _leave)
     start = time.process_time()
     try:
-        if code_digest() != code:
-            raise CampaignError("the code of l4lab has changed since the runs began; start them again")
+        _check_code(code)
         result = job.work(tell)
-        _check_imports()
+        _check_code(code)
         _keep(cache, job.key, result, time.process_time() - start)
     except OperatorError as error:
         _send(pipe, f"{job.name}: {error}")

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from l4lab.emulator.errors import OperatorError
+from l4lab.tools import campaign
 from l4lab.tools.campaign import Progress
 
 BEGUN = "begun"
@@ -57,6 +58,14 @@ def last(folder: Path, name: str, _: Progress) -> dict[str, Any]:
 def die(_folder: Path, _name: str, _progress: Progress) -> dict[str, Any]:
     """As if killed by the host."""
     os._exit(9)
+
+
+def edit(folder: Path, name: str, _: Progress) -> dict[str, Any]:
+    """Somebody works on the code while this runs."""
+    result = count(folder, name, lambda _: None)
+    (folder / "kernel").mkdir()
+    campaign.PACKAGE_DIR = folder
+    return result
 
 
 def draw(folder: Path, name: str, _: Progress) -> dict[str, Any]:

@@ -181,6 +181,14 @@ def test_code_that_changes_meanwhile_is_noticed(tmp_path: Path, monkeypatch: pyt
     assert marks(tmp_path, "a") == [0]
 
 
+def test_code_that_changes_while_a_run_uses_it_is_noticed(tmp_path: Path) -> None:
+    """Some of it may have been imported after the change."""
+    with pytest.raises(CampaignError, match="the code of l4lab has changed"):
+        run_all([job(tmp_path, "a", do=work.edit)], tmp_path / "runs", 1)
+    assert marks(tmp_path, "a") == [1]
+    assert list((tmp_path / "runs").iterdir()) == []
+
+
 @pytest.mark.parametrize(
     ("changed", "counts"),
     [
