@@ -459,7 +459,7 @@ Examples:
     "--out",
     type=click.Path(path_type=Path),
     metavar="DIR",
-    help="Folder for the results, of `all` one above theirs [l4lab-out/NAME; quick ones l4lab-out/quick/NAME].",
+    help="Folder for the results; of `all`, for one folder each [l4lab-out/NAME; quick: l4lab-out/quick/NAME].",
 )
 @click.option("--quick", is_flag=True, help="Smaller sizes and fewer core counts, for the memory figures.")
 @click.option(
