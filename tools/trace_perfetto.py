@@ -1,7 +1,7 @@
 """A run as a trace for Perfetto: cores as tracks, messages as arrows, operations on the tracks of their threads.
 
     cores      for each core what it runs: user code by thread, and kernel entries by what they were for, with
-               their causes; the other events as instants; an arrow for each message, from the kernel entry
+               their causes and where they came from; the other events as instants; an arrow for each message, from the kernel entry
                with which it was sent (`trace_flows`) to the user code of the receiver that it lets run
     tasks      for each thread its page faults, exceptions and IPCs, from the kernel entry until it goes on,
                numbered as `l4lab why` numbers them
@@ -108,6 +108,7 @@ class _Trace:
         self._packets = Packets(out)
         self._event: Any = self._packets.formats.TrackEvent
         self._clock = Clock(run.mhz)
+        self._symbols = symbols
         self._describe = Describer(run, symbols)
         self._flows = Flows()
         self._open: dict[int, list[tuple[int, bool]]] = {}
@@ -190,6 +191,9 @@ class _Trace:
         self._argue(packet, "cycle", stretch.entry)
         if stretch.thread:
             self._argue(packet, "thread", stretch.thread)
+        for event in stretch.events:
+            if event.kind == events.ENTER and event.thread == stretch.thread:
+                self._argue(packet, "function", self._symbols.function(event.thread, event.b or event.a))
         if stretch.served:
             self._argue(packet, "request", stretch.served)
         for cause, cycles in zip(CAUSE_NAMES, stretch.kernel, strict=True):

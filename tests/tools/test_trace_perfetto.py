@@ -152,6 +152,18 @@ def test_cores_show_every_row_of_the_ledger(run: Run) -> None:
     assert {"page fault", "ipc", "reply", "interrupt", "system call"} <= names
 
 
+def test_kernel_entries_tell_the_function_that_they_came_from(run: Run) -> None:
+    entries = [found for found in viewed(run).slices if found.category == "kernel"]
+    assert all(
+        ("function" in found.arguments) == ("thread" in found.arguments)
+        for found in entries
+        if found.name != "interrupt"
+    )
+    replies = {found.arguments["function"] for found in entries if found.name == "reply"}
+    assert "main" in replies
+    assert not any(name.startswith("0x") for name in replies)
+
+
 def test_every_arrow_connects_sender_and_receiver(run: Run) -> None:
     count, across = check_arrows(run, viewed(run))
     assert count > 50
