@@ -1,8 +1,9 @@
 """A run as a trace for Perfetto: cores as tracks, messages as arrows, operations on the tracks of their threads.
 
     cores      for each core what it runs: user code by thread, and kernel entries by what they were for, with
-               their causes and where they came from; the other events as instants; an arrow for each message, from the kernel entry
-               with which it was sent (`trace_flows`) to the user code of the receiver that it lets run
+               their causes and the function they came from; the other events as instants; an arrow for each
+               message, from the kernel entry with which it was sent (`trace_flows`) to the user code of the
+               receiver that it lets run
     tasks      for each thread its page faults, exceptions and IPCs, from the kernel entry until it goes on,
                numbered as `l4lab why` numbers them
     under way  how many page faults and IPCs there are at a time
