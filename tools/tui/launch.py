@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import sys
 from collections import deque
+from typing import Final
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.stops import StopKind
@@ -11,7 +12,8 @@ from l4lab.kernel.errors import KernelBug
 from l4lab.tools.inspect_run import find_source
 from l4lab.tools.tui.session import Session
 
-_KEPT_PIECES = 10_000
+_KEPT_PIECES: Final = 10_000
+"""Of what guests print while one command runs: what the screen has not shown yet."""
 
 
 def debug(word: str, *, image: str | None, max_cycles: int | None) -> int:
@@ -28,7 +30,8 @@ def debug(word: str, *, image: str | None, max_cycles: int | None) -> int:
     printed: deque[bytes] = deque(maxlen=_KEPT_PIECES)
     limit = max_cycles if max_cycles is not None else source.max_cycles
     session = Session(source.manifest, max_cycles=limit, console=printed.append)
-    DebugApp(session, printed).run()
+    app = DebugApp(session, printed)
+    app.run()
     if session.last_stop.kind is StopKind.BUG:
         raise KernelBug(f"{session.last_stop.text}\n{session.machine.describe()}")
-    return 0
+    return app.return_code or 0

@@ -103,13 +103,16 @@ def source(session: Session, height: int) -> Text:
     thread, task = session.thread, session.task
     if thread is None or task is None:
         return Text(_no_thread(session), DIM)
-    program = session.programs.of_task(session.machine, task)
-    place = program.place_at(thread.frame[EIP]) if program is not None else None
-    if place is None:
+    frame = thread.frame
+    calls = session.programs.backtrace(session.machine, task, frame[EIP], frame[ESP], frame[EBP])
+    found = next((call for call in calls if call.place is not None), None)
+    if found is None or found.place is None:
         return Text("no source is known for this instruction", DIM)
+    place = found.place
     before = max((height - 2) // 2, 1)
     lines = source_lines(place, session.manifest.path.parent, before, max(height - 2 - before, 1))
-    text = Text().append(str(place), NAME)
+    text = Text().append(f"{calls[0].function} called from " if found is not calls[0] else "", DIM)
+    text.append(str(place), NAME)
     if not lines:
         return text.append("\n(the file is not here)", DIM)
     for number, line in lines:
@@ -140,7 +143,7 @@ def instructions(session: Session, height: int, width: int) -> Text:
         mark = "▶" if here else "●" if instruction.address in breakpoints else " "
         text.append(f"\n{mark}", ALARM)
         text.append(f"{instruction.address:08x} ", "" if here else DIM)
-        text.append(f"{instruction.mnemonic:<6} {instruction.operands}", HERE if here else "")
+        text.append(f"{instruction.mnemonic:<6} {instruction.operands}".rstrip(), HERE if here else "")
     return text.append_text(below)
 
 

@@ -303,8 +303,8 @@ class Session:
         thread = stop.thread if stop.thread is not None and stop.thread.state != DEAD else running
         if thread is not None and thread.number in self.machine.kernel.threads:
             self.selected = thread.number
-        elif self.faults.here is not None:
-            self.selected = self.faults.here.victim
+        elif (fault := self.faults.told_here(self.thread)) is not None:
+            self.selected = fault.victim
         elif self.thread is None or self.thread.state == DEAD:
             self.selected = 0
 

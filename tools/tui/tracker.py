@@ -72,28 +72,33 @@ class FaultTracker:
         return self._values[-1]
 
     def of(self, thread: Thread | None) -> Fault | None:
-        """The fault to show beside a thread: the one that has just passed a step, else the thread's own or the
-        one that it serves, else the latest.
+        """The fault to show beside a thread: its own, else the one that has just passed a step, else the one that
+        it serves, else the latest.
         """
-        here = self.here
+        faults = self.faults
+        caller = thread.reply.caller if thread is not None else None
+        own = faults.get(thread.number) if thread is not None else None
+        served = faults.get(caller.number) if caller is not None else None
+        here = self.told_here(thread)
+        if own is not None and not own.outcome:
+            return own
         if here is not None:
             return here
-        faults = self.faults
-        if thread is not None:
-            caller = thread.reply.caller
-            for number in (thread.number, caller.number if caller is not None else 0):
-                if number in faults and not faults[number].outcome:
-                    return faults[number]
+        if served is not None and not served.outcome:
+            return served
         unfinished = [fault for fault in faults.values() if not fault.outcome]
         return max(unfinished or faults.values(), key=lambda fault: fault.since, default=None)
 
-    @property
-    def here(self) -> Fault | None:
-        """The fault that has just passed a step, the followed one if there are several; None: there is none."""
+    def told_here(self, thread: Thread | None = None) -> Fault | None:
+        """The fault that has just passed a step; of several, the followed one or this thread's. None: there is none."""
         if len(self._values) < 2 or self._positions[-1] != self._debugger.machine.position:
             return None
         told = passed_between(self._values[-2], self._values[-1])
-        return next((fault for fault in told if fault.victim == self.victim), told[0] if told else None)
+        for wanted in (self.victim, thread.number if thread is not None else None):
+            for fault in told:
+                if fault.victim == wanted:
+                    return fault
+        return told[0] if told else None
 
     def step_before(self, position: Position, victim: int | None) -> tuple[Position, str] | None:
         """Where the last step before `position` was over, and which; of this thread's fault, or of any.

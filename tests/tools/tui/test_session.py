@@ -188,6 +188,16 @@ def test_fault_of_sigma0_is_served_by_the_kernel(session: Session) -> None:
     assert session.fault.outcome == "the kernel has served it without a message"
 
 
+def test_the_fault_shown_is_that_of_the_thread_shown(session: Session) -> None:
+    """With two under way at once, each on its core."""
+    to_first_fault(session, ACROSS)
+    while len([fault for fault in session.faults.faults.values() if not fault.outcome]) < 2:
+        session.next_entry()
+    for name in (ON_ONE_CORE, ACROSS):
+        session.select_thread(next(t.number for t in session.threads() if t.name == name))
+        assert session.fault is not None and session.fault.name == name
+
+
 # --- moving ---------------------------------------------------------------------------------------------
 
 
