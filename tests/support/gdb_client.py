@@ -11,13 +11,14 @@ from l4lab.emulator.manifest import Manifest
 from l4lab.kernel.thread import Thread
 from l4lab.tools.gdb.framing import Decoder, Packet, encode
 from l4lab.tools.gdb.monitor import Monitor
+from l4lab.tools.gdb.script import StandIns
 from l4lab.tools.gdb.session import Session
 from l4lab.tools.gdb.target import Target
 from l4lab.tools.programs import Programs
 from support.runs import image
 
 FEATURES = "multiprocess+;swbreak+;hwbreak+;vContSupported+"
-PLACEHOLDER = Path("/nowhere/no-program")
+STAND_INS = StandIns(Path("/nowhere/no-program"), Path("/nowhere/kernel-page"))
 
 
 class Client:
@@ -32,7 +33,7 @@ class Client:
         self.debugger = Debugger(self.machine)
         self.target = Target(self.debugger, Programs(manifest))
         self.monitor = Monitor(self.target, lambda line: self.session.say(line + "\n"))
-        self.session = Session(self.target, self.monitor, self._receive, PLACEHOLDER)
+        self.session = Session(self.target, self.monitor, self._receive, STAND_INS)
         self.debugger.tells_new_tasks = True
         self.text = ""
         self.sent = bytearray()
@@ -87,7 +88,7 @@ class Client:
         """Let it run, over stops that only tell of new tasks; the stop reply's fields, and `signal`."""
         while True:
             stop = self.stop(self.ask(payload))
-            if stop["signal"] != "14":
+            if "library" not in stop:
                 return stop
 
     @staticmethod

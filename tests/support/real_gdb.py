@@ -88,7 +88,8 @@ def run_gdb(boot: Boot, commands: list[str], folder: Path) -> str:
     start = done.stdout.find(PROMPT)
     assert start >= 0, done.stdout
     # What it says while it leaves belongs to no command.
-    return re.sub(r"^Thread-specific breakpoint .* deleted .*\n", "", done.stdout[start:], flags=re.MULTILINE)
+    text = re.sub(r"^Thread-specific breakpoint .* deleted .*\n", "", done.stdout[start:], flags=re.MULTILINE)
+    return re.sub(r"(/[^/\s]+)+/l4lab-[^/\s]+/", "/tmp/l4lab-…/", text)
 
 
 def answers(transcript: str) -> list[tuple[str, str]]:

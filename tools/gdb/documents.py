@@ -7,9 +7,12 @@ from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape, quoteattr
 
 from l4lab.kernel import inspect, inspect_memory
+from l4lab.kernel.abi.fiasco import SYSTEM_CALL_PAGE
 from l4lab.kernel.inspect import View
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from l4lab.emulator.machine import Machine
     from l4lab.tools.gdb.ids import ThreadId
     from l4lab.tools.gdb.target import GdbThread
@@ -30,6 +33,15 @@ def threads(all_threads: Iterable[tuple[ThreadId, GdbThread, str]]) -> str:
         for number, thread, text in all_threads
     ]
     return "\n".join(('<?xml version="1.0"?>', "<threads>", *lines, "</threads>", ""))
+
+
+def libraries(kernel_page: Path) -> str:
+    """What every address space has besides its program: a page of the kernel's, as a library in `kernel_page`."""
+    return (
+        '<?xml version="1.0"?>\n<library-list>\n'
+        f' <library name={quoteattr(str(kernel_page))}><segment address="{SYSTEM_CALL_PAGE:#x}"/></library>\n'
+        "</library-list>\n"
+    )
 
 
 def pending_interrupts(machine: Machine) -> View:

@@ -22,7 +22,7 @@ from l4lab.emulator.manifest import find_image, load_manifest
 from l4lab.emulator.results import RunResult, StopReason, collect
 from l4lab.emulator.stops import StopKind
 from l4lab.kernel.errors import KernelBug
-from l4lab.tools.gdb.script import gdb_script, write_placeholder, write_script
+from l4lab.tools.gdb.script import gdb_script, write_script, write_stand_ins
 from l4lab.tools.gdb.server import Server, listening
 from l4lab.tools.gdb.target import Target
 from l4lab.tools.programs import Programs
@@ -71,7 +71,7 @@ def run_under_gdb(
         say(f"{waiting}gdb can connect at {bound}")
         say(f"gdb -x {shlex.quote(str(script))}")
         try:
-            server = Server(listener, target, say, write_placeholder(Path(folder)))
+            server = Server(listener, target, say, write_stand_ins(Path(folder)))
             stop = server.serve(stopped=stopped)
         except KeyboardInterrupt:
             stop = None

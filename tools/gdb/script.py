@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import struct
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from l4lab.kernel.units import PAGE_BYTES
 from l4lab.tools.build import CHECKOUT
 
 if TYPE_CHECKING:
@@ -65,6 +67,8 @@ def gdb_script(address: str, image: str, programs: Programs) -> str:
         "# Each task is an inferior; gdb asks for its program and loads its symbols when it first runs:\n"
         f"{listed}\n"
         "set architecture i386\n"
+        "# gdb on Linux would look for a dynamic linker instead of asking for libraries.\n"
+        "set osabi none\n"
         "# Programs lie on this machine, not behind the stub.\n"
         "set sysroot\n"
         f"{folder}"
@@ -87,8 +91,45 @@ def write_script(folder: Path, text: str) -> Path:
     return path
 
 
-def write_placeholder(folder: Path) -> Path:
-    """An i386 program without code: what gdb gets for the cores, and for tasks of unknown programs."""
+@dataclass(frozen=True, slots=True)
+class StandIns:
+    """Files that gdb gets for what has none.
+
+    `no_program`: for the cores, and for tasks of unknown programs. `kernel_page`: a library with one symbol,
+    `system_call`, for the page that the kernel maps into every address space.
+    """
+
+    no_program: Path
+    kernel_page: Path
+
+
+def write_stand_ins(folder: Path) -> StandIns:
+    """Both, in `folder`."""
+    return StandIns(_write_no_program(folder), _write_kernel_page(folder))
+
+
+def _write_kernel_page(folder: Path) -> Path:
+    path = folder / "kernel-page"
+    names = b"\0.text\0.symtab\0.strtab\0system_call\0"
+    symbols = bytes(16) + struct.pack("<3I2BH", names.index(b"system_call"), 0, PAGE_BYTES, 0x12, 0, 1)
+    first = 52 + 32  # behind the headers
+    at_names, at_sections = first + len(symbols), first + len(symbols) + len(names)
+    ident = b"\x7fELF\x01\x01\x01".ljust(16, b"\0")
+    header = struct.pack("<16s2H5I6H", ident, 3, 3, 1, 0, 52, at_sections, 0, 52, 32, 1, 40, 4, 3)
+    load = struct.pack("<8I", 1, 0, 0, 0, 0, PAGE_BYTES, 5, PAGE_BYTES)
+    sections = (
+        (0,) * 10,
+        (names.index(b".text"), 8, 6, 0, 0, PAGE_BYTES, 0, 0, 16, 0),
+        (names.index(b".symtab"), 2, 0, 0, first, len(symbols), 3, 1, 4, 16),
+        (names.index(b".strtab"), 3, 0, 0, at_names, len(names), 0, 0, 1, 0),
+    )
+    table = b"".join(struct.pack("<10I", *section) for section in sections)
+    path.write_bytes(header + load + symbols + names + table)
+    return path
+
+
+def _write_no_program(folder: Path) -> Path:
+    """An i386 program without code."""
     path = folder / "no-program"
     ident = b"\x7fELF\x01\x01\x01".ljust(16, b"\0")
     path.write_bytes(struct.pack("<16s2H5I6H", ident, 2, 3, 1, 0, 52, 0, 0, 52, 32, 0, 40, 0, 0))

@@ -23,6 +23,7 @@ from l4lab.tools.gdb.monitor import Monitor
 from l4lab.tools.gdb.session import Session
 
 if TYPE_CHECKING:
+    from l4lab.tools.gdb.script import StandIns
     from l4lab.tools.gdb.target import Target
 
 DEFAULT_HOST: Final = "127.0.0.1"
@@ -97,10 +98,9 @@ class Server:
     """
 
     def __init__(
-        self, listener: socket.socket, target: Target, say: Callable[[str], None], placeholder: Path
+        self, listener: socket.socket, target: Target, say: Callable[[str], None], stand_ins: StandIns
     ) -> None:
-        """`placeholder`: see `Session`."""
-        self._placeholder = placeholder
+        self._stand_ins = stand_ins
         self._listener = listener
         self._target = target
         self._say = say
@@ -147,7 +147,7 @@ class Server:
         """One client, until it leaves."""
         self._client, self._gone = client, False
         monitor = Monitor(self._target, lambda line: session.say(line + "\n"))
-        session = Session(self._target, monitor, self._send, self._placeholder)
+        session = Session(self._target, monitor, self._send, self._stand_ins)
         self._meet_tasks()
         try:
             while not session.closed:
@@ -172,8 +172,9 @@ class Server:
     def _meet_tasks(self) -> None:
         """From now on gdb is told of tasks that begin to run; it sees those that have begun already."""
         debugger = self._target.debugger
-        begun = [thread for thread in debugger.machine.kernel.threads.values() if executed(thread)]
-        debugger.known_tasks.update(thread.task.number for thread in begun if thread.task is not None)
+        threads = [thread for thread in debugger.machine.kernel.threads.values() if thread.task is not None]
+        begun = [thread for thread in threads if executed(thread)] or threads[:1]  # gdb needs somebody
+        debugger.known_tasks = {thread.task.number for thread in begun if thread.task is not None}
         debugger.tells_new_tasks = True
 
     def _read(self) -> bytes | None:

@@ -10,7 +10,6 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable
-from pathlib import Path
 from typing import TYPE_CHECKING, Final, assert_never
 
 from l4lab.emulator.stops import Stop, StopKind
@@ -30,7 +29,6 @@ from l4lab.tools.gdb.packets import registers as register_packets
 from l4lab.tools.gdb.target import (
     NO_SIGNAL,
     SIGABRT,
-    SIGCHLD,
     SIGINT,
     SIGTRAP,
     GdbThread,
@@ -39,6 +37,7 @@ from l4lab.tools.gdb.target import (
 
 if TYPE_CHECKING:
     from l4lab.tools.gdb.monitor import Monitor
+    from l4lab.tools.gdb.script import StandIns
 
 MAX_WAITING: Final = 1000
 """Packets that a client may send without waiting for answers before it is hung up on."""
@@ -61,10 +60,10 @@ FEATURES: Final = (
     "qXfer:memory-map:read+",
     "qXfer:osdata:read+",
     "qXfer:exec-file:read+",
+    "qXfer:libraries:read+",
 )
 _SIGNALS: Final = {
     StopKind.INTERRUPTED: SIGINT,
-    StopKind.NEW_TASK: SIGCHLD,
     StopKind.BUG: SIGABRT,
     # gdb calls these "stopped" instead of inventing a signal; `say` tells why.
     StopKind.CATCHPOINT: NO_SIGNAL,
@@ -83,16 +82,15 @@ class Session:
     """A client that is connected. `closed`: there is nothing more to say.
 
     `detached`: it has taken its leave, of some process at least. `killed`: it wants the machine to end.
-    `placeholder`: a program without code, for processes of which no program is known.
     """
 
     def __init__(
-        self, target: Target, monitor: Monitor, send: Callable[[bytes], None], placeholder: Path
+        self, target: Target, monitor: Monitor, send: Callable[[bytes], None], stand_ins: StandIns
     ) -> None:
         self.closed = False
         self.detached = False
         self.killed = False
-        self._placeholder = placeholder
+        self._stand_ins = stand_ins
         self._target = target
         self._monitor = monitor
         self._send = send
@@ -105,7 +103,11 @@ class Session:
         self._general: ThreadId | None = None
         self._control: ThreadId | None = None
         self._document: tuple[str, str, bytes] = ("", "", b"")
-        paths = [placeholder, *(program.path for program in target.programs.all)]
+        paths = [
+            stand_ins.no_program,
+            stand_ins.kernel_page,
+            *(program.path for program in target.programs.all),
+        ]
         self._files = Files({str(path): path for path in paths})
 
     # --- bytes ----------------------------------------------------------------------------------------
@@ -364,10 +366,12 @@ class Session:
             return documents.MEMORY_MAP
         if name == "osdata":
             return documents.osdata(annex, machine)
+        if name == "libraries":
+            return documents.libraries(self._stand_ins.kernel_page)
         if name == "exec-file":
             pid = number(annex.encode()) if annex else self._selected().pid
             program = self._target.program_of(pid)
-            return str(program.path if program is not None else self._placeholder)
+            return str(program.path if program is not None else self._stand_ins.no_program)
         return None
 
     # --- going on -------------------------------------------------------------------------------------
@@ -413,6 +417,8 @@ class Session:
         return f"T{signal:02x}{';'.join(parts)};".encode()
 
     def _reason(self, stop: Stop) -> list[str]:
+        if stop.kind is StopKind.NEW_TASK:
+            return ["library:"]  # gdb gets to know it, and goes on by itself
         if stop.kind is StopKind.BREAKPOINT:
             word = "hwbreak" if self._target.is_hardware(stop) else "swbreak"
             return [f"{word}:"] if f"{word}+" in self._client_features else []

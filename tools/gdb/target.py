@@ -52,7 +52,6 @@ NO_SIGNAL: Final = 0
 SIGINT: Final = 2
 SIGTRAP: Final = 5
 SIGABRT: Final = 6
-SIGCHLD: Final = 20
 
 _NOT_THERE: Final = b"x"
 

@@ -7,11 +7,12 @@ import xml.etree.ElementTree as ET
 import pytest
 
 from l4lab.emulator.machine import Machine
+from l4lab.kernel.abi.fiasco import SYSTEM_CALL_PAGE
 from l4lab.kernel.frame import CS, EIP, UTCB_BASE
 from l4lab.tools.gdb.framing import MAX_PACKET_BYTES, encode
 from l4lab.tools.gdb.registers import COMMON, REGISTERS
 from l4lab.tools.gdb.session import FEATURES, MAX_WAITING
-from support.gdb_client import PLACEHOLDER, Client
+from support.gdb_client import STAND_INS, Client
 from support.runs import image
 
 GENERAL = [*("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi", "eip", "eflags")]
@@ -39,7 +40,7 @@ def stop_in(client: Client, task: str, program: str, function: str) -> dict[str,
         found.name == task and found.number in client.debugger.known_tasks
         for found in client.machine.kernel.tasks.values()
     ):
-        assert client.stop(client.ask("vCont;c"))["signal"] == "14"
+        assert "library" in client.stop(client.ask("vCont;c"))
     number = client.process(task)
     client.ask(f"Hg{client.thread(task)}")
     assert client.ask(f"Z0,{address:x},1") == "OK"
@@ -79,6 +80,7 @@ ASKED_FOR = {
     "qXfer:memory-map:read+": ("qXfer:memory-map:read::0,10", ("l", "m")),
     "qXfer:osdata:read+": ("qXfer:osdata:read::0,10", ("l", "m")),
     "qXfer:exec-file:read+": ("qXfer:exec-file:read:6:0,1000", "l/"),
+    "qXfer:libraries:read+": ("qXfer:libraries:read::0,10", ("l", "m")),
     "multiprocess+": ("Hgp6.8", "OK"),
 }
 
@@ -93,7 +95,7 @@ def test_what_is_advertised_is_there(client: Client) -> None:
 
 @pytest.mark.parametrize(
     "packet",
-    ["vRun;61", "qXfer:auxv:read::0,10", "qXfer:libraries-svr4:read::0,10", "QNonStop:1", "qCRC:0,10", "R00"],
+    ["vRun;61", "qXfer:auxv:read::0,10", "qXfer:siginfo:read::0,10", "QNonStop:1", "qCRC:0,10", "R00"],
 )
 def test_what_is_not_there_is_not_advertised_and_has_the_empty_answer(client: Client, packet: str) -> None:
     assert client.ask(packet) in ("", "E00")
@@ -295,7 +297,7 @@ def test_threads_have_task_number_core_and_state(in_hello: Client) -> None:
 def test_a_task_is_told_of_before_it_is_listed(client: Client) -> None:
     seen: set[str] = set(threads_of(client))
     told = set()
-    while (stop := client.stop(client.ask("vCont;c")))["signal"] == "14":
+    while "library" in (stop := client.stop(client.ask("vCont;c"))):
         assert client.ask("Hg" + stop["thread"]) == "OK"
         (name,) = set(threads_of(client)) - seen
         seen.add(name)
@@ -370,8 +372,15 @@ def test_the_program_of_a_process_can_be_fetched_and_nothing_else(in_hello: Clie
     assert in_hello.ask(f"vFile:unlink:{path.encode().hex()}") == ""
 
 
+def test_the_kernels_page_is_a_library_of_every_process(client: Client) -> None:
+    (library,) = ET.fromstring(client.document("libraries"))
+    assert library.get("name") == str(STAND_INS.kernel_page)
+    (segment,) = library
+    assert int(segment.get("address", ""), 16) == SYSTEM_CALL_PAGE
+
+
 def test_the_cores_have_a_program_without_code(client: Client) -> None:
-    assert client.document("exec-file", "1") == str(PLACEHOLDER)
+    assert client.document("exec-file", "1") == str(STAND_INS.no_program)
 
 
 # --- breakpoints ----------------------------------------------------------------------------------------
@@ -534,7 +543,7 @@ def test_ctrl_c_right_behind_a_request_to_go_on_is_not_lost(in_hello: Client, in
     main = in_hello.symbol("hello", "main")
     in_hello.ask(f"M{main:x},2:ebfe")
     (reply,) = in_hello.feed(encode(b"vCont;c") + interrupt)
-    assert reply.startswith((b"T02", b"T14"))
+    assert reply.startswith((b"T02", b"T05"))
 
 
 def test_ctrl_c_while_the_machine_stands_still_does_not_stop_it_later(in_hello: Client) -> None:
@@ -560,7 +569,7 @@ def test_a_client_that_vanishes_while_the_machine_runs_leaves_it_standing(in_hel
     in_hello.ask(f"M{main:x},2:ebfe")
     replies = in_hello.feed(encode(b"vCont;c"))
     while not in_hello.session.closed:
-        assert replies[0].startswith(b"T14")
+        assert replies[0].startswith(b"T05")
         replies = in_hello.feed(encode(b"vCont;c"))
     assert replies == []
 
