@@ -374,9 +374,9 @@ def convert_text(run: Run) -> None:
 def test_memory_does_not_grow_with_the_run(
     convert: Callable[[Run], None], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("l4lab.tools.rundir.CHUNK_RECORDS", 1000)
+    monkeypatch.setattr("l4lab.tools.rundir.CHUNK_RECORDS", 500)
     peaks = []
-    for rows in (4_000, 16_000):
+    for rows in (2_000, 8_000):
         run = long_run(tmp_path / str(rows), rows)
         tracemalloc.start()
         convert(run)
