@@ -32,6 +32,7 @@ from l4lab.tools.recording import Recording
 from l4lab.tools.rundir import KIND_MASK, Run, open_run
 from l4lab.tools.steps import FRAME, STEPS, TOUCH, lines, step_sums
 from l4lab.tools.timeline import NOWHERE, OPERATION_KINDS, Operation, Operations, Timeline
+from l4lab.tools.why import Asked, show_why
 from support import random_guest
 from support.programs import compile_program, write_manifest
 from support.runs import IMAGES, image, record
@@ -544,3 +545,19 @@ def test_a_run_that_does_not_come_again_is_told_as_far_as_it_goes(tmp_path: Path
     done = why("fault", last, tmp_path / "hello")
     assert (done.returncode, done.stderr) == (0, "")
     assert "Steps 4 and 5 are not told apart: another l4lab has recorded this run." in done.stdout
+
+
+def test_what_would_take_long_is_only_done_when_asked_for(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    record(image("hello"), tmp_path / "run")
+    last = str(Recorded(tmp_path / "run").operations.count(events.FAULT))
+    monkeypatch.setattr("l4lab.tools.allocation.AFFORDABLE_ROWS", 0)
+    told = []
+    for replay in (None, True, False):
+        assert show_why(("fault", last, str(tmp_path / "run")), Asked(replay=replay)) == 0
+        told.append(capsys.readouterr().out)
+    assert "Steps 4 and 5 are not told apart: that takes booting the image again (--replay)." in told[0]
+    assert "not told apart" not in told[1] + told[2]
+    not_asked, asked, refused = (re.findall(r"^[1-7] \w+ +[\d ]+?  .*", text, re.M)[-7:] for text in told)
+    assert not_asked == refused != asked

@@ -376,7 +376,7 @@ def test_memory_does_not_grow_with_the_run(
 ) -> None:
     monkeypatch.setattr("l4lab.tools.rundir.CHUNK_RECORDS", 500)
     peaks = []
-    for rows in (2_000, 8_000):
+    for rows in (4_000, 12_000):
         run = long_run(tmp_path / str(rows), rows)
         tracemalloc.start()
         convert(run)
