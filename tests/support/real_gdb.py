@@ -18,7 +18,18 @@ LEFT_OUT = "…"
 RECORDED_WITH = "13."
 """The documents' transcripts are of this gdb; others word a few lines differently."""
 
-needs_gdb = pytest.mark.skipif(shutil.which("gdb") is None, reason="gdb is not installed")
+
+def _missing() -> str:
+    """Why there is no gdb to talk to; "" if there is one."""
+    if shutil.which("gdb") is None:
+        return "gdb is not installed"
+    command = ["gdb", "-nx", "-batch", "-ex", "set architecture i386"]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    return "this gdb does not know i386" if "Undefined item" in done.stderr else ""
+
+
+_REASON = _missing()
+needs_gdb = pytest.mark.skipif(bool(_REASON), reason=_REASON)
 
 
 def gdb_version() -> str:
