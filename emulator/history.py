@@ -15,7 +15,7 @@ from __future__ import annotations
 import contextlib
 import gc
 import time
-from bisect import bisect_right
+from bisect import bisect_left, bisect_right
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
@@ -40,7 +40,7 @@ _ZERO_PAGE: Final = bytes(PAGE_BYTES)
 _CHUNK_BYTES: Final = 1 << 20
 
 
-@dataclass(slots=True, eq=False)
+@dataclass(slots=True, eq=False, repr=False)
 class Snapshot:
     """One moment.
 
@@ -187,8 +187,8 @@ class History:
         return self.snapshots[0]
 
     def earlier(self, snapshot: Snapshot) -> Snapshot | None:
-        """The snapshot before that one; None for the first."""
-        index = self.snapshots.index(snapshot)
+        """The latest snapshot before that one, which may have been dropped meanwhile; None if it was the first."""
+        index = bisect_left(self.snapshots, snapshot.position, key=lambda each: each.position)
         return self.snapshots[index - 1] if index else None
 
     def restore(self, snapshot: Snapshot) -> None:

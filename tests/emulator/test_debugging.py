@@ -256,6 +256,22 @@ def test_a_thinned_out_history_still_leads_everywhere(monkeypatch: pytest.Monkey
         assert digest(debugger.machine) == expected
 
 
+def test_the_way_back_goes_on_though_snapshots_are_dropped_on_it(
+    monkeypatch: pytest.MonkeyPatch, pma: Manifest
+) -> None:
+    debugger = debugger_of(pma)
+    debugger.set_catches([Catch(1, CatchKind.CREATE)])
+    first = debugger.resume().position
+    debugger.set_catches(())
+    debugger.resume()
+    monkeypatch.setattr(debugging, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(debugging, "REPLAY", OFTEN)
+    monkeypatch.setattr(history, "BUDGET_BYTES", 1 << 20)
+    debugger.set_catches([Catch(1, CatchKind.CREATE)])
+    while (stop := debugger.continue_back()).position != first:
+        assert stop.kind is StopKind.CATCHPOINT
+
+
 def test_steps_back_undo_steps(pma: Manifest) -> None:
     debugger = debugger_of(pma)
     debugger.set_catches([Catch(1, CatchKind.FAULT, task="pma.0")])
