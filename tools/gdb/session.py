@@ -293,6 +293,15 @@ class Session:
         found = self._target.find(wanted) if wanted is not None and wanted.tid not in (ALL, ANY) else None
         return found if found is not None else self._selected()
 
+    def _to_step_back(self) -> GdbThread:
+        """As `_to_step`, but for whoever the last stop was about where `Hc` is about anybody.
+
+        There is no `vCont` for going back, and `Hg` by then says where gdb has set its last breakpoint.
+        """
+        wanted = self._control
+        found = self._target.find(wanted) if wanted is not None and wanted.tid not in (ALL, ANY) else None
+        return found if found is not None else self._target.stopped_thread()
+
     def _thread(self, request: threads.SelectThread | threads.ThreadAlive | threads.CurrentThread) -> bytes:
         if isinstance(request, threads.CurrentThread):
             return b"QC" + self._id(self._selected()).encode()
@@ -400,7 +409,7 @@ class Session:
         steps = self._monitor.steps
         if isinstance(request, resume.ResumeBack):
             steps.forget()
-            return self._target.resume_back(request.step, self._to_step(), self.interrupted)
+            return self._target.resume_back(request.step, self._to_step_back(), self.interrupted)
         steps.stops = any(action.kind != "c" for action in request.actions)
         return self._target.resume(request.actions, self._to_step(), self.interrupted)
 

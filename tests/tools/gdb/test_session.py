@@ -481,6 +481,19 @@ def test_a_step_is_one_instruction_and_a_step_back_is_the_same_again(in_hello: C
         assert in_hello.ask("g") == state
 
 
+def test_a_step_back_is_of_the_thread_that_has_stopped_whatever_was_selected_since(in_hello: Client) -> None:
+    """gdb selects others to set breakpoints in their processes, and then says that any thread may step."""
+    thread = in_hello.thread("hello.0")
+    in_hello.ask(f"vCont;s:{thread};c")
+    in_hello.ask(f"Hg{thread}")
+    count = register(in_hello, "instructions")
+    assert in_hello.ask(f"Hg{in_hello.thread('pager.0')}") == "OK"
+    assert in_hello.ask("Z0,1000,1") == in_hello.ask("Hc0") == "OK"
+    assert in_hello.stop(in_hello.ask("bs"))["thread"] == thread
+    in_hello.ask(f"Hg{thread}")
+    assert register(in_hello, "instructions") == count - 1
+
+
 def test_stepping_out_of_a_range_is_one_stop(in_hello: Client) -> None:
     """All of `main`'s first line at once, with the calls it makes outside the range."""
     main = in_hello.symbol("hello", "main")
