@@ -12,6 +12,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Final, NoReturn
@@ -745,6 +746,10 @@ def _guarded(command: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted")
         return EXIT_INTERRUPTED
+    except Exception:
+        traceback.print_exc()
+        _say("bug in l4lab: the lines above say where")
+        return EXIT_KERNEL_BUG
     return code if isinstance(code, int) else 0
 
 
