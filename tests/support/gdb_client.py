@@ -79,9 +79,10 @@ class Client:
                 return text
 
     def command(self, text: str) -> str:
-        """A `monitor` command; what it prints."""
+        """A `monitor` command; what it prints. The reply says whether that is an error."""
         self.text = ""
-        assert self.ask(f"qRcmd,{text.encode().hex()}") == "OK"
+        reply = self.ask(f"qRcmd,{text.encode().hex()}")
+        assert reply == ("E16" if self.text.startswith("error: ") else "OK")
         return self.text
 
     def go_on(self, payload: str = "vCont;c") -> dict[str, str]:

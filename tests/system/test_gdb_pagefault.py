@@ -169,6 +169,44 @@ def test_faults_and_messages_back_in_time(tmp_path: Path) -> None:
     assert printed[7] == "$2 = 0\n"
 
 
+def test_a_move_that_is_refused_does_not_go_on(tmp_path: Path) -> None:
+    """gdb abandons a command of the script at the error."""
+    refused = {
+        "goto 1 99": "there is no core 99",
+        "goto": "expected a cycle",
+        "goto 1 2 3 4 5 6 7": "expected a cycle",
+        "forth stp": "'stp' cannot be caught",
+        "forth step": "no page faults are followed",
+        "back": "expected what to catch",
+        "back ipc a b c d e f g": "'a' is no filter",
+    }
+    path = tmp_path / "session.py"
+    typed = [each for command in refused for each in (command, "p $cycles")]
+    path.write_text(
+        "import gdb\n"
+        'gdb.execute("tbreak check_page"); gdb.execute("continue")\n'
+        f"for command in {['p $cycles', *typed]!r}:\n"
+        "    print(f'(gdb) {command}', flush=True)\n"
+        "    try:\n"
+        "        gdb.execute(command)\n"
+        "    except gdb.error as error:\n"
+        "        print(f'refused: {error}', flush=True)\n",
+        encoding="utf-8",
+    )
+    boot = Boot("pagefault")
+    try:
+        printed = answers(run_gdb(boot, [f"source {path}", "continue"], tmp_path))
+        boot.end()
+    finally:
+        boot.kill()
+    cycles = {text.partition("=")[2] for command, text in printed if command == "p $cycles"}
+    assert len(cycles) == 1 and int(cycles.pop()) > 0
+    said = dict(printed)
+    for command, why in refused.items():
+        assert f"error: {why}" in said[command] and "refused: " in said[command]
+    assert boot.code == 0
+
+
 def test_leaving_and_coming_back(tmp_path: Path) -> None:
     """Each gdb finds the machine where the one before has left it."""
     boot = Boot("pagefault")

@@ -103,7 +103,7 @@ class Monitor:
         }
 
     def run(self, text: str, selected: GdbThread) -> list[str]:
-        """The lines that a command answers. Never raises for what a person typed.
+        """The lines that a command answers. Raises CommandError, and has done nothing then.
 
         With `quietly` before it, a command that moves says nothing: the script's own commands go on at once.
         """
@@ -111,8 +111,8 @@ class Monitor:
         try:
             words = shlex.split(text)
             if words[:1] == ["quietly"]:
-                answer = self.run(shlex.join(words[1:]), selected)
-                return [] if self._move is not None else answer
+                self.run(shlex.join(words[1:]), selected)
+                return []
             if not words:
                 return self._help([])
             name = JDB_NAMES.get(words[0], words[0])
@@ -120,8 +120,8 @@ class Monitor:
             if command is None:
                 raise CommandError(f"{words[0]!r} is no command; `monitor help` lists them")
             return command.run(words[1:])
-        except (CommandError, ValueError) as error:
-            return [f"error: {error}"]
+        except ValueError as error:
+            raise CommandError(str(error)) from None
 
     def pending_move(self, poll: Poll) -> Stop | None:
         """Do what `goto`, `back` or `forth` have noted down; None if nothing has."""
@@ -398,10 +398,14 @@ def _parse_catch(words: list[str], number: int) -> Catch:
         known = ", ".join(kind.value for kind in CatchKind)
         raise CommandError(f"{words[0]!r} cannot be caught, expected one of {known}") from None
     catch = Catch(number, kind)
+    given = set()
     for word in words[1:]:
         name, equals, value = word.partition("=")
         if not equals and _ADDRESSES.fullmatch(word):
             name, value = "address", word
+        if name in given:
+            raise CommandError(f"{word!r}: found {name} twice, expected it once")
+        given.add(name)
         if name == "task":
             catch = replace(catch, task=value)
         elif name == "thread":

@@ -13,15 +13,17 @@ from l4lab.tools.build import CHECKOUT
 if TYPE_CHECKING:
     from l4lab.tools.programs import Programs
 
-_MOST_WORDS: Final = 4
+_MOST_WORDS: Final = 6
+"""One more than any command takes: KIND and four filters."""
 
 
 def _command(name: str, text: str) -> str:
-    """A command of gdb's that is one of `monitor`'s, and then goes on."""
+    """A command of gdb's that is one of `monitor`'s, and then goes on; not if that is refused: an error ends it."""
     lines = [f"define {name}"]
-    for count in range(1, _MOST_WORDS + 1):  # gdb replaces `$arg0`, ..., but has no name for all of them
-        words = " ".join(f"$arg{index}" for index in range(count))
-        lines += [f"  if $argc == {count}", f"    monitor quietly {name} {words}", "  end"]
+    for count in range(_MOST_WORDS + 1):  # gdb replaces `$arg0`, ..., but has no name for all of them
+        words = "".join(f" $arg{index}" for index in range(count))
+        compared = "==" if count < _MOST_WORDS else ">="
+        lines += [f"  if $argc {compared} {count}", f"    monitor quietly {name}{words}", "  end"]
     return "\n".join((*lines, "  continue", "end", f"document {name}", text, "end", ""))
 
 

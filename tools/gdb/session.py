@@ -24,6 +24,7 @@ from l4lab.tools.gdb.framing import (
     encode,
 )
 from l4lab.tools.gdb.ids import ALL, ANY, PacketError, ThreadId, number
+from l4lab.tools.gdb.monitor import CommandError
 from l4lab.tools.gdb.packets import breakpoints, files, memory, queries, resume, threads
 from l4lab.tools.gdb.packets import registers as register_packets
 from l4lab.tools.gdb.target import (
@@ -266,7 +267,11 @@ class Session:
         return ";".join(features).encode()
 
     def _command(self, request: queries.MonitorCommand) -> bytes:
-        lines = self._monitor.run(request.text, self._selected())
+        try:
+            lines = self._monitor.run(request.text, self._selected())
+        except CommandError as error:
+            self.say(f"error: {error}\n")
+            return E_INVALID  # gdb abandons what else it was about to do
         for line in lines:
             self.say(line + "\n")
         return OK

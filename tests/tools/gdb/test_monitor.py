@@ -103,6 +103,7 @@ def test_looking_changes_nothing(client: Client, command: str) -> None:
         ("catch fault colour=red", "'colour=red' is no filter"),
         ("catch fault address=x", "'x' is no address"),
         ("catch ipc protocol=x", "'x' is no protocol"),
+        ("catch fault 0x1000 address=0x2000", "'address=0x2000': found address twice, expected it once"),
         ("delete 9", "there is no catchpoint 9"),
         ("steps maybe", "found 'maybe', expected on or off"),
         ("goto", "expected a cycle"),
@@ -153,6 +154,15 @@ def test_moves_wait_for_the_machine_to_go_on(client: Client) -> None:
     assert client.go_on()["signal"] == "00"
     assert client.text == "goto 800000 core 0: there\n"
     assert client.machine.cores[0].clock_cycles >= 800_000
+
+
+@pytest.mark.parametrize("command", ["goto 1 99", "quietly goto", "quietly goto 1 99", "quietly forth stp"])
+def test_what_is_refused_leaves_the_move_before_it(client: Client, command: str) -> None:
+    client.command("goto 700000")
+    assert client.command(command).startswith("error: ")
+    client.text = ""
+    client.go_on()
+    assert client.text == "goto 700000 core 0: there\n"
 
 
 def test_catchpoints_are_numbered_and_removed(client: Client) -> None:
