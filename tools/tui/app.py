@@ -131,6 +131,9 @@ class DebugApp(App[None]):
         moment = session.moment
         status = Text().append(f" {session.manifest.path.name} ", "reverse")
         status.append(f" core {moment.core} at cycle {grouped(moment.clock)}: ", "bold").append(moment.text)
+        pending = session.pending()
+        if pending:
+            status.append(f"  breakpoint pending: {', '.join(pending)}", "yellow")
         self._status(status)
         self._fill("cores", panes.core_rows(session), session.core)
         rows = panes.thread_rows(session)

@@ -137,10 +137,9 @@ def instructions(session: Session, height: int, width: int) -> Text:
     found = disassemble(session.machine, session.programs, task, eip, before, rows - before - 1)
     if not found:
         text.append(f"\n▶{eip:#010x}  not mapped", ALARM)
-    breakpoints = {b.address for b in session.debugger.breakpoints if b.task in (None, task.number)}
     for instruction in found:
         here = instruction.address == eip
-        mark = "▶" if here else "●" if instruction.address in breakpoints else " "
+        mark = "▶" if here else "●" if session.has_breakpoint(task, instruction.address) else " "
         text.append(f"\n{mark}", ALARM)
         text.append(f"{instruction.address:08x} ", "" if here else DIM)
         text.append(f"{instruction.mnemonic:<6} {instruction.operands}".rstrip(), HERE if here else "")

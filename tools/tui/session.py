@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator.catching import Catch, CatchKind, describe
 from l4lab.emulator.debugged import DebuggedMachine
-from l4lab.emulator.debugging import Debugger
+from l4lab.emulator.debugging import Debugger, executed
 from l4lab.emulator.machine import NEVER
 from l4lab.emulator.stops import TO_THE_END, Breakpoint, Goal, GoalKind, Stop, StopKind, step
 from l4lab.kernel.frame import EIP
@@ -24,7 +24,7 @@ from l4lab.kernel.traps import CpuException, Interrupt, PageFault, SystemCall
 from l4lab.tools.programs import Programs
 from l4lab.tools.report import grouped
 from l4lab.tools.tui.code import line_range
-from l4lab.tools.tui.places import CommandError, find_place
+from l4lab.tools.tui.places import CommandError, Wish, find_place, find_wish
 from l4lab.tools.tui.tracker import FaultTracker
 
 if TYPE_CHECKING:
@@ -76,6 +76,7 @@ class Session:
         self.faults = FaultTracker(self.debugger, self.programs)
         self.selected = 0
         self.core = 0
+        self._wishes: tuple[Wish, ...] = ()
         self._start = self.machine.position
         self._pausing = threading.Event()
         self._last_entry = ""
@@ -162,7 +163,7 @@ class Session:
 
         with self._observing(remember):
             self.faults.follow(True)
-            stop = self._run(lambda: self.debugger.resume(Goal(GoalKind.ENTRY), self._pausing.is_set))
+            stop = self._run(lambda: self._resume(Goal(GoalKind.ENTRY)))
         if stop.kind is StopKind.ENTRY:
             stop = replace(stop, text=self._last_entry)
         return self._arrived(stop)
@@ -189,7 +190,32 @@ class Session:
 
     def _forward(self, goal: Goal, *, following: bool = True) -> Stop:
         self.faults.follow(following)
-        return self._arrived(self._run(lambda: self.debugger.resume(goal, self._pausing.is_set)))
+        return self._arrived(self._run(lambda: self._resume(goal)))
+
+    def _resume(self, goal: Goal) -> Stop:
+        """On until something that is wanted stops it. An address may be another program's place, too."""
+        thread = self.machine.kernel.threads[goal.thread] if goal.thread is not None else None
+        done = executed(thread) if thread is not None else 0
+        while True:
+            stop = self._unless_paused(self.debugger.resume(goal, self._pausing.is_set))
+            if not self._is_unwanted(stop):
+                return stop
+            line = range(goal.first, goal.first + goal.size_bytes)
+            moved = thread is not None and stop.thread is thread and executed(thread) > done
+            if thread is not None and moved and thread.frame[EIP] not in line:
+                return replace(stop, kind=StopKind.STEP)
+
+    def _is_unwanted(self, stop: Stop) -> bool:
+        thread = stop.thread
+        if stop.kind is not StopKind.BREAKPOINT or thread is None or thread.task is None:
+            return False
+        return not self.has_breakpoint(thread.task, thread.frame[EIP])
+
+    def _unless_paused(self, stop: Stop) -> Stop:
+        """An unwanted stop as the interruption that somebody has asked for, if so."""
+        if self._pausing.is_set() and self._is_unwanted(stop):
+            return replace(stop, kind=StopKind.INTERRUPTED, text="interrupted")
+        return stop
 
     # --- going back -------------------------------------------------------------------------------------
 
@@ -206,7 +232,7 @@ class Session:
         """To the last event of that kind before now."""
         self.faults.victim = None
         with self._catching(kind):
-            return self._back(lambda: self.debugger.continue_back(self._pausing.is_set))
+            return self._back(self._resume_back)
 
     def last_fault_step(self) -> Stop:
         """To where the last step of a page fault was over, as far as faults were followed."""
@@ -220,7 +246,14 @@ class Session:
 
     def go_back(self) -> Stop:
         """To a breakpoint before now, or the start of the run."""
-        return self._back(lambda: self.debugger.continue_back(self._pausing.is_set))
+        return self._back(self._resume_back)
+
+    def _resume_back(self) -> Stop:
+        while True:
+            stop = self._unless_paused(self.debugger.continue_back(self._pausing.is_set))
+            self.programs.forget()
+            if not self._is_unwanted(stop):
+                return stop
 
     def restart(self) -> Stop:
         """To the start of the run."""
@@ -248,16 +281,52 @@ class Session:
     # --- breakpoints ------------------------------------------------------------------------------------
 
     def toggle_breakpoint(self, text: str) -> str:
-        """Set or remove one: `FUNCTION` or `0xADDRESS` of the shown task, or `TASK:…`. Says which it was."""
-        task, place = find_place(self.machine, self.programs, self.task, text.strip())
+        """Set or remove one: `FUNCTION` or `0xADDRESS` of the shown task, or `TASK:…`. Says which it was.
+
+        A task may still be to come, and a function that the shown task does not have is looked for in all programs.
+        """
+        text = text.strip()
+        wish = find_wish(self.machine, self.programs, self.task, text)
+        if wish is not None:
+            return self._toggle_wish(wish)
+        task, place = find_place(self.machine, self.programs, self.task, text)
         breakpoint_ = Breakpoint(place, task.number)
-        present = self.debugger.breakpoints
+        own = [point for point in self.debugger.breakpoints if point.task is not None]
         where = f"{self.programs.function_at(self.machine, task, place)} in {task_name(task)}"
-        if breakpoint_ in present:
-            self.debugger.set_breakpoints(point for point in present if point != breakpoint_)
-            return f"no breakpoint at {where} any more"
-        self.debugger.set_breakpoints((*present, breakpoint_))
+        if self.has_breakpoint(task, place):
+            met = [w for w in self._wishes if w.means(self.machine, self.programs, task, place)]
+            self._wishes = tuple(w for w in self._wishes if w not in met)
+            self._set_breakpoints([point for point in own if point != breakpoint_])
+            return f"no breakpoint at {' or '.join(map(str, met)) if met else where} any more"
+        self._set_breakpoints([*own, breakpoint_])
         return f"breakpoint at {where}"
+
+    def has_breakpoint(self, task: Task, address: int) -> bool:
+        """Whether the machine is to stop there."""
+        if Breakpoint(address, task.number) in self.debugger.breakpoints:
+            return True
+        return any(wish.means(self.machine, self.programs, task, address) for wish in self._wishes)
+
+    def pending(self) -> list[str]:
+        """The breakpoints that wait for a task to come, as a person names them."""
+        return [str(wish) for wish in self._wishes if wish.is_pending(self.machine, self.programs)]
+
+    def _toggle_wish(self, wish: Wish) -> str:
+        own = [point for point in self.debugger.breakpoints if point.task is not None]
+        if wish in self._wishes:
+            self._wishes = tuple(known for known in self._wishes if known != wish)
+            self._set_breakpoints(own)
+            return f"no breakpoint at {wish} any more"
+        self._wishes = (*self._wishes, wish)
+        self._set_breakpoints(own)
+        if wish.is_pending(self.machine, self.programs):
+            return f"breakpoint at {wish}, pending: set when the task appears"
+        return f"breakpoint at {wish} in {', '.join(program.name for program, _ in wish.places)}"
+
+    def _set_breakpoints(self, own: list[Breakpoint]) -> None:
+        """Those of tasks, and those of wishes: in every task, to be looked at when one is met."""
+        addresses = dict.fromkeys(address for wish in self._wishes for _, address in wish.places)
+        self.debugger.set_breakpoints((*own, *(Breakpoint(address) for address in addresses)))
 
     # --- helpers ----------------------------------------------------------------------------------------
 

@@ -221,6 +221,16 @@ def test_goto_and_breakpoints_ask() -> None:
     drive(script, size=SMALL)
 
 
+def test_breakpoint_of_a_task_to_come_can_be_set_at_the_start() -> None:
+    async def script(app: DebugApp, pilot: Pilot[None]) -> None:
+        await answer(app, pilot, "b", "hello.0:main")
+        assert "breakpoint pending: hello.0:main" in status(app)
+        await press(app, pilot, "c")
+        assert "breakpoint: hello.0 at main" in status(app) and "pending" not in status(app)
+
+    drive(script, size=SMALL)
+
+
 def test_views_show_what_inspect_shows() -> None:
     async def script(app: DebugApp, pilot: Pilot[None]) -> None:
         await press(app, pilot, "v")

@@ -312,6 +312,61 @@ def test_a_random_walk_meets_the_same_machine_at_the_same_place(
     assert collect(session.machine, StopReason.ROOT_ENDED) == undisturbed
 
 
+# --- breakpoints of tasks to come -----------------------------------------------------------------------
+
+
+def test_breakpoint_of_a_task_to_come_is_pending_and_met(session: Session) -> None:
+    """Only by the task that was named, though another runs the same program; both ways."""
+    said = session.toggle_breakpoint("hello.1:printf")
+    assert said.startswith("breakpoint at hello.1:printf, pending")
+    assert session.pending() == ["hello.1:printf"]
+    session.go_on()
+    assert session.moment.text == "breakpoint: hello.1 at printf"
+    assert session.pending() == []
+    met = session.machine.position
+    session.go_on()
+    assert session.moment.text == "breakpoint: hello.1 at printf" and session.machine.position != met
+    session.go_back()
+    assert session.machine.position == met
+    session.go_back()
+    assert session.machine.position == session._start
+    session.go_on()
+    assert session.machine.position == met
+    session.toggle_breakpoint("printf")
+    assert session.debugger.breakpoints == ()
+    assert session.go_on().kind is StopKind.END
+
+
+def test_function_without_a_task_is_met_in_every_program_that_has_it(session: Session) -> None:
+    session.toggle_breakpoint("main")
+    names = set()
+    while session.go_on().kind is StopKind.BREAKPOINT:
+        assert session.thread is not None and session.moment.text.endswith(" at main")
+        names.add(session.thread.name)
+    assert {"sigma0", "root", "pager.0", "hello.0", "hello.1"} <= names
+    session.toggle_breakpoint("main")
+    assert session.debugger.breakpoints == ()
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [
+        (
+            "pma_alocate",
+            "found no function 'pma_alocate' in any program of the image (did you mean \"pma_allocate\"?)",
+        ),
+        ("hello.0:pma_allocate", "found no function 'pma_allocate' in the program of hello.0"),
+        ("hello.0:check_page", "inlined functions have no place of their own"),
+        ("helo.0:main", "found no task 'helo.0'"),
+    ],
+)
+def test_bad_breakpoint_of_a_task_to_come_is_one_line(session: Session, text: str, expected: str) -> None:
+    with pytest.raises(CommandError) as caught:
+        session.toggle_breakpoint(text)
+    assert expected in str(caught.value) and "\n" not in str(caught.value)
+    assert session.debugger.breakpoints == () and session.pending() == []
+
+
 # --- what cannot be done --------------------------------------------------------------------------------
 
 
@@ -342,4 +397,4 @@ def test_commands_for_a_thread_need_one(session: Session) -> None:
     with pytest.raises(CommandError, match="expected 0 to"):
         session.go_to(1 << 60)
     with pytest.raises(CommandError, match="no task is shown"):
-        session.toggle_breakpoint("main")
+        session.toggle_breakpoint("0x1000")
