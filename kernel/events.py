@@ -89,7 +89,7 @@ KIND_NAMES: Final = (
 )
 
 MEANINGS: Final = (
-    "thread touched address a at eip b; extra: error code of the processor",
+    "thread touched address a at eip b; extra: error code of the processor, and 16 if it fetched",
     "thread raised trap number a at eip b",
     "thread starts to send tag a to partner, a thread or gate, at eip b, 0: not recorded; "
     "extra OPEN_ENDED: and then waits for anybody",

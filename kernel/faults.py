@@ -144,7 +144,7 @@ def page_fault(kernel: Kernel, core: Core, me: Thread, trap: PageFault) -> None:
     """The running thread's access was refused."""
     me.page_faults += 1
     if kernel.events is not None:
-        kind = events.FAULT | trap.error_code << events.EXTRA_SHIFT
+        kind = events.FAULT | (trap.error_code | trap.fetch << 4) << events.EXTRA_SHIFT
         causes.begin(kernel, kernel.events, me, kind, 0, trap.address)
     kernel.bill[FAULT] += kernel.costs.fault_path
     task = me.task

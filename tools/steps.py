@@ -34,8 +34,12 @@ STEPS: Final = {
 }
 """Step -> what happens then; what it is called stands in `NAMES`, from 0 on."""
 
+_MAPS_ITSELF: Final = "the processor enters the kernel, which maps the page itself: no message"
+_GOES_ON: Final = "the processor enters the kernel, which lets the thread go on: no message"
+
 _FAULT_CAUSES: Final = ("kernel entry", "fault")
 _RESUME_CAUSES: Final = ("kernel exit", "thread switch", "space switch", "schedule")
+_BACK: Final = "kernel: back to the instruction"
 _INTERRUPTS: Final = ("kernel: timer", "kernel: interrupt", "kernel: takes the interrupt")
 
 
@@ -70,6 +74,30 @@ class Line:
         return f"{self.step} {NAMES[self.step - 1]}" if self.step else ""
 
 
+def steps_of(run: Run, chain: Chain) -> dict[int, str]:
+    """As STEPS, for the chain of a page fault; without the steps of a pager if there was none.
+
+    So it is with sigma0, which has the kernel map its pages; and with a thread that gets word of its faults
+    from the kernel where it is, in its trampoline.
+    """
+    if not _without_message(run, chain):
+        return STEPS
+    words = _MAPS_ITSELF if _is_sigma0s(run, chain) else _GOES_ON
+    return {TOUCH: STEPS[TOUCH], FAULT: words, RESUME: STEPS[RESUME]}
+
+
+def _without_message(run: Run, chain: Chain) -> bool:
+    """Whether the thread went on though nobody was sent a message, let alone has answered."""
+    if len(chain.hops) != 1 or chain.operation.resumed is None:
+        return False
+    return _is_sigma0s(run, chain) or [segment.kind for segment in chain.hops[0].segments] == [KERNEL]
+
+
+def _is_sigma0s(run: Run, chain: Chain) -> bool:
+    """Whether it is a page fault of sigma0, the first of all tasks."""
+    return run.homes.get(chain.operation.thread) == min(run.homes.values(), default=None)
+
+
 def lines(run: Run, chain: Chain, allocated: Allocated | None = None) -> list[Line]:
     """The chain's segments in time, for page faults cut where a step ends inside of one.
 
@@ -77,6 +105,7 @@ def lines(run: Run, chain: Chain, allocated: Allocated | None = None) -> list[Li
     system call that the pager makes before it answers; with none, it takes no time of its own.
     """
     is_fault = chain.operation.kind == events.FAULT
+    alone = is_fault and _without_message(run, chain)
     found: list[Line] = []
     for place, hop in enumerate(chain.hops):
         closing = place == len(chain.hops) - 1
@@ -85,13 +114,12 @@ def lines(run: Run, chain: Chain, allocated: Allocated | None = None) -> list[Li
             if not is_fault:
                 found.append(_line(0, hop, segment, segment.start, segment.causes, words))
             elif place == number == 0:
-                after = (RESUME if closing else MESSAGE, words)
+                after = (RESUME, _BACK) if alone else (RESUME if closing else MESSAGE, words)
                 found += _split(hop, segment, (FAULT, "kernel: page fault"), after, _FAULT_CAUSES)
             elif hop.to == chain.operation.thread and number == len(hop.segments) - 1:
-                back = (RESUME, "kernel: back to the instruction")
-                found += _split(hop, segment, (MAP, words), back, None)
+                found += _split(hop, segment, (MAP, words), (RESUME, _BACK), None)
             else:
-                step = _step(chain, place, number)
+                step = RESUME if alone else _step(chain, place, number)
                 found.append(_line(step, hop, segment, segment.start, segment.causes, words))
     if not is_fault:
         return found

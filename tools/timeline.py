@@ -140,7 +140,7 @@ class Operation:
     """A page fault, an exception or a send. `number`: among those of its kind, from 1.
 
     `request`: what it belongs to; `root`: it began that. `address`: of a fault; the trap number of an exception;
-    the tag sent. `extra`: the processor's error code of a fault. `row`: its kernel entry's.
+    the tag sent. `extra`: the processor's error code of a fault, and 16 if it fetched. `row`: its kernel entry's.
     `open_ended`: it only sends, and then waits for anybody, so it is over when the message has gone over.
     `resumed`: cycle at which its thread went on in user mode; None if it never did, or is `open_ended`.
     """

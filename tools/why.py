@@ -24,7 +24,7 @@ from l4lab.tools.follow import follow
 from l4lab.tools.recording import RunError
 from l4lab.tools.report import grouped
 from l4lab.tools.rundir import Run, last_run, open_run
-from l4lab.tools.steps import STEPS, TOUCH, Allocated, Line, lines, step_sums
+from l4lab.tools.steps import TOUCH, Allocated, Line, lines, step_sums, steps_of
 from l4lab.tools.symbols import Symbols
 from l4lab.tools.timeline import KIND_WORDS, NOWHERE, Operation, Operations, Timeline, is_entry
 from l4lab.tools.why_values import WHY_FORMAT, chain_document, described, operation_document
@@ -116,6 +116,8 @@ class _Question:
         if chain.operation.kind != events.FAULT or asked.replay is False:
             return None, ""
         manifest = image_of(run, asked.image)
+        if len(chain.hops) == 1:
+            return None, ""  # no pager had a part in it
         if manifest is None:
             return None, "Steps 4 and 5 are not told apart: that takes the image that was booted (--image)."
         if asked.replay is None and not is_affordable(chain):
@@ -163,9 +165,11 @@ class _Question:
         table = Table(box=None, pad_edge=False, show_header=False)
         for justify in ("left", "right", "right", "left"):
             table.add_column(justify=justify, no_wrap=True)
-        for step, cycles in step_sums(found).items():
+        sums = step_sums(found)
+        for step, words in steps_of(self._run, chain).items():
+            cycles = sums[step]
             share = percentage(cycles, chain.cycles) if step != TOUCH else ""
-            table.add_row(f"{step} {NAMES[step - 1]}", grouped(cycles), share, STEPS[step])
+            table.add_row(f"{step} {NAMES[step - 1]}", grouped(cycles), share, words)
         table.add_row("together", grouped(chain.cycles), "", "cycles: the latency")
         self._show(table)
         self._say("")

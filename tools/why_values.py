@@ -11,7 +11,7 @@ from l4lab.kernel.messages import label_of
 from l4lab.tools.chain import Chain
 from l4lab.tools.faultsteps import NAMES
 from l4lab.tools.rundir import Run
-from l4lab.tools.steps import STEPS, Line, step_sums
+from l4lab.tools.steps import Line, step_sums, steps_of
 from l4lab.tools.symbols import Symbols
 from l4lab.tools.timeline import NOWHERE, Operation, Operations
 
@@ -69,7 +69,7 @@ def chain_document(
         "in_the_course_of": root.name if root is not None and not chain.operation.root else None,
         "cycles": chain.cycles,
         "causes": chain.by_cause(),
-        "steps": _steps_document(found) if is_fault else None,
+        "steps": _steps_document(run, chain, found) if is_fault else None,
         "hops": [
             {
                 "holder": run.thread_name(hop.holder),
@@ -95,8 +95,9 @@ def chain_document(
     }
 
 
-def _steps_document(found: list[Line]) -> list[dict[str, Any]]:
+def _steps_document(run: Run, chain: Chain, found: list[Line]) -> list[dict[str, Any]]:
+    sums = step_sums(found)
     return [
-        {"step": step, "name": NAMES[step - 1], "what": STEPS[step], "cycles": cycles}
-        for step, cycles in step_sums(found).items()
+        {"step": step, "name": NAMES[step - 1], "what": words, "cycles": sums[step]}
+        for step, words in steps_of(run, chain).items()
     ]

@@ -416,6 +416,27 @@ def test_a_fault_in_words_and_as_json(single: Recorded) -> None:
     assert total is not None and int(total[1].replace(" ", "")) == document["cycles"]
 
 
+def test_a_fault_that_the_kernel_serves_itself(single: Recorded) -> None:
+    """Sigma0's first, in fetching its first instruction: nobody is sent a message, so there is no pager to tell of."""
+    folder = single.run.folder
+    done = why("fault", 1, folder)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert re.match(r"fault 1 of \d+: sigma0 #\d+ fetched from (0x[0-9a-f]+), at \1 in _start\n", done.stdout)
+    found = re.findall(r"^([1-7] \w+|together) +([\d ]+?)  +(?:[\d.]+ %)? +(.*)$", done.stdout, re.M)[-4:]
+    assert [(name, words) for name, _, words in found[1:]] == [
+        ("2 fault", "the processor enters the kernel, which maps the page itself: no message"),
+        ("7 resume", "the kernel goes back to the instruction"),
+        ("together", "cycles: the latency"),
+    ]
+    cycles = [int(number.replace(" ", "")) for _, number, _ in found]
+    assert cycles[1] > cycles[2] > cycles[0] == 0
+    assert sum(cycles[:-1]) == cycles[-1] == single.chain(single.operations.get(events.FAULT, 1)).cycles
+    assert "allocator" not in done.stdout and "pager" not in done.stdout
+    document = json.loads(why("fault", 1, folder, "--json").stdout)
+    assert [step["step"] for step in document["steps"]] == [1, 2, 7]
+    assert sum(step["cycles"] for step in document["steps"]) == document["cycles"]
+
+
 def test_the_summary_leads_to_the_slowest(single: Recorded) -> None:
     folder = single.run.folder
     done = why(folder)

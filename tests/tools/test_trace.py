@@ -161,7 +161,7 @@ def test_text_has_a_line_for_each_event_but_samples_in_order(run: Run) -> None:
         assert line[2] != "drq sent" or line[1] != following[1] or following[0] >= line[0] - SPARED_CYCLES
     first = lines.index(next(line for line in lines if ": fault 1" in line))
     assert lines[first][20:] == (
-        "page fault               sigma0 #8 pfa=0x100000 ip=0x100000 _start (read, not mapped): fault 1"
+        "page fault               sigma0 #8 pfa=0x100000 ip=0x100000 _start (fetch, not mapped): fault 1"
     )
 
 
