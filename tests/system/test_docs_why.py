@@ -16,6 +16,7 @@ import pytest
 
 PAGE = Path(__file__).resolve().parents[2] / "docs/debugger.md"
 LEFT_OUT = "…"
+SHOWN = ("./l4lab why fault 17", "./l4lab why fault 28")
 NUMBER = r"\b(?:0x[0-9a-f]+|\d+(?:[ .]\d+)*)\b"
 
 
@@ -73,7 +74,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_the_section_shows_what_is_printed(here: Path) -> None:
     commands = transcript()
-    assert "./l4lab why fault 17" in [command for command, _ in commands]
+    assert {*SHOWN} <= {command for command, _ in commands}
     page = PAGE.read_text("utf-8")
     for command, lines in commands:
         done = subprocess.run(command, shell=True, cwd=here, capture_output=True, text=True, check=False)
@@ -102,9 +103,18 @@ def test_numbers_may_differ_and_little_else() -> None:
         assert bool(re.fullmatch(pattern, normal(printed))) == is_the_same
 
 
-def test_the_seven_hops_of_the_transcript_add_up() -> None:
+def test_the_second_is_of_a_client_of_the_benchmark() -> None:
+    """Its pager is that of its core, and its allocator was found at work."""
+    text = "\n".join(dict(transcript())["./l4lab why fault 28"])
+    client = re.match(r"fault 28 of \d+: pma\.(\d+) #\d+ ", text)
+    assert client is not None
+    assert re.search(rf"^5 frame  .* pager\.{client[1]} #\d+ +runs ", text, re.M)
+
+
+@pytest.mark.parametrize("command", SHOWN)
+def test_the_seven_hops_of_the_transcript_add_up(command: str) -> None:
     """Also by hand: the numbers in the page."""
-    lines = dict(transcript())["./l4lab why fault 17"]
+    lines = dict(transcript())[command]
     steps = [re.match(r"([1-7]) \w+ +([\d ]+?)  ", line) for line in lines[lines.index("", 4) :]]
     cycles = [int(step[2].replace(" ", "")) for step in steps if step is not None]
     assert len(cycles) == 7
