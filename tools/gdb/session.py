@@ -236,14 +236,18 @@ class Session:
             case resume.InterruptRequest():
                 return OK  # the machine stands still already
             case resume.Detach():
+                if request.pid is not None and not self._target.has_process(request.pid):
+                    return E_NO_THREAD
                 # gdb takes its leave of one process after the other, and then hangs up.
                 self.detached = True
                 self.closed = request.pid is None
                 return OK
             case resume.Kill():
+                if request.pid is not None and not self._target.has_process(request.pid):
+                    return E_NO_THREAD
                 self.killed = True
-                self.closed = not request.answers
-                return OK if request.answers else None
+                self.closed = request.pid is None
+                return OK if request.pid is not None else None
             case (
                 register_packets.ReadRegisters()
                 | register_packets.WriteRegisters()

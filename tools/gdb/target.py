@@ -179,6 +179,10 @@ class Target:
         """All process numbers."""
         return [*self.debugger.machine.kernel.tasks, CORES]
 
+    def has_process(self, pid: int) -> bool:
+        """Whether there is such a process, or a client has been told of one that is gone now."""
+        return pid in self.processes() or pid in self._shown
+
     def program_of(self, pid: int) -> Program | None:
         """What a process executes, or is going to."""
         machine = self.debugger.machine

@@ -605,6 +605,13 @@ def test_detaching_and_killing(client: Client) -> None:
     assert client.session.closed
 
 
+def test_processes_that_do_not_exist_cannot_be_left_or_killed(client: Client) -> None:
+    for packet in ("D;ffff", "D;0", "vKill;99", "vKill;0"):
+        assert client.ask(packet) == "E03"
+    assert not (client.session.detached or client.session.killed or client.session.closed)
+    assert client.ask("D;1") == "OK"  # the cores
+
+
 def test_detaching_from_all_ends_the_conversation(client: Client) -> None:
     assert client.ask("D") == "OK"
     assert client.session.closed and client.session.detached and not client.session.killed

@@ -53,9 +53,9 @@ class Detach:
 
 @dataclass(frozen=True, slots=True)
 class Kill:
-    """End the machine. `answers`: the client waits for a reply."""
+    """End the machine. `pid`: the process that the client means; None: it waits for no reply."""
 
-    answers: bool
+    pid: int | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,10 +121,9 @@ def parse_detach(payload: bytes) -> Request | None:
 def parse_kill(payload: bytes) -> Request | None:
     """`k` and `vKill;pid`."""
     if payload == b"k":
-        return Kill(answers=False)
+        return Kill(None)
     if payload.startswith(b"vKill;"):
-        number(payload[len(b"vKill;") :])
-        return Kill(answers=True)
+        return Kill(number(payload[len(b"vKill;") :]))
     return None
 
 
