@@ -83,7 +83,7 @@ class Monitor:
             "ptable": _Command(
                 self._page_table, "[TASK] [ADDRESS]", "page tables, or the way to one address"
             ),
-            "mapdb": _Command(self._mapping_tree, "ADDRESS|FRAME", "who has a page from whom"),
+            "mapdb": _Command(self._mapping_tree, "ADDRESS|frame=N", "who has a page from whom"),
             "bt": _Command(
                 self._backtrace, "[THREAD]", "calls on the stack, and on through messages to who waits for it"
             ),

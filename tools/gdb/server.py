@@ -27,9 +27,10 @@ if TYPE_CHECKING:
     from l4lab.tools.gdb.target import Target
 
 DEFAULT_HOST: Final = "127.0.0.1"
+MAX_PORT: Final = 65535
 SEND_SECONDS: Final = 10
 _CHUNK_BYTES: Final = 1 << 16
-_TCP: Final = re.compile(r"(?:(?P<host>[^/]*):)?(?P<port>[0-9]{1,5})")
+_TCP: Final = re.compile(r"(?:(?P<host>[^/]*):)?(?P<port>[0-9]{1,9})")
 
 
 class AddressError(OperatorError):
@@ -46,6 +47,10 @@ def listening(address: str) -> Iterator[tuple[socket.socket, str]]:
     if match is None and "/" not in address:
         raise AddressError(
             f"--gdb: found {printable(address)!r}, expected [HOST:]PORT or the path of a socket"
+        )
+    if match and int(match["port"]) > MAX_PORT:
+        raise AddressError(
+            f"--gdb {printable(address)}: found port {match['port']}, expected 0 to {MAX_PORT}"
         )
     try:
         listener, bound = (

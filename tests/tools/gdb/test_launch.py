@@ -33,7 +33,11 @@ def call(*arguments: object) -> subprocess.CompletedProcess[str]:
         (("hello", "-S"), "-S waits for gdb: expected --gdb ADDR, too"),
         (("hello", "--gdb", "0", "--json"), "--gdb goes with none of --json"),
         (("hello", "--gdb", "nonsense"), "found 'nonsense', expected [HOST:]PORT or the path of a socket"),
-        (("hello", "--gdb", "127.0.0.1:99999"), "65535"),
+        (
+            ("hello", "--gdb", "127.0.0.1:99999"),
+            "--gdb 127.0.0.1:99999: found port 99999, expected 0 to 65535",
+        ),
+        (("hello", "--gdb", ":123456"), "--gdb :123456: found port 123456, expected 0 to 65535"),
         (("nothing-like-that", "--gdb", "0"), "nothing-like-that"),
     ],
 )
