@@ -31,6 +31,8 @@ from l4lab.tools.why_values import WHY_FORMAT, chain_document, described, operat
 
 SLOWEST: Final = 10
 _MEANWHILE_SHOWN: Final = 5
+_MOST_DIGITS: Final = 18
+_DIGITS_SHOWN: Final = 40
 
 _KINDS: Final = {word: kind for kind, word in KIND_WORDS.items()}
 
@@ -74,8 +76,11 @@ def _parsed(what: tuple[str, ...]) -> tuple[str | None, int, Path | None]:
             f"and RUN or nothing; or just RUN"
         )
     digits = what[1].replace("_", "")
-    if not (digits.isascii() and digits.isdecimal() and len(digits) <= 18):
+    if not (digits.isascii() and digits.isdecimal()):
         raise RunError(f"why {what[0]}: found {what[1]!r}, expected a number")
+    if len(digits) > _MOST_DIGITS:
+        shown = what[1] if len(what[1]) <= _DIGITS_SHOWN else f"{what[1][:_DIGITS_SHOWN]}..."
+        raise RunError(f"why {what[0]}: found {shown}, too large: expected at most {_MOST_DIGITS} digits")
     return what[0], int(digits), Path(what[2]) if len(what) == 3 else None
 
 
@@ -191,6 +196,12 @@ class _Question:
         if core is not None and not 0 <= core < run.cores:
             raise RunError(f"why cycle: core {core}: the run has {run.cores}, numbered from 0")
         cores = range(run.cores) if core is None else [core]
+        end = max(self._end_of(number) for number in cores)
+        if cycle >= end:
+            whose = "the run" if core is None else f"core {core}"
+            if not end:
+                raise RunError(f"why cycle {cycle}: the books have nothing of {whose}")
+            raise RunError(f"why cycle: found {cycle}, expected at most {end - 1}, the last of {whose}")
         found = [self._moment(number, cycle) for number in cores]
         if self._asked.as_json:
             document = {"format": WHY_FORMAT, "cycle": cycle, "cores": found}
@@ -210,14 +221,18 @@ class _Question:
             return self.operation(root.kind, root.number)
         return 0
 
+    def _end_of(self, core: int) -> int:
+        """The first cycle that the books do not have of `core`."""
+        rows = self._timeline.rows_of_core(core)
+        return int(self._timeline.end[rows[-1]]) if len(rows) else 0
+
     def _moment(self, core: int, cycle: int) -> dict[str, Any]:
         """What `core` does at `cycle`, in words and as values."""
         timeline, run = self._timeline, self._run
         row = timeline.row_at(core, cycle)
         moment: dict[str, Any] = {"core": core, "state": None, "thread": None, "request": None}
         if row == NOWHERE:
-            rows = timeline.rows_of_core(core)
-            last = int(timeline.end[rows[-1]]) if len(rows) else 0
+            last = self._end_of(core)
             words = f"not in the books, which end at cycle {grouped(last)}" if cycle >= last else "nothing"
             return moment | {"doing": words, "causes": {}}
         thread, entry = int(timeline.thread[row]), int(timeline.entry[row])

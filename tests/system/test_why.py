@@ -462,8 +462,26 @@ def test_a_moment_of_every_core(single: Recorded) -> None:
     told = why("cycle", moment, single.run.folder, "--core", 3).stdout
     assert f"core 3: kernel, page fault of pma.3 #{chain.operation.thread}" in told
     assert f"{chain.operation.name} of" in told
-    end = why("cycle", 10**15, single.run.folder).stdout
-    assert end.count("not in the books") == 4
+
+
+def test_the_last_moment(single: Recorded) -> None:
+    """Of the core whose books end last; of the others it is said that they have ended."""
+    timeline, folder = single.timeline, single.run.folder
+    ends = [int(timeline.end[timeline.rows_of_core(core)].max()) for core in range(4)]
+    last = why("cycle", max(ends) - 1, folder)
+    assert last.returncode == 0
+    assert last.stdout.count("not in the books") == sum(end < max(ends) for end in ends)
+    beyond = why("cycle", max(ends), folder)
+    assert (beyond.returncode, beyond.stdout) == (2, "")
+    assert beyond.stderr == (
+        f"l4lab: why cycle: found {max(ends)}, expected at most {max(ends) - 1}, the last of the run\n"
+    )
+    assert why("cycle", ends[2] - 1, folder, "--core", 2).returncode == 0
+    beyond = why("cycle", ends[2], folder, "--core", 2)
+    assert (beyond.returncode, beyond.stdout) == (2, "")
+    assert beyond.stderr == (
+        f"l4lab: why cycle: found {ends[2]}, expected at most {ends[2] - 1}, the last of core 2\n"
+    )
 
 
 @pytest.mark.parametrize(
@@ -472,7 +490,9 @@ def test_a_moment_of_every_core(single: Recorded) -> None:
         (["fault", "0"], "why fault 0: the run has .* of them, numbered from 1"),
         (["ipc", "1000000"], "why ipc 1000000: the run has"),
         (["fault", "x"], "why fault: found 'x', expected a number"),
-        (["fault", "9" * 30], "why fault: found '999"),
+        (["fault", "9" * 18], "why fault 9{18}: the run has .* of them, numbered from 1"),
+        (["cycle", "9" * 23], "why cycle: found 9{23}, too large: expected at most 18 digits"),
+        (["fault", "9" * 5000], r"why fault: found 9{40}\.\.\., too large: expected at most 18 digits"),
         (
             ["reason", "1"],
             "why: found 'reason 1 .*', expected one of fault, exception, ipc, cycle with a number",
