@@ -37,6 +37,7 @@ _W = TypeVar("_W", bound=Widget)
 
 PROGRESS_SECONDS: Final = 0.1
 WIDE_COLUMNS: Final = 120
+OVER: Final = "the run is over; capitals go back"
 
 COLUMNS: Final = {"cores": ("core", "cycle", "state", "thread"), "threads": ("thread", "core", "state")}
 """The tables, and the titles of their columns."""
@@ -90,6 +91,8 @@ class DebugApp(App[None]):
         self._printed = printed
         self._worker: Worker[Stop] | None = None
         self._leaving = False
+        self._was_over = False
+        self._said = ""
         self._front = LOWER[0][1]
         self._filled: dict[str, tuple[Sequence[tuple[str, ...]], int | None]] = {}
 
@@ -128,13 +131,7 @@ class DebugApp(App[None]):
         if self.command is not None or not self.is_running:
             return
         session = self.session
-        moment = session.moment
-        status = Text().append(f" {session.manifest.path.name} ", "reverse")
-        status.append(f" core {moment.core} at cycle {grouped(moment.clock)}: ", "bold").append(moment.text)
-        pending = session.pending()
-        if pending:
-            status.append(f"  breakpoint pending: {', '.join(pending)}", "yellow")
-        self._status(status)
+        self._status(self._standing())
         self._fill("cores", panes.core_rows(session), session.core)
         rows = panes.thread_rows(session)
         chosen = next((index for index, row in enumerate(rows) if row[0] == session.selected), None)
@@ -145,13 +142,33 @@ class DebugApp(App[None]):
             panes.instructions(session, max(instructions.size.height, 4), instructions.size.width)
         )
         for name, show in (
-            ("fault", panes.fault_steps),
             ("calls", panes.calls),
             ("space", panes.address_space),
             ("console", panes.console),
         ):
             self._find(name, Pane).show(show(session))
+        fault = self._find("fault", Pane)
+        fault.show(panes.fault_steps(session, fault.size.width))
         self._find("console", Pane).scroll_end(animate=False)
+
+    def _standing(self) -> Text:
+        """The line on top while the machine stands still: what was last said, else where it is and why."""
+        moment = self.session.moment
+        status = Text().append(f" {self.session.manifest.path.name} ", "reverse")
+        if self._said:
+            return status.append(f" {self._said}", "bold yellow")
+        status.append(f" core {moment.core} at cycle {grouped(moment.clock)}: ", "bold").append(moment.text)
+        pending = self.session.pending()
+        if pending:
+            status.append(f"  breakpoint pending: {', '.join(pending)}", "yellow")
+        return status
+
+    def _say(self, text: str) -> None:
+        """Put a message into the line on top, where it covers nothing; it stays until the next command."""
+        self._said = text
+        self._find("status", Static).set_class(bool(text), "said")
+        self.refresh_panes()
+        self.call_after_refresh(self.refresh_panes)  # a long one needs two lines, which the panes give
 
     def _find(self, name: str, kind: type[_W]) -> _W:
         """A part of the main screen, whatever lies over it."""
@@ -181,7 +198,9 @@ class DebugApp(App[None]):
         """Let a command of the session run on a thread of its own; one at a time."""
         if self.command is not None:
             return
+        self._say("")
         self.command = name
+        self._was_over = self.session.moment.ended
         self._printed.clear()
         self._worker = self.run_worker(move, thread=True, exit_on_error=False)
 
@@ -195,9 +214,11 @@ class DebugApp(App[None]):
         if self._leaving:
             self.exit()
         elif isinstance(error, OperatorError):
-            self.notify(str(error), severity="warning", markup=False)
+            self._say(str(error))
         elif error is not None:
             raise error
+        elif self._was_over and self.session.moment.ended:
+            self._say(OVER)
         self.refresh_panes()
 
     def _progress(self) -> None:
@@ -275,7 +296,7 @@ class DebugApp(App[None]):
         if self.command is not None:
             self.session.pause()
         else:
-            self.notify("the machine stands still; q leaves")
+            self._say("the machine stands still; q leaves")
 
     async def action_quit(self) -> None:
         """Leave, as soon as the machine stands still."""
@@ -299,9 +320,7 @@ class DebugApp(App[None]):
                     f"to cycle {grouped(int(digits[:20]))}", lambda: self.session.go_to(int(digits[:20]))
                 )
             else:
-                self.notify(
-                    f"found {answer!r}, expected a cycle as in 700_000", severity="warning", markup=False
-                )
+                self._say(f"found {answer!r}, expected a cycle as in 700_000")
 
         if self.command is None:
             self.push_screen(Ask(f"to which cycle of core {self.session.core}?"), go)
@@ -312,10 +331,9 @@ class DebugApp(App[None]):
         def toggle(answer: str | None) -> None:
             if answer:
                 try:
-                    self.notify(self.session.toggle_breakpoint(answer), markup=False)
+                    self._say(self.session.toggle_breakpoint(answer))
                 except OperatorError as problem:
-                    self.notify(str(problem), severity="warning", markup=False)
-                self.refresh_panes()
+                    self._say(str(problem))
 
         if self.command is None:
             self.push_screen(Ask("breakpoint at FUNCTION, 0xADDRESS, TASK:FUNCTION?"), toggle)
@@ -354,6 +372,7 @@ class DebugApp(App[None]):
     def action_core(self, difference: int) -> None:
         """Show the core before or behind."""
         if self.command is None:
+            self._say("")
             self.session.select_core((self.session.core + difference) % len(self.session.machine.cores))
             self.refresh_panes()
 
@@ -361,6 +380,7 @@ class DebugApp(App[None]):
         """Enter or a click on a core or a thread: show that one."""
         if self.command is not None:
             return
+        self._say("")
         if event.data_table.id == "cores":
             self.session.select_core(event.cursor_row)
         elif event.data_table.id == "threads":

@@ -49,6 +49,9 @@ _EXPLANATIONS: Final = (
     "the kernel fills in the page table",
     "back to the instruction",
 )
+_BEFORE_STEP_TEXT: Final = 21
+"""Columns: a mark, the number, the name and the cycles."""
+_SUBJECTS: Final = ("the processor ", "the kernel ")
 MAX_THREADS: Final = 300
 _MESSAGE_WORDS: Final = 8
 _EVERY_RANGE: Final = 200
@@ -173,8 +176,8 @@ def _no_thread(session: Session) -> str:
 # --- the fault ------------------------------------------------------------------------------------------
 
 
-def fault_steps(session: Session) -> Text:
-    """The seven steps of the page fault under way, with the cycles of each."""
+def fault_steps(session: Session, width: int = 0) -> Text:
+    """The seven steps of the page fault under way, with the cycles of each. `width`: in columns; 0: no matter."""
     fault = session.fault
     if fault is None:
         return Text("No page fault is followed here.\nf goes to the next, F to the last.", DIM)
@@ -189,14 +192,24 @@ def fault_steps(session: Session) -> Text:
         text.append(f"{'▶' if here else '✓' if step is not None else ' '}{number} ", ALARM if here else DIM)
         text.append(f"{name:<8}", HERE if here else NAME if step is not None else DIM)
         text.append(f"{cycles:>8}  ", NUMBER)
-        text.append(
-            step.text if step is not None else _EXPLANATIONS[number - 1], "" if step is not None else DIM
-        )
+        said = step.text if step is not None else _EXPLANATIONS[number - 1]
+        room = width - _BEFORE_STEP_TEXT
+        text.append(shortened(said, room) if width else said, "" if step is not None else DIM)
     text.append("\n")
     if fault.outcome:
         text.append(fault.outcome, ALARM)
     else:
         text.append(f"so far {grouped(fault.cycles)} cycles", DIM)
+    return text
+
+
+def shortened(text: str, room: int) -> str:
+    """A step's text in at most `room` columns, if it can be: without who acts, then without the last clauses."""
+    if len(text) > room:
+        subject = next((words for words in _SUBJECTS if text.startswith(words)), "")
+        text = text[len(subject) :]
+    while len(text) > room and ", " in text:
+        text = text.rpartition(", ")[0]
     return text
 
 

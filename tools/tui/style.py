@@ -7,6 +7,7 @@ from typing import Final
 CSS: Final = """
 Screen { layout: vertical; }
 #status { height: 1; background: $panel; text-wrap: nowrap; text-overflow: ellipsis; }
+#status.said { height: auto; max-height: 3; text-wrap: wrap; }
 .pane { border: round $primary 50%; border-title-color: $text-muted; padding: 0 1 0 0; scrollbar-size: 1 1; }
 .pane:focus { border: round $accent; }
 DataTable > .datatable--header { background: $surface; color: $text-muted; text-style: none; }

@@ -15,6 +15,7 @@ from l4lab.emulator.manifest import Manifest, load_manifest
 from l4lab.tools.report import grouped
 from l4lab.tools.tui.app import DebugApp, Pane
 from l4lab.tools.tui.keys import BACKWARD, FORWARD, LOWER, OTHERS, shown_key
+from l4lab.tools.tui.panes import shortened
 from l4lab.tools.tui.screens import Ask, Help, Views, help_text
 from l4lab.tools.tui.session import Session
 from support.runs import image
@@ -134,6 +135,28 @@ def test_the_same_keys_show_the_same_screen() -> None:
     assert screen("t") == screen("t", "t", "T")
 
 
+def test_on_a_small_terminal_the_steps_are_whole() -> None:
+    """No text is wider than its pane, and none is cut within a clause."""
+
+    async def script(app: DebugApp, pilot: Pilot[None]) -> None:
+        for _ in range(6):
+            await press(app, pilot, "t")
+        pane = app.query_one("#fault", Pane)
+        lines = pane.shown.plain.splitlines()
+        assert max(map(len, lines)) <= pane.size.width
+        assert "enters the kernel, which makes a message of it" in lines[2]
+        assert re.search(r"maps 1 page: 0x[0-9a-f]+ of the pager to 0x20000000$", lines[6])
+
+    drive(script, fault=ACROSS, size=SMALL)
+
+
+def test_texts_lose_who_acts_before_their_last_clauses() -> None:
+    assert shortened("the kernel maps a, b, c", 30) == "the kernel maps a, b, c"
+    assert shortened("the kernel maps a, b, c", 15) == "maps a, b, c"
+    assert shortened("the kernel maps a, b, c", 9) == "maps a, b"
+    assert shortened("indivisible", 3) == "indivisible"
+
+
 # --- every key, everywhere ------------------------------------------------------------------------------
 
 
@@ -145,6 +168,30 @@ def test_every_key_at_the_start_and_at_the_end() -> None:
             await press(app, pilot, *((key, "escape") if key in ("g", "b", "v") else (key,)))
             assert app.is_running and app.command is None
         await press(app, pilot, "1", "left_square_bracket", "right_square_bracket", "home")
+
+    drive(script, size=SMALL)
+
+
+def test_what_is_said_covers_nothing_and_goes_with_the_next_command() -> None:
+    async def script(app: DebugApp, pilot: Pilot[None]) -> None:
+        for key in "sfc":
+            await press(app, pilot, "c")
+            await press(app, pilot, key)
+            await settle(app, pilot)
+            assert "the run is over; capitals go back" in status(app)
+        await press(app, pilot, "F")
+        assert "page fault" in status(app) and "capitals" not in status(app)
+        long = "nowhere" * 8
+        await answer(app, pilot, "b", long)
+        await settle(app, pilot)
+        line = app.query_one("#status")
+        assert long in status(app) and line.region.height == 2
+        assert app.query_one("#panes").region.y == 2 and not list(app.screen.query("Toast"))
+        for _, action, _, _ in (*FORWARD, *BACKWARD, *OTHERS):
+            assert app.query_one(f"#do-{action}").region.bottom <= SMALL[1]
+        await press(app, pilot, "s")
+        await settle(app, pilot)
+        assert line.region.height == 1 and "nowhere" not in status(app)
 
     drive(script, size=SMALL)
 
@@ -216,6 +263,8 @@ def test_goto_and_breakpoints_ask() -> None:
             await answer(app, pilot, key, text)
             assert not isinstance(app.screen, Ask)
         assert len(app.session.debugger.breakpoints) == 1
+        assert "found no function '[red]' in pager.0" in status(app)
+        await press(app, pilot, "right_square_bracket")
         assert "breakpoint: pager.0 at pma_allocate" in status(app)
 
     drive(script, size=SMALL)
@@ -224,6 +273,8 @@ def test_goto_and_breakpoints_ask() -> None:
 def test_breakpoint_of_a_task_to_come_can_be_set_at_the_start() -> None:
     async def script(app: DebugApp, pilot: Pilot[None]) -> None:
         await answer(app, pilot, "b", "hello.0:main")
+        assert "breakpoint at hello.0:main, pending" in status(app)
+        await press(app, pilot, "right_square_bracket")
         assert "breakpoint pending: hello.0:main" in status(app)
         await press(app, pilot, "c")
         assert "breakpoint: hello.0 at main" in status(app) and "pending" not in status(app)
