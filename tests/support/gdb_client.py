@@ -33,9 +33,12 @@ class Client:
         self.debugger = Debugger(self.machine)
         self.target = Target(self.debugger, Programs(manifest))
         self.monitor = Monitor(self.target, lambda line: self.session.say(line + "\n"))
-        self.session = Session(self.target, self.monitor, self._receive, STAND_INS)
+        self.session = Session(self.target, self.monitor, self._receive, STAND_INS, self._report)
         self.debugger.tells_new_tasks = True
         self.text = ""
+        self.reports: list[str] = []
+        self.takes_errors = False
+        """Whether errors of the stub's own are expected; else they fail the test."""
         self.sent = bytearray()
         """Everything that the session has sent, acknowledgements and all."""
         self.meanwhile: Callable[[], bytes | None] = lambda: b""
@@ -45,6 +48,9 @@ class Client:
         if features is not None:
             self.ask("QStartNoAckMode")
             self.ask(f"qSupported:{features}")
+
+    def _report(self, text: str) -> None:
+        self.reports.append(text)
 
     def _receive(self, data: bytes) -> None:
         self.sent += data
@@ -60,6 +66,7 @@ class Client:
         """Bytes as they come; the payloads of the replies to them."""
         self._replies.clear()
         self.session.receive(data, lambda: self.meanwhile())
+        assert self.takes_errors or not self.reports, self.reports[0]
         return list(self._replies)
 
     def ask(self, payload: str | bytes) -> str:

@@ -152,7 +152,7 @@ class Server:
         """One client, until it leaves."""
         self._client, self._gone = client, False
         monitor = Monitor(self._target, lambda line: session.say(line + "\n"))
-        session = Session(self._target, monitor, self._send, self._stand_ins)
+        session = Session(self._target, monitor, self._send, self._stand_ins, self._say)
         self._meet_tasks()
         try:
             while not session.closed:

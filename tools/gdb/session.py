@@ -8,11 +8,14 @@ client that vanishes, can find the machine in the middle of something.
 
 from __future__ import annotations
 
+import traceback
 from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final, assert_never
 
+from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.stops import Stop, StopKind
+from l4lab.kernel.errors import KernelBug
 from l4lab.tools.gdb import documents, packets, registers
 from l4lab.tools.gdb.files import Files
 from l4lab.tools.gdb.framing import (
@@ -48,6 +51,8 @@ NOT_KNOWN: Final = b""
 E_INVALID: Final = b"E16"  # EINVAL, in hexadecimal as all of them
 E_FAULT: Final = b"E0e"
 E_NO_THREAD: Final = b"E03"
+E_FAILED: Final = b"E05"  # EIO
+_SHOWN_BYTES: Final = 100
 
 FEATURES: Final = (
     "QStartNoAckMode+",
@@ -82,11 +87,17 @@ def _interrupts(item: Packet | Interrupt | Malformed) -> bool:
 class Session:
     """A client that is connected. `closed`: there is nothing more to say.
 
+    `report`: gets the trace of an error of ours. It ends no session: the machine stands where it has come to.
     `detached`: it has taken its leave, of some process at least. `killed`: it wants the machine to end.
     """
 
     def __init__(
-        self, target: Target, monitor: Monitor, send: Callable[[bytes], None], stand_ins: StandIns
+        self,
+        target: Target,
+        monitor: Monitor,
+        send: Callable[[bytes], None],
+        stand_ins: StandIns,
+        report: Callable[[str], None],
     ) -> None:
         self.closed = False
         self.detached = False
@@ -95,6 +106,7 @@ class Session:
         self._target = target
         self._monitor = monitor
         self._send = send
+        self._report = report
         self._decoder = Decoder()
         self._waiting: deque[Packet | Interrupt | Malformed] = deque()
         self._acknowledges = True
@@ -172,6 +184,15 @@ class Session:
             answer = NOT_KNOWN if request is None else self._answer(request)
         except PacketError:
             answer = E_INVALID
+        except (KernelBug, OperatorError):
+            raise
+        except Exception as error:  # whoever debugs for hours must not lose the machine to a mistake of ours
+            request_text = payload[:_SHOWN_BYTES].decode("ascii", "backslashreplace")
+            self._report(f"error in l4lab, at the request {request_text!r} of gdb:\n{traceback.format_exc()}")
+            self.say(
+                f"error in l4lab: {type(error).__name__}: {error}; the terminal of the run has the trace\n"
+            )
+            answer = E_FAILED
         if answer is not None:
             self._reply(answer)
 

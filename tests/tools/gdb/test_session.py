@@ -617,6 +617,49 @@ def test_detaching_from_all_ends_the_conversation(client: Client) -> None:
     assert client.session.closed and client.session.detached and not client.session.killed
 
 
+# --- errors of ours -------------------------------------------------------------------------------------
+
+
+def test_an_error_of_ours_does_not_end_the_session(in_hello: Client, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fails(*_: object) -> bytes:
+        raise ZeroDivisionError("as if")
+
+    in_hello.takes_errors = True
+    place, cycles = in_hello.machine.position, register(in_hello, "cycles")
+    with monkeypatch.context() as patched:
+        patched.setattr(in_hello.target, "read_memory", fails)
+        patched.setattr(in_hello.target, "resume", fails)
+        in_hello.text = ""
+        assert in_hello.ask("m1000,4") == "E05"
+        assert in_hello.ask("vCont;c") == "E05"
+    assert in_hello.text.count("error in l4lab: ZeroDivisionError: as if") == 2
+    assert len(in_hello.reports) == 2 and "Traceback" in in_hello.reports[0]
+    assert "'m1000,4'" in in_hello.reports[0]
+    assert in_hello.machine.position == place and register(in_hello, "cycles") == cycles
+    assert not in_hello.session.closed
+    assert in_hello.go_on()["replaylog"] == "end"
+
+
+@pytest.mark.parametrize("kind", [2, 3, 4])
+def test_watchpoints_set_and_changed_at_a_caught_fault(kind: int) -> None:
+    """The machine stands before a kernel entry there, for which nobody has looked at the new bytes yet."""
+    client = Client()
+    client.command(f"catch fault task=hello.0 {HEAP + 0x1000:#x}")
+    client.go_on()
+    clocks = undebugged("pagefault")[0]
+    client.ask(f"Hg{client.thread('hello.0')}")
+    used = register(client, "esp") // 8 * 8 - 16  # the next function that is called writes there, and returns
+    for packet in (f"Z{kind},{HEAP:x},4", f"Z{kind},{used:x},8", f"z{kind},{HEAP:x},4"):
+        assert client.ask(packet) == "OK"
+    word = {2: "watch", 3: "rwatch", 4: "awatch"}[kind]
+    assert client.go_on()[word] == f"{used:x}"
+    client.ask(f"Hg{client.thread('hello.0')}")
+    assert client.ask(f"z{kind},{used:x},8") == "OK"
+    client.command("delete")
+    assert client.go_on()["replaylog"] == "end"
+    assert [core.clock_cycles for core in client.machine.cores] == clocks
+
+
 # --- malformed ------------------------------------------------------------------------------------------
 
 
