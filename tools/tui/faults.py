@@ -20,6 +20,7 @@ STEPS: Final = NAMES
 WITH_PAGER: Final = 3
 """So many steps are over when the pager has the message."""
 NO_MESSAGE: Final = "the kernel has served it without a message"
+ITSELF: Final = "the processor enters the kernel, which maps the page itself: no message"
 _REQUEST_TEXT: Final = "it asks its allocator for a page frame"
 _ENDS: Final = {
     events.END: NO_MESSAGE,
@@ -88,11 +89,10 @@ class Fault:
             return (*self.steps, Step(len(self.steps) + 1, self.found - self.since, _REQUEST_TEXT))
         return self.steps
 
-    def passed(self, end: int, text: str) -> Fault:
-        """With its present step over at cycle `end`."""
-        return replace(
-            self, steps=(*self.steps, Step(len(self.steps) + 1, end - self.since, text)), since=end
-        )
+    def passed(self, end: int, text: str, number: int = 0) -> Fault:
+        """With its present step over at cycle `end`. `number`: which it is, if those before it do not tell."""
+        step = Step(number or len(self.steps) + 1, end - self.since, text)
+        return replace(self, steps=(*self.steps, step), since=end)
 
     def answering(self, now: int, name: str) -> Fault:
         """The pager answers, whose own work is over."""

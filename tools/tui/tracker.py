@@ -15,14 +15,16 @@ from l4lab.emulator.catching import CatchKind, Event, fault_text
 from l4lab.emulator.debugged import AFTER_ENTRY, BEFORE_ENTRY, IN_USER_CODE, Position
 from l4lab.emulator.debugging import read_memory
 from l4lab.emulator.stops import Breakpoint
-from l4lab.kernel import costs
+from l4lab.kernel import costs, events
 from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.frame import EDX, EIP, ESP
 from l4lab.kernel.inspect import thread_name
 from l4lab.kernel.traps import PageFault, SystemCall
 from l4lab.tools.faultsteps import ALLOCATORS
 from l4lab.tools.tui.faults import (
+    ITSELF,
     NO_MESSAGE,
+    STEPS,
     WITH_PAGER,
     Fault,
     Faults,
@@ -37,6 +39,7 @@ if TYPE_CHECKING:
     from l4lab.emulator.debugged import Entry
     from l4lab.emulator.debugging import Debugger
     from l4lab.emulator.stops import Stop
+    from l4lab.kernel.entry import Decision
     from l4lab.kernel.thread import Thread
     from l4lab.tools.programs import Programs
 
@@ -46,6 +49,14 @@ _REMEMBERED: Final = 20_000
 """How many values are kept, at least half of that; before them nothing is known of faults."""
 _BEHIND: Final = BEFORE_ENTRY + 1
 """As a position's phase: behind everything that has the same numbers."""
+
+
+def _is_served_by_kernel(fault: Fault, seen: Sequence[Event], running: int) -> bool:
+    """Whether the kernel entry of a fault has ended it without a message."""
+    own = [event.kind for event in seen if event.thread == fault.victim]
+    if any(kind in (events.MESSAGE, events.NO_PAGER, events.EXCEPTION) for kind in own):
+        return False
+    return events.END in own or running == fault.victim
 
 
 class FaultTracker:
@@ -218,6 +229,8 @@ class FaultTracker:
         end = entry.now + decision.kernel_cycles
         running = decision.thread.number if decision.thread is not None else 0
         if len(fault.steps) == 1 and entry.core.number == fault.core:
+            if _is_served_by_kernel(fault, seen, running):
+                return self._served_by_kernel(fault, decision, running)
             own = sum(decision.bill[cause] for cause in _FAULT_CAUSES)
             fault = fault.passed(
                 fault.cycle + own, "the processor enters the kernel, which makes a message of it"
@@ -235,6 +248,18 @@ class FaultTracker:
             return replace(fault, outcome=NO_MESSAGE)
         return fault
 
+    def _served_by_kernel(self, fault: Fault, decision: Decision, running: int) -> Fault:
+        resume = sum(decision.bill[cause] for cause in _RESUME_CAUSES)
+        end = fault.cycle + decision.kernel_cycles
+        fault = fault.passed(end - resume, ITSELF)
+        if running != fault.victim:
+            return replace(fault, outcome=NO_MESSAGE)
+        return self._resumed(fault, end)
+
+    def _resumed(self, fault: Fault, end: int) -> Fault:
+        fault = fault.passed(end, f"back to the instruction of {fault.name}", len(STEPS))
+        return replace(fault, outcome=f"over, {fault.cycles} cycles after the touch")
+
     def _answer(self, fault: Fault, entry: Entry, seen: Sequence[Event], running: int) -> Fault:
         decision = entry.core.decision
         if len(fault.steps) == WITH_PAGER:  # it did not answer with a reply
@@ -243,9 +268,7 @@ class FaultTracker:
             mapping = sum(cycles for cause, cycles in enumerate(decision.bill) if cause not in _RESUME_CAUSES)
             fault = fault.passed(entry.now + mapping, mapped(seen))
         if running == fault.victim:
-            end = entry.now + decision.kernel_cycles
-            fault = fault.passed(end, f"back to the instruction of {fault.name}")
-            return replace(fault, outcome=f"over, {fault.cycles} cycles after the touch")
+            return self._resumed(fault, entry.now + decision.kernel_cycles)
         return fault
 
     def _name(self, number: int) -> str:

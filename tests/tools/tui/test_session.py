@@ -182,10 +182,24 @@ def test_fault_that_was_passed_unseen_is_followed_from_its_beginning(session: Se
 
 
 def test_fault_of_sigma0_is_served_by_the_kernel(session: Session) -> None:
+    """Its steps are those that it has, and what they take is what the clock has moved."""
     session.next_event(CatchKind.FAULT)
+    before = session.machine.cores[0].clock_cycles
     session.next_fault_step()
-    assert session.fault is not None
-    assert session.fault.outcome == "the kernel has served it without a message"
+    fault = session.fault
+    assert fault is not None
+    took = session.machine.cores[0].clock_cycles - before
+    assert [(step.number, step.text) for step in fault.steps[1:]] == [
+        (2, "the processor enters the kernel, which maps the page itself: no message"),
+        (7, "back to the instruction of sigma0"),
+    ]
+    assert took == fault.cycles == sum(step.cycles or 0 for step in fault.steps)
+    assert fault.outcome == f"over, {took} cycles after the touch"
+    assert session.moment.text.startswith("page fault of sigma0, step 7, resume: back")
+    shown = panes.fault_steps(session, 80).plain.splitlines()
+    assert [line[:2] for line in shown[1:8]] == ["✓1", "✓2", " 3", " 4", " 5", " 6", "✓7"]
+    assert shown[2].endswith("enters the kernel, which maps the page itself: no message")
+    assert max(map(len, shown)) <= 80
 
 
 def test_the_fault_shown_is_that_of_the_thread_shown(session: Session) -> None:
