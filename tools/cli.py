@@ -543,7 +543,7 @@ def inspect(
     from l4lab.tools.inspect_run import Moment
 
     if list_views:
-        return tool.list_views()
+        return tool.list_views(as_json=as_json)
     if run is None:
         raise CommandError("inspect: found no RUN, expected the folder of a run or an image")
     if sum(given is not None for given in (cycle, fault, ipc)) > 1:

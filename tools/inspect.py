@@ -43,8 +43,15 @@ def show_inspect(
     return 0
 
 
-def list_views() -> int:
-    """The names of all views."""
+def list_views(*, as_json: bool) -> int:
+    """The names of all views. Returns the exit code."""
+    if as_json:
+        names = [
+            {"view": name, "arguments": kind.arguments, "meaning": kind.meaning}
+            for name, kind in KINDS.items()
+        ]
+        print(json.dumps({"format": INSPECT_FORMAT, "views": names}, indent=2, ensure_ascii=False))
+        return 0
     for name, kind in KINDS.items():
         print(f"{name + kind.arguments:<32}{kind.meaning}")
     return 0

@@ -76,7 +76,7 @@ def views(looked: Looked, asked: str) -> list[View]:
     try:
         return kind.get(looked, words)
     except ViewError as problem:
-        raise ViewError(f"{printable(asked)}: {problem}") from None
+        raise ViewError(f"{printable(asked.rstrip(':'))}: {problem}") from None
 
 
 _CONTROLS: Final = {

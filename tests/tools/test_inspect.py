@@ -169,6 +169,7 @@ def test_letters_of_the_real_debugger_are_understood(run: Path) -> None:
     [
         ("thread", "found no view 'thraed' (did you mean \"thread\"?)"),
         ("caps:nobody", "caps:nobody: found no task 'nobody'"),
+        ("bt:", "bt: found no thread ''"),
         ("bt:hello.9", "bt:hello.9: found no thread 'hello.9'"),
         ("ptable:hello.0:x", "found 'x', expected a number"),
         ("mapdb:hello.0:0x30000000", "0x30000000 is not mapped in hello.0"),
@@ -286,6 +287,19 @@ def test_json_has_what_the_tables_have(run: Path, capsys: pytest.CaptureFixture[
     (view,) = views(here, "threads")
     assert document["views"] == [{"view": "threads", **json.loads(json.dumps(view.as_dict()))}]
     assert document["moment"]["clocks"] == [core.clock_cycles for core in here.machine.cores]
+
+
+def test_list_as_json_has_what_the_list_has() -> None:
+    """Asked for as one does: `--list --json`."""
+    plain, as_json = (
+        subprocess.run([*CLI, "inspect", "--list", *more], capture_output=True, text=True, check=True).stdout
+        for more in ((), ("--json",))
+    )
+    found = json.loads(as_json)["views"]
+    assert [view["view"] for view in found] == list(KINDS)
+    assert [
+        f"{view['view'] + view['arguments']:<32}{view['meaning']}" for view in found
+    ] == plain.splitlines()
 
 
 def test_command_line(run: Path) -> None:
