@@ -8,6 +8,8 @@
     6 map       the answer reaches the kernel, which fills in the page table
     7 resume    the kernel goes back to the instruction, which is executed once more
 
+A fault that the kernel serves itself has steps 1, 2 and 7 only.
+
 Where the allocator begins and ends is known if the pager's program has it in a function of one of the names
 in ALLOCATORS; else at the pager's last own system call. With neither, step 5 takes no time of its own.
 Source: 000_1be4d2f6ae8bebbc.txt, section 2.2 and figure 3.
@@ -154,7 +156,13 @@ class FaultSteps:
         if 3 not in fault.moments:
             own = sum(decision.bill[cause] for cause in _FAULT_CAUSES)
             fault.moments[3] = fault.moments[2] + own
-            self._line(2, own, "the processor enters the kernel, which makes a message of it")
+            served = self._without_message(seen, fault)
+            self._line(2, own, f"the processor enters the kernel, which {served or 'makes a message of it'}")
+            if served:
+                fault.moments[6] = fault.moments[7] = fault.moments[3]
+                fault.answered = True
+                self._answer(entry, seen, fault, running, end)
+                return
         for event in seen:
             self._note(event, fault)
         if not fault.answered:
@@ -167,6 +175,17 @@ class FaultSteps:
                 self._to_pager(fault, end, running, entry)
         else:
             self._answer(entry, seen, fault, running, end)
+
+    def _without_message(self, seen: Sequence[Event], fault: _Fault) -> str:
+        """What the kernel has done about the fault if it is over in its first entry; "" if it is not, or in vain."""
+        kinds = {event.kind for event in seen if event.thread == fault.victim}
+        if events.END not in kinds or kinds & {events.EXCEPTION, events.NO_PAGER}:
+            return ""
+        kernel = self._debugger.machine.kernel
+        task = kernel.threads[fault.victim].task if fault.victim in kernel.threads else None
+        if task is not None and task.space is kernel.memory.sigma0:
+            return "maps the page itself: no message"
+        return "lets the thread go on: no message"
 
     def _note(self, event: Event, fault: _Fault) -> None:
         if event.kind == events.MESSAGE and event.thread == fault.victim and not fault.pager:
