@@ -275,7 +275,19 @@ class Monitor:
         self._next_catch += 1
         debugger.set_catches((*debugger.catches, catch))
         self._follow_faults()
-        return [f"catchpoint {catch.number}: {catch} ({catch.kind.meaning})"]
+        return [f"catchpoint {catch.number}: {catch} ({catch.kind.meaning}){self._not_there_yet(catch)}"]
+
+    def _not_there_yet(self, catch: Catch) -> str:
+        """Whom it waits for that may come to be, or may be misspelt."""
+        missing = ""
+        named = (("task", catch.task, self._task), ("thread", catch.thread, self._thread))
+        for what, name, find in named:
+            if name is not None:
+                try:
+                    find([name])
+                except CommandError:
+                    missing += f"; no such {what} yet: {name}"
+        return missing
 
     def _delete(self, words: list[str]) -> list[str]:
         debugger = self._target.debugger

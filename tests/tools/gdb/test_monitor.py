@@ -180,6 +180,21 @@ def test_catchpoints_are_numbered_and_removed(client: Client) -> None:
     assert "replaylog" in client.go_on()
 
 
+@pytest.mark.parametrize(
+    ("filters", "missing"),
+    [
+        ("task=hello.0", ""),
+        ("thread=pager.0", ""),
+        ("task=nosuch", "; no such task yet: nosuch"),
+        ("task=hello.0 thread=99", "; no such thread yet: 99"),
+    ],
+)
+def test_a_catchpoint_for_who_is_not_there_yet_says_so(client: Client, filters: str, missing: str) -> None:
+    assert client.command(f"catch fault {filters}") == (
+        f"catchpoint 2: fault {filters} (page faults, before the kernel acts){missing}\n"
+    )
+
+
 def test_the_steps_of_every_fault_are_told_and_add_up() -> None:
     client = Client("pagefault")
     assert client.command("steps on") == "the seven steps of every page fault are told\n"
