@@ -158,7 +158,7 @@ class DebugApp(App[None]):
         if self._said:
             return status.append(f" {self._said}", "bold yellow")
         status.append(f" core {moment.core} at cycle {grouped(moment.clock)}: ", "bold").append(moment.text)
-        pending = self.session.pending()
+        pending = self.session.breakpoints.pending()
         if pending:
             status.append(f"  breakpoint pending: {', '.join(pending)}", "yellow")
         return status

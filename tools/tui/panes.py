@@ -142,7 +142,7 @@ def instructions(session: Session, height: int, width: int) -> Text:
         text.append(f"\n▶{eip:#010x}  not mapped", ALARM)
     for instruction in found:
         here = instruction.address == eip
-        mark = "▶" if here else "●" if session.has_breakpoint(task, instruction.address) else " "
+        mark = "▶" if here else "●" if session.breakpoints.holds(task, instruction.address) else " "
         text.append(f"\n{mark}", ALARM)
         text.append(f"{instruction.address:08x} ", "" if here else DIM)
         text.append(f"{instruction.mnemonic:<6} {instruction.operands}".rstrip(), HERE if here else "")

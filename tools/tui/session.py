@@ -16,15 +16,16 @@ from l4lab.emulator.catching import Catch, CatchKind, describe
 from l4lab.emulator.debugged import DebuggedMachine
 from l4lab.emulator.debugging import Debugger, executed
 from l4lab.emulator.machine import NEVER
-from l4lab.emulator.stops import TO_THE_END, Breakpoint, Goal, GoalKind, Stop, StopKind, step
+from l4lab.emulator.stops import TO_THE_END, Goal, GoalKind, Stop, StopKind, step
 from l4lab.kernel.frame import EIP
-from l4lab.kernel.inspect import task_name, thread_name
+from l4lab.kernel.inspect import thread_name
 from l4lab.kernel.thread import DEAD, DORMANT
 from l4lab.kernel.traps import CpuException, Interrupt, PageFault, SystemCall
 from l4lab.tools.programs import Programs
 from l4lab.tools.report import grouped
+from l4lab.tools.tui.breakpoints import Breakpoints
 from l4lab.tools.tui.code import line_range
-from l4lab.tools.tui.places import CommandError, Wish, find_place, find_wish
+from l4lab.tools.tui.places import CommandError
 from l4lab.tools.tui.tracker import FaultTracker
 
 if TYPE_CHECKING:
@@ -73,10 +74,10 @@ class Session:
         self.machine = DebuggedMachine(manifest, console=console, limit_cycles=limit)
         self.debugger = Debugger(self.machine)
         self.programs = Programs(manifest)
+        self.breakpoints = Breakpoints(self.debugger, self.programs)
         self.faults = FaultTracker(self.debugger, self.programs)
         self.selected = 0
         self.core = 0
-        self._wishes: tuple[Wish, ...] = ()
         self._start = self.machine.position
         self._pausing = threading.Event()
         self._last_entry = ""
@@ -198,22 +199,16 @@ class Session:
         done = executed(thread) if thread is not None else 0
         while True:
             stop = self._unless_paused(self.debugger.resume(goal, self._pausing.is_set))
-            if not self._is_unwanted(stop):
+            if not self.breakpoints.is_unwanted(stop):
                 return stop
             line = range(goal.first, goal.first + goal.size_bytes)
             moved = thread is not None and stop.thread is thread and executed(thread) > done
             if thread is not None and moved and thread.frame[EIP] not in line:
                 return replace(stop, kind=StopKind.STEP)
 
-    def _is_unwanted(self, stop: Stop) -> bool:
-        thread = stop.thread
-        if stop.kind is not StopKind.BREAKPOINT or thread is None or thread.task is None:
-            return False
-        return not self.has_breakpoint(thread.task, thread.frame[EIP])
-
     def _unless_paused(self, stop: Stop) -> Stop:
         """An unwanted stop as the interruption that somebody has asked for, if so."""
-        if self._pausing.is_set() and self._is_unwanted(stop):
+        if self._pausing.is_set() and self.breakpoints.is_unwanted(stop):
             return replace(stop, kind=StopKind.INTERRUPTED, text="interrupted")
         return stop
 
@@ -252,7 +247,7 @@ class Session:
         while True:
             stop = self._unless_paused(self.debugger.continue_back(self._pausing.is_set))
             self.programs.forget()
-            if not self._is_unwanted(stop):
+            if not self.breakpoints.is_unwanted(stop):
                 return stop
 
     def restart(self) -> Stop:
@@ -281,52 +276,8 @@ class Session:
     # --- breakpoints ------------------------------------------------------------------------------------
 
     def toggle_breakpoint(self, text: str) -> str:
-        """Set or remove one: `FUNCTION` or `0xADDRESS` of the shown task, or `TASK:…`. Says which it was.
-
-        A task may still be to come, and a function that the shown task does not have is looked for in all programs.
-        """
-        text = text.strip()
-        wish = find_wish(self.machine, self.programs, self.task, text)
-        if wish is not None:
-            return self._toggle_wish(wish)
-        task, place = find_place(self.machine, self.programs, self.task, text)
-        breakpoint_ = Breakpoint(place, task.number)
-        own = [point for point in self.debugger.breakpoints if point.task is not None]
-        where = f"{self.programs.function_at(self.machine, task, place)} in {task_name(task)}"
-        if self.has_breakpoint(task, place):
-            met = [w for w in self._wishes if w.means(self.machine, self.programs, task, place)]
-            self._wishes = tuple(w for w in self._wishes if w not in met)
-            self._set_breakpoints([point for point in own if point != breakpoint_])
-            return f"no breakpoint at {' or '.join(map(str, met)) if met else where} any more"
-        self._set_breakpoints([*own, breakpoint_])
-        return f"breakpoint at {where}"
-
-    def has_breakpoint(self, task: Task, address: int) -> bool:
-        """Whether the machine is to stop there."""
-        if Breakpoint(address, task.number) in self.debugger.breakpoints:
-            return True
-        return any(wish.means(self.machine, self.programs, task, address) for wish in self._wishes)
-
-    def pending(self) -> list[str]:
-        """The breakpoints that wait for a task to come, as a person names them."""
-        return [str(wish) for wish in self._wishes if wish.is_pending(self.machine, self.programs)]
-
-    def _toggle_wish(self, wish: Wish) -> str:
-        own = [point for point in self.debugger.breakpoints if point.task is not None]
-        if wish in self._wishes:
-            self._wishes = tuple(known for known in self._wishes if known != wish)
-            self._set_breakpoints(own)
-            return f"no breakpoint at {wish} any more"
-        self._wishes = (*self._wishes, wish)
-        self._set_breakpoints(own)
-        if wish.is_pending(self.machine, self.programs):
-            return f"breakpoint at {wish}, pending: set when the task appears"
-        return f"breakpoint at {wish} in {', '.join(program.name for program, _ in wish.places)}"
-
-    def _set_breakpoints(self, own: list[Breakpoint]) -> None:
-        """Those of tasks, and those of wishes: in every task, to be looked at when one is met."""
-        addresses = dict.fromkeys(address for wish in self._wishes for _, address in wish.places)
-        self.debugger.set_breakpoints((*own, *(Breakpoint(address) for address in addresses)))
+        """Set or remove one: `FUNCTION` or `0xADDRESS` of the shown task, or `TASK:…`. Says which it was."""
+        return self.breakpoints.toggle(text.strip(), self.task)
 
     # --- helpers ----------------------------------------------------------------------------------------
 

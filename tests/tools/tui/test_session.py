@@ -333,10 +333,10 @@ def test_breakpoint_of_a_task_to_come_is_pending_and_met(session: Session) -> No
     """Only by the task that was named, though another runs the same program; both ways."""
     said = session.toggle_breakpoint("hello.1:printf")
     assert said.startswith("breakpoint at hello.1:printf, pending")
-    assert session.pending() == ["hello.1:printf"]
+    assert session.breakpoints.pending() == ["hello.1:printf"]
     session.go_on()
     assert session.moment.text == "breakpoint: hello.1 at printf"
-    assert session.pending() == []
+    assert session.breakpoints.pending() == []
     met = session.machine.position
     session.go_on()
     assert session.moment.text == "breakpoint: hello.1 at printf" and session.machine.position != met
@@ -378,7 +378,7 @@ def test_bad_breakpoint_of_a_task_to_come_is_one_line(session: Session, text: st
     with pytest.raises(CommandError) as caught:
         session.toggle_breakpoint(text)
     assert expected in str(caught.value) and "\n" not in str(caught.value)
-    assert session.debugger.breakpoints == () and session.pending() == []
+    assert session.debugger.breakpoints == () and session.breakpoints.pending() == []
 
 
 # --- what cannot be done --------------------------------------------------------------------------------
