@@ -4,16 +4,18 @@ Imports of the machine are inside the commands, so that `--help` and `--version`
 
 Exit codes: 0 to 255 of the guest where it ended by itself, else
     2 operator's mistake   70 our own mistake   124 --max-cycles reached   125 every thread waits forever
-    126 the root task was killed   130 Ctrl-C
+    126 the root task was killed   130 Ctrl-C   141 whoever read our output has left, as with `| head`
 """
 
 from __future__ import annotations
 
+import errno
 import os
 import subprocess
 import sys
 import traceback
 from collections.abc import Callable
+from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final, NoReturn
 
@@ -28,6 +30,9 @@ from l4lab.tools.pma_image import MAX_CORES, MAX_PAGES, MAX_REGION_PAGES, MAX_TA
 EXIT_OPERATOR: Final = 2
 EXIT_KERNEL_BUG: Final = 70
 EXIT_INTERRUPTED: Final = 130
+EXIT_CLOSED_PIPE: Final = 141
+
+_SHOWN: Final = 40
 
 _HELP: Final = {"help_option_names": ["-h", "--help"], "max_content_width": 100}
 
@@ -52,6 +57,18 @@ def _print_version(context: click.Context, _: click.Parameter, wanted: bool) -> 
     for name, version in versions_with_drawing().items():
         click.echo(f"{name:10} {version}")
     context.exit()
+
+
+class _Number(click.IntRange):
+    """Whole numbers from `min` on; what else is found is told in our words."""
+
+    def convert(self, value: Any, param: click.Parameter | None, _: click.Context | None) -> int:
+        with suppress(ValueError):
+            if self.min is not None and (number := int(value)) >= self.min:
+                return number
+        name = param.opts[0] if param is not None else self.name
+        found = repr(value) if len(str(value)) <= _SHOWN else f"{str(value)[:_SHOWN]!r}..."
+        raise CommandError(f"{name}: found {found}, expected a number from {self.min} on")
 
 
 class _InOrder(click.Group):
@@ -508,10 +525,10 @@ def profile_check(name: str, as_json: bool) -> int:
 @cli.command(short_help="The kernel's objects at any moment of a run.")
 @click.argument("run", required=False)
 @click.argument("views", nargs=-1, metavar="[VIEW]...")
-@click.option("--cycle", type=click.IntRange(min=0), metavar="C", help="When a core is at or beyond cycle C.")
-@click.option("--core", type=click.IntRange(min=0), default=0, metavar="K", help="With --cycle: which [0].")
-@click.option("--fault", type=click.IntRange(min=1), metavar="N", help="At the Nth page fault, as in `why`.")
-@click.option("--ipc", type=click.IntRange(min=1), metavar="N", help="When the Nth IPC has begun.")
+@click.option("--cycle", type=_Number(0), metavar="C", help="When a core is at or beyond cycle C.")
+@click.option("--core", type=_Number(0), default=0, metavar="K", help="With --cycle: which [0].")
+@click.option("--fault", type=_Number(1), metavar="N", help="At the Nth page fault, as in `why`.")
+@click.option("--ipc", type=_Number(1), metavar="N", help="When the Nth IPC has begun.")
 @click.option("--image", metavar="IMAGE", help="What RUN was booted from, if that is no bundled image.")
 @click.option("--list", "list_views", is_flag=True, help="List the views.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON document instead of the tables.")
@@ -612,10 +629,8 @@ def why(
     metavar="[FILE]",
     help="Write a line for each event; without FILE, or with -, to stdout.",
 )
-@click.option(
-    "--from", "first_cycle", type=click.IntRange(0), default=0, metavar="CYCLE", help="Only from then on."
-)
-@click.option("--to", "last_cycle", type=click.IntRange(0), metavar="CYCLE", help="Only up to then.")
+@click.option("--from", "first_cycle", type=_Number(0), default=0, metavar="CYCLE", help="Only from then on.")
+@click.option("--to", "last_cycle", type=_Number(0), metavar="CYCLE", help="Only up to then.")
 def trace(
     run: Path | None,
     perfetto: str | None,
@@ -743,10 +758,15 @@ def _guarded(command: Callable[[], Any]) -> int:
     except KernelBug as bug:
         _say(f"bug in l4lab's kernel: {bug}")
         return EXIT_KERNEL_BUG
+    except SystemExit:  # so do click and rich leave when they find the pipe closed, and only then
+        return EXIT_CLOSED_PIPE
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted")
         return EXIT_INTERRUPTED
-    except Exception:
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            _say(f"cannot write: {error.strerror}")
+            return EXIT_OPERATOR
         traceback.print_exc()
         _say("bug in l4lab: the lines above say where")
         return EXIT_KERNEL_BUG
@@ -755,7 +775,18 @@ def _guarded(command: Callable[[], Any]) -> int:
 
 def main(arguments: list[str] | None = None) -> None:
     """The console script `l4lab`. Leaves by SystemExit."""
-    sys.exit(_guarded(lambda: cli.main(arguments, prog_name="l4lab", standalone_mode=False)))
+    code = _guarded(lambda: cli.main(arguments, prog_name="l4lab", standalone_mode=False))
+    try:
+        if sys.stdout is not None:  # so it is if it was closed beforehand
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            code = EXIT_CLOSED_PIPE
+        elif not code:
+            _say(f"cannot write: {error.strerror}")
+            code = EXIT_OPERATOR
+    sys.exit(code)
 
 
 if __name__ == "__main__":

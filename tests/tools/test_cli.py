@@ -129,6 +129,11 @@ def test_programs_digest_depends_on_names_and_bytes(tmp_path: Path, monkeypatch:
         (["boot"], "l4lab: Missing argument 'IMAGE'; see l4lab boot --help"),
         (["boot", "hello", "--max-cycles", "0"], "l4lab: Invalid value for '--max-cycles': 0 is not in"),
         (["boot", "hello", "--jsn"], "l4lab: No such option '--jsn'"),
+        (["trace", "--from", "abc"], "l4lab: --from: found 'abc', expected a number from 0 on\n"),
+        (["trace", "--to", "-1"], "l4lab: --to: found '-1', expected a number from 0 on\n"),
+        (["trace", "--to", "9" * 5000], f"l4lab: --to: found '{'9' * 40}'..., expected a number from 0 on\n"),
+        (["inspect", "--cycle", "abc"], "l4lab: --cycle: found 'abc', expected a number from 0 on\n"),
+        (["inspect", "--fault", "0"], "l4lab: --fault: found '0', expected a number from 1 on\n"),
         (["bench", "nothing"], "l4lab: No such command 'nothing'; see l4lab bench --help"),
     ],
 )
@@ -181,12 +186,29 @@ def test_error_of_ours_that_nothing_expects_keeps_its_traceback(
     assert told.endswith("l4lab: bug in l4lab: the lines above say where\n")
 
 
-def test_reader_that_leaves_early_is_no_error_message() -> None:
-    """As in `l4lab boot -h | head -1`, with the pipe closed before anything is written."""
+@pytest.mark.parametrize(
+    "arguments",
+    [
+        ["--help"],
+        ["boot", "hello"],
+        ["boot", "hello", "--json"],
+        ["trace", "run", "--text"],
+        ["profile", "show", "opteron-6174"],
+        ["profile", "show", "opteron-6174", "--json"],
+    ],
+)
+def test_reader_that_leaves_early_is_no_error_message(arguments: list[str], tmp_path: Path) -> None:
+    """As in `l4lab boot -h | head -1`, with the pipe closed before anything is written.
+
+    Some write through click, some through rich, some by themselves; and what is short is only written at the end.
+    """
+    if arguments[0] == "trace":
+        assert call("boot", "hello", "--out", "run", cwd=tmp_path).returncode == 0
     read_end, write_end = os.pipe()
     os.close(read_end)
     done = subprocess.run(
-        [sys.executable, "-P", "-m", "l4lab.tools.cli", "--help"],
+        [sys.executable, "-P", "-m", "l4lab.tools.cli", *arguments],
+        cwd=tmp_path,
         stdout=write_end,
         stderr=subprocess.PIPE,
         text=True,
@@ -194,7 +216,23 @@ def test_reader_that_leaves_early_is_no_error_message() -> None:
     )
     os.close(write_end)
     assert done.stderr == ""
-    assert done.returncode == 1
+    assert done.returncode == 141
+
+
+@pytest.mark.parametrize(
+    "arguments", [["profile", "show", "opteron-6174", "--json"], ["boot", "hello", "--json"]]
+)
+def test_output_that_cannot_be_written_gets_one_line(arguments: list[str]) -> None:
+    """The device is full, which is noticed early or, if the output is short, at the end."""
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-P", "-m", "l4lab.tools.cli", *arguments],
+            stdout=full,
+            stderr=subprocess.PIPE,
+            text=True,
+            check=False,
+        )
+    assert (done.returncode, done.stderr) == (2, "l4lab: cannot write: No space left on device\n")
 
 
 # --- commands of a checkout -----------------------------------------------------------------------
