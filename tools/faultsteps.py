@@ -47,10 +47,13 @@ _RESUME_CAUSES: Final = (costs.SWITCH, costs.SPACE_SWITCH, costs.SCHEDULE, costs
 
 @dataclass(slots=True)
 class _Fault:
-    """One page fault on its way. `moments`: cycle at which step n began, for those that have."""
+    """One page fault on its way. `moments`: cycle at which step n began, for those that have.
+
+    `position`: where step 1 has been told; None: nowhere.
+    """
 
     victim: int
-    position: Position
+    position: Position | None
     moments: dict[int, int] = field(default_factory=dict)
     pager: int = 0
     answered: bool = False
@@ -85,9 +88,17 @@ class FaultSteps:
             self._debugger.observers.remove(self._observe)
 
     @property
-    def active(self) -> bool:
-        """Whether faults are followed."""
-        return self._observe in self._debugger.observers
+    def under_way(self) -> bool:
+        """Whether a fault is being followed now."""
+        return self._fault is not None
+
+    def begin_at(self, stop: Stop) -> None:
+        """Follow the fault that the machine stands at, before the kernel acts, however it has come there."""
+        assert stop.thread is not None
+        self._drop()
+        self.follow()
+        now = self._debugger.machine.cores[stop.core].vcpu.clock_cycles
+        self._fault = _Fault(stop.thread.number, None, {2: now})
 
     def tell(self, stop: Stop) -> bool:
         """Whether this stop has just been described, as step 1 of a fault."""

@@ -159,7 +159,7 @@ def test_stepping_backwards_through_source_and_out_of_functions(tmp_path: Path) 
 def test_faults_and_messages_back_in_time(tmp_path: Path) -> None:
     commands = [
         *("goto 800000", "back fault", "p $cycles", "back map task=hello.1", "back ipc thread=pager.0"),
-        *("forth entry", "goto 0", "p $cycles"),
+        *("forth entry", "goto 0", "p $cycles", "forth fault task=hello.0", "forth step"),
     ]
     printed = [text for _, text in session("pagefault", commands, tmp_path)[0]]
     assert "back fault: hello." in printed[1] and "page fault:" in printed[1]
@@ -167,6 +167,10 @@ def test_faults_and_messages_back_in_time(tmp_path: Path) -> None:
     assert "message from" in printed[4] and "pager.0" in printed[4]
     assert "forth entry" in printed[5]
     assert printed[7] == "$2 = 0\n"
+    assert (
+        "page fault of hello.0" in printed[8] and "main.c:12" in printed[8]
+    )  # over the start of other tasks
+    assert re.search(r"^  2 fault .*\n  3 message .* the message is with pager\.0", printed[9], re.MULTILINE)
 
 
 def test_a_move_that_is_refused_does_not_go_on(tmp_path: Path) -> None:

@@ -131,6 +131,9 @@ class Monitor:
         self.steps.stops = False
         self._target.arm()
         stop = move[1](poll)
+        if stop.kind is StopKind.NEW_TASK:
+            self._move = move  # gdb gets to know the task and goes on by itself; so does the move
+            return stop
         if stop.kind is StopKind.CATCHPOINT and not stop.text:
             return stop  # one of the steps, told already
         return replace(stop, text=f"{move[0]}: {stop.text or stop.kind.value}")
@@ -309,11 +312,13 @@ class Monitor:
         return [f"the seven steps {which} are told"]
 
     def _follow_faults(self) -> None:
-        caught = any(catch.kind is CatchKind.FAULT for catch in self._target.debugger.catches)
-        if caught or self.steps.everybody:
+        if self._catches_faults() or self.steps.everybody:
             self.steps.follow()
         else:
             self.steps.leave()
+
+    def _catches_faults(self) -> bool:
+        return any(catch.kind is CatchKind.FAULT for catch in self._target.debugger.catches)
 
     # --- moving ---------------------------------------------------------------------------------------
 
@@ -343,7 +348,7 @@ class Monitor:
 
         def move(poll: Poll) -> Stop:
             self.steps.forget()
-            return self._with_only(catch, lambda: debugger.continue_back(poll))
+            return self._followed(self._with_only(catch, lambda: debugger.continue_back(poll)))
 
         return self._note(f"back {catch}", move)
 
@@ -354,14 +359,23 @@ class Monitor:
         if words == ["step"]:
             return self._note("forth step", self._next_step())
         catch = _parse_catch(words, 0)
-        return self._note(
-            f"forth {catch}", lambda poll: self._with_only(catch, lambda: debugger.resume(poll=poll))
-        )
+
+        def move(poll: Poll) -> Stop:
+            return self._followed(self._with_only(catch, lambda: debugger.resume(poll=poll)))
+
+        return self._note(f"forth {catch}", move)
+
+    def _followed(self, stop: Stop) -> Stop:
+        """Where that is a page fault, `forth step` leads on from there."""
+        happening = stop.happening
+        if happening is not None and happening.kind is CatchKind.FAULT and not self.steps.tell(stop):
+            self.steps.begin_at(stop)
+        return stop
 
     def _next_step(self) -> Callable[[Poll], Stop]:
-        if not self.steps.active:
+        if not (self._catches_faults() or self.steps.everybody or self.steps.under_way):
             raise CommandError(
-                "no page faults are followed; expected `monitor catch fault` or `steps on` before"
+                "no page faults are followed; expected `monitor catch fault`, `steps on`, or `forth fault` before"
             )
 
         def move(poll: Poll) -> Stop:

@@ -127,6 +127,43 @@ def test_steps_to_follow_need_a_fault_that_is_caught() -> None:
     assert "no page faults are followed" in client.command("forth step")
 
 
+def followed(client: Client) -> list[str]:
+    """The names of the steps that `forth step` tells until the fault is over."""
+    client.text = text = ""
+    while "together" not in text:
+        assert client.command("quietly forth step") == ""
+        assert "replaylog" not in client.go_on()
+        text += client.text
+    return re.findall(r"^  [1-7] (\w+) ", text, flags=re.MULTILINE)
+
+
+def test_a_fault_that_one_goes_to_is_followed_from_there() -> None:
+    client = Client("pagefault")
+    rest = ["fault", "message", "request", "frame", "map", "resume"]
+    client.command("forth fault task=hello.0 0x20000000")
+    client.go_on()
+    assert "page fault: read from 0x20000000" in client.text
+    place = client.machine.position
+    assert followed(client) == rest
+    assert "no page faults are followed" in client.command("forth step")  # that one is over
+    client.command("back fault task=hello.0")
+    client.go_on()
+    assert client.machine.position == place
+    text = client.text
+    assert "back fault task=hello.0: hello.0: page fault: read from 0x20000000" in text
+    assert followed(client) == rest
+
+
+def test_a_fault_that_one_goes_to_from_the_steps_of_another_is_followed(client: Client) -> None:
+    client.command("forth step")
+    client.go_on()
+    client.command("forth fault task=hello.1")
+    client.go_on()
+    assert "page fault of hello.1" in client.text
+    followed(client)
+    assert "back to the instruction of hello.1" in client.text
+
+
 def test_info_mem_is_as_qemu_prints_it(client: Client) -> None:
     lines = client.command("info mem").splitlines()
     for line in lines:
