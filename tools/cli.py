@@ -758,8 +758,8 @@ def _guarded(command: Callable[[], Any]) -> int:
     except KernelBug as bug:
         _say(f"bug in l4lab's kernel: {bug}")
         return EXIT_KERNEL_BUG
-    except SystemExit:  # so do click and rich leave when they find the pipe closed, and only then
-        return EXIT_CLOSED_PIPE
+    except SystemExit as left:  # with 1, so do click and rich leave when they find the pipe closed
+        return left.code if isinstance(left.code, int) and left.code > 1 else EXIT_CLOSED_PIPE
     except (KeyboardInterrupt, click.Abort):
         _say("interrupted")
         return EXIT_INTERRUPTED
