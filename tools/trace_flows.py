@@ -13,6 +13,10 @@ from l4lab.kernel.traps import CpuException, PageFault, SystemCall
 from l4lab.tools.trace_source import Event, Stretch
 
 _OWN_TRAPS: Final = (SystemCall.number, PageFault.number, CpuException.number)
+_SENDING: Final = (events.MESSAGE, events.IPC, events.FAULT, events.EXCEPTION, events.SENT, events.QUEUED)
+"""What an entry has of its own thread from which a message comes, now or later."""
+_INTERRUPTED: Final = (events.SWITCH, events.SCHEDULE)
+"""What it may have of any, if its thread gets to send later."""
 
 
 class Flows:
@@ -30,10 +34,13 @@ class Flows:
     def leaving(self, stretch: Stretch) -> int:
         """The arrow that may begin at the kernel entry of `stretch`; 0: none can.
 
-        It stands for what the thread sends, now or as soon as the receiver takes it. If nothing comes of it, it
-        has no other end.
+        It stands for what the thread sends, now or as soon as the receiver takes it. If nothing comes of it, which
+        is rare, it has no other end.
         """
         if not stretch.thread or stretch.trap not in _OWN_TRAPS:
+            return 0
+        if not any(_may_send(event, stretch.thread) for event in stretch.events):
+            self._begun.pop(stretch.thread, None)
             return 0
         number = self._begun[stretch.thread] = self._new()
         return number
@@ -53,3 +60,8 @@ class Flows:
     def _new(self) -> int:
         self._last += 1
         return self._last
+
+
+def _may_send(event: Event, thread: int) -> bool:
+    """Whether `event`, in a kernel entry of `thread`, is a sign that a message of it comes of that."""
+    return event.kind in _INTERRUPTED or (event.thread == thread and event.kind in _SENDING)

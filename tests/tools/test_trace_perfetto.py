@@ -170,6 +170,15 @@ def test_every_arrow_connects_sender_and_receiver(run: Run) -> None:
     assert across > 10
 
 
+def test_hardly_an_arrow_has_no_other_end(run: Run) -> None:
+    """But for what is still under way at the end, and threads that were stopped in sending, or about to."""
+    viewer = viewed(run)
+    begun = {number for found in [*viewer.slices, *viewer.instants] for number in found.leaving}
+    arrived = {number for found in viewer.slices for number in found.arriving}
+    assert arrived <= begun
+    assert len(begun - arrived) <= len(begun) // 20
+
+
 def test_operations_are_slices_of_their_threads_with_the_latencies_that_why_tells(run: Run) -> None:
     assert check_operations(run, viewed(run)) > 50
 
