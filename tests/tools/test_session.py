@@ -237,6 +237,6 @@ def test_reader_that_leaves_ends_the_run(images: Path) -> None:
     assert process.stderr is not None
     assert process.stdout.readline() == "and on and on\n"
     process.stdout.close()
-    assert process.wait(timeout=20) == 1
+    assert process.wait(timeout=20) == 141
     assert process.stderr.read() == ""
     process.stderr.close()
