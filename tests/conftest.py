@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import signal
+
 from hypothesis import settings
 
 from l4lab.tools import build
@@ -11,6 +13,9 @@ from l4lab.tools.versions import versions
 settings.register_profile("l4lab", deadline=None)
 settings.register_profile("ci", deadline=None, derandomize=True)
 settings.load_profile("l4lab")
+
+# What a shell starts with & may have been told to ignore Ctrl-C, and with it all that tests start and interrupt.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_report_header() -> list[str]:
