@@ -6,6 +6,8 @@ the decision says. A core never runs further ahead than the least latency betwee
 nothing that another core does can come too late. Ties go to the lower core number.
 
 Idle cores cost nothing: they have no next moment until something is sent to them.
+
+Longer than most files: turns, kernel entries and what these send to other cores are one loop, read in one go.
 """
 
 from __future__ import annotations

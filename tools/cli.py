@@ -1,6 +1,7 @@
 """The command line: arguments in, exit code out. What a command does lies in the module it imports.
 
-Imports of the machine are inside the commands, so that `--help` and `--version` answer at once.
+Imports of the machine are inside the commands, so that `--help` and `--version` answer at once. That is also
+why it is as long as it is: options, help and examples of all commands stand here, and nothing else does.
 
 Exit codes: 0 to 255 of the guest where it ended by itself, else
     2 operator's mistake   70 our own mistake   124 --max-cycles reached   125 every thread waits forever

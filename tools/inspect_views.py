@@ -21,27 +21,13 @@ from l4lab.kernel.inspect import Cell, View
 from l4lab.kernel.messages import label_of
 from l4lab.kernel.thread import LATE, RECEIVING, REMOTE, SENDING, TAKING, Thread
 from l4lab.tools import callchain
+from l4lab.tools.gdb.documents import JDB_LETTERS
 from l4lab.tools.gdb.documents import VIEWS as OF_THE_MACHINE
 
 if TYPE_CHECKING:
     from l4lab.emulator.machine import Machine
     from l4lab.kernel.objects import Task
     from l4lab.tools.programs import Programs
-
-JDB_LETTERS: Final = {
-    "s": "tasks",
-    "lp": "threads",
-    "lr": "ready",
-    "lt": "timeouts",
-    "ls": "senders",
-    "K": "objects",
-    "R": "irqs",
-    "O": "caps",
-    "p": "ptable",
-    "m": "mapdb",
-    "t": "thread",
-}
-"""What the real kernel's debugger calls its views."""
 
 
 class ViewError(OperatorError):

@@ -88,6 +88,21 @@ def cores(machine: Machine) -> View:
     return View(f"{len(rows)} cores", columns, tuple(rows))
 
 
+JDB_LETTERS: Final = {
+    "s": "tasks",
+    "lp": "threads",
+    "lr": "ready",
+    "lt": "timeouts",
+    "ls": "senders",
+    "K": "objects",
+    "R": "irqs",
+    "O": "caps",
+    "p": "ptable",
+    "m": "mapdb",
+    "t": "thread",
+}
+"""What the real kernel's debugger calls its views."""
+
 VIEWS: Final[dict[str, tuple[str, Callable[[Machine], View]]]] = {
     "threads": ("Threads, and what each waits for", lambda machine: inspect.threads(machine.kernel)),
     "tasks": ("Tasks, and what each has", lambda machine: inspect.tasks(machine.kernel)),

@@ -19,28 +19,13 @@ from l4lab.kernel import inspect, inspect_memory
 from l4lab.kernel.units import PAGE_BYTES
 from l4lab.tools import callchain
 from l4lab.tools.faultsteps import FaultSteps
-from l4lab.tools.gdb.documents import VIEWS
+from l4lab.tools.gdb.documents import JDB_LETTERS, VIEWS
 
 if TYPE_CHECKING:
     from l4lab.emulator.debugging import Poll
     from l4lab.kernel.objects import Task
     from l4lab.kernel.thread import Thread
     from l4lab.tools.gdb.target import GdbThread, Target
-
-JDB_NAMES: Final = {
-    "s": "tasks",
-    "lp": "threads",
-    "lr": "ready",
-    "lt": "timeouts",
-    "ls": "senders",
-    "K": "objects",
-    "R": "irqs",
-    "O": "caps",
-    "p": "ptable",
-    "m": "mapdb",
-    "t": "thread",
-}
-"""What the real kernel's debugger calls them."""
 
 _ADDRESSES: Final = re.compile(r"(0x[0-9a-fA-F]+|[0-9]+)(?:-(0x[0-9a-fA-F]+|[0-9]+))?")
 
@@ -115,7 +100,7 @@ class Monitor:
                 return []
             if not words:
                 return self._help([])
-            name = JDB_NAMES.get(words[0], words[0])
+            name = JDB_LETTERS.get(words[0], words[0])
             command = self._commands.get(name)
             if command is None:
                 raise CommandError(f"{words[0]!r} is no command; `monitor help` lists them")
@@ -172,7 +157,7 @@ class Monitor:
         lines = [
             f"{name} {command.usage}".ljust(28) + command.meaning for name, command in self._commands.items()
         ]
-        letters = ", ".join(f"{letter}={name}" for letter, name in JDB_NAMES.items())
+        letters = ", ".join(f"{letter}={name}" for letter, name in JDB_LETTERS.items())
         return [
             *lines,
             "",
@@ -194,7 +179,7 @@ class Monitor:
             return self._info_mem(words[1:])
         if not words:
             return [f"{name:<10}{what}" for name, (what, _) in VIEWS.items()]
-        name = JDB_NAMES.get(words[0], words[0])
+        name = JDB_LETTERS.get(words[0], words[0])
         command = self._commands.get(name)
         if command is None or name in ("goto", "back", "forth", "catch", "delete", "steps", "info"):
             raise CommandError(

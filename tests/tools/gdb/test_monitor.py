@@ -8,7 +8,7 @@ import pytest
 
 from l4lab.emulator.catching import PROTOCOLS
 from l4lab.tools.build import CHECKOUT
-from l4lab.tools.gdb.monitor import JDB_NAMES
+from l4lab.tools.gdb.documents import JDB_LETTERS
 from support.gdb_client import Client
 
 HEAP = 0x2000_0000
@@ -77,7 +77,7 @@ def test_what_the_document_tells_to_type_is_understood(client: Client) -> None:
             "bt root",
         ),
         *("info", "info threads", "info mem", "info mem pager.0", "where", "catch", "steps"),
-        *JDB_NAMES,
+        *JDB_LETTERS,
     ],
 )
 def test_looking_changes_nothing(client: Client, command: str) -> None:

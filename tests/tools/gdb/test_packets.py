@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import dataclasses
 
 import pytest
 from hypothesis import given
@@ -177,7 +178,8 @@ PREFIXES = st.sampled_from([prefix for prefix, _ in PARSERS])
 @given(st.binary(max_size=60) | st.builds(bytes.__add__, PREFIXES, st.binary(max_size=60)))
 def test_any_payload_is_a_request_or_none_or_refused(payload: bytes) -> None:
     with contextlib.suppress(PacketError):
-        parse(payload)
+        request = parse(payload)
+        assert request is None or dataclasses.is_dataclass(request)
 
 
 @given(st.sampled_from([payload for payload, _ in KNOWN]), st.data())
@@ -185,7 +187,8 @@ def test_a_request_with_a_byte_changed_is_one_or_none_or_refused(payload: bytes,
     at = data.draw(st.integers(0, len(payload) - 1))
     changed = payload[:at] + data.draw(st.binary(max_size=2)) + payload[at + 1 :]
     with contextlib.suppress(PacketError):
-        parse(changed)
+        request = parse(changed)
+        assert request is None or dataclasses.is_dataclass(request)
 
 
 @given(st.one_of(st.none(), st.integers(-1, 1 << 40)), st.integers(-1, 1 << 40))
