@@ -1,4 +1,4 @@
-"""What instructions cost: one number for each class of `emulator/decode.h`, in thousandths of a cycle.
+"""What instructions cost: one number for each class of `emulator/shim/decode.h`, in thousandths of a cycle.
 
 A superscalar core retires several simple instructions in one cycle, so costs below one cycle are
 needed; thousandths keep the decimal fractions that a profile is written with, and all sums, exact.
@@ -50,5 +50,5 @@ class CostTable:
         return cls(**{f.name: 0 if f.name in extra else each for f in fields(cls)})
 
     def as_dict(self) -> dict[str, int]:
-        """Class name to cost, in the order of `emulator/decode.h`."""
+        """Class name to cost, in the order of `emulator/shim/decode.h`."""
         return {f.name: getattr(self, f.name) for f in fields(self)}

@@ -3,7 +3,7 @@
 Standard library only, and no import of l4lab: the launcher and the wheel's build hook run this file
 by path, before there is an installed package. The compiler is `zig cc` of the ziglang wheel.
 
-    emulator/*.c                    -> src/l4lab/_native/vcpu.so          for this host
+    emulator/shim/*.c              -> src/l4lab/_native/vcpu.so          for this host
     userland/<folder>/program.toml  -> src/l4lab/_native/programs/<name>  the same bytes on every host
 
 A `program.toml` describes what its folder gives:
@@ -165,7 +165,7 @@ def _zig_folder() -> Path:
 
 def shim_artefact(root: Path, host: Host) -> Artefact:
     """The vCPU shim. It needs the engine's headers only: whoever loads it hands it the engine's functions."""
-    folder = root / "emulator"
+    folder = root / "emulator/shim"
     sources = sorted(folder.glob("*.c"))
     if not sources:
         raise BuildError(f"{folder}: no C files, expected those of the shim")

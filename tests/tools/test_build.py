@@ -48,10 +48,10 @@ def make_checkout(root: Path, zig_cache: Path) -> Path:
     write(
         root,
         {
-            "emulator/vcpu.c": '#include "answer.h"\n#include <unicorn/unicorn.h>\n'
+            "emulator/shim/vcpu.c": '#include "answer.h"\n#include <unicorn/unicorn.h>\n'
             "unsigned engine(void) { return UC_API_MAJOR; }\n"
             "int answer(void) { return ANSWER; }\n",
-            "emulator/answer.h": "#define ANSWER 42\n",
+            "emulator/shim/answer.h": "#define ANSWER 42\n",
             "userland/program.ld": LINKER_SCRIPT,
             "userland/include/l4/types.h": "#include <stdint.h>\ntypedef uint32_t word;\n",
             "userland/lib/start.S": ".globl _start\n.text\n_start: call main\n1: jmp 1b\n",
@@ -134,7 +134,7 @@ def test_second_build_does_nothing(checkout: Path) -> None:
 @pytest.mark.parametrize(
     ("changed", "text", "rebuilt"),
     [
-        ("emulator/answer.h", "#define ANSWER 43\n", ("shim",)),
+        ("emulator/shim/answer.h", "#define ANSWER 43\n", ("shim",)),
         ("userland/include/l4/types.h", "typedef unsigned word;\n", ("hello",)),
         ("userland/lib/unused.c", "int unused(void);\nint unused(void) { return 2; }\n", ("hello",)),
         ("userland/program.ld", LINKER_SCRIPT + "\n", ("hello",)),
@@ -210,7 +210,7 @@ def test_compiler_error_is_shown_and_hinders_nothing_else(checkout: Path) -> Non
     build.build(checkout)
     before = program(checkout).read_bytes()
     write(checkout, {"userland/hello/main.c": "int main(void) { return x; }\n"})
-    write(checkout, {"emulator/answer.h": "#define ANSWER 44\n"})
+    write(checkout, {"emulator/shim/answer.h": "#define ANSWER 44\n"})
     with pytest.raises(build.BuildError, match=r"^hello does not compile") as caught:
         build.build(checkout)
     assert build.out_of_date(checkout) == ["hello"]
