@@ -23,7 +23,7 @@ class NativeBuildHook(BuildHookInterface[Any]):
         if self.target_name != "wheel":
             return
         root = Path(self.root)
-        native = _load(root / "tools/build.py")
+        native = _load(root / "tools/native/build.py")
         try:
             result = native.build(root, report=self.app.display_info)
         except native.BuildError as error:

@@ -16,14 +16,13 @@ import struct
 from dataclasses import dataclass
 from pathlib import Path
 
-from l4lab.emulator.elf import ElfImage, Segment, load_elf
 from l4lab.emulator.errors import ImageError, ManifestError
-from l4lab.emulator.manifest import Manifest, Module
+from l4lab.emulator.files.elf import ElfImage, Segment, load_elf
+from l4lab.emulator.files.manifest import Manifest, Module
 from l4lab.emulator.ram import Ram
-from l4lab.kernel import kip
-from l4lab.kernel.abi import fiasco as abi
-from l4lab.kernel.boot import BootParameters
-from l4lab.kernel.kip import MemoryDescriptor
+from l4lab.kernel.fiasco import abi, kip
+from l4lab.kernel.fiasco.boot import BootParameters
+from l4lab.kernel.fiasco.kip import MemoryDescriptor
 from l4lab.kernel.units import PAGE_BYTES, SUPERPAGE_BYTES, page_ceil, page_floor
 
 _INFO_START = PAGE_BYTES

@@ -6,7 +6,7 @@ add up to its clock. Next to the rows stand the events (`kernel/events.py`), whi
 of different threads and cores depend on each other.
 
 Rows and events are collected as flat lists of integers, which is the cheapest there is, and go to their files
-in batches: memory stays bounded, and a run that is killed leaves whole records. `tools/rundir.py`
+in batches: memory stays bounded, and a run that is killed leaves whole records. `tools/runs/rundir.py`
 reads them back. All little endian, whatever the host.
 """
 

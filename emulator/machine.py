@@ -18,18 +18,18 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator import boot
+from l4lab.emulator.files.manifest import Idle
+from l4lab.emulator.files.profile import Profile, load_profile
 from l4lab.emulator.ledger import BATCH_VALUES, SAMPLE_CYCLES, Ledger
-from l4lab.emulator.manifest import Idle
-from l4lab.emulator.profile import Profile, load_profile
 from l4lab.emulator.ram import Ram
 from l4lab.emulator.results import RunResult, StopReason, collect
 from l4lab.emulator.vcpu import Engine, Vcpu
-from l4lab.kernel import boot as kernel_boot
 from l4lab.kernel import causes, tracing
-from l4lab.kernel.abi.fiasco import TICK_US
 from l4lab.kernel.costs import CAUSES, IPI, SHOOTDOWN
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.errors import KernelBug
+from l4lab.kernel.fiasco import boot as kernel_boot
+from l4lab.kernel.fiasco.abi import TICK_US
 from l4lab.kernel.frame import EIP, FPU_AREA, FPU_AREA_WORDS, FPU_SWITCHES, FPU_VALID, TLB_MISSES
 from l4lab.kernel.requests import FlushRequest
 from l4lab.kernel.state import ConsoleOutput, CopyFpu, End, FlushTlb, Ipi, KernelWritten, TimerSet
@@ -43,7 +43,7 @@ from l4lab.kernel.traps import (
 )
 
 if TYPE_CHECKING:
-    from l4lab.emulator.manifest import Manifest
+    from l4lab.emulator.files.manifest import Manifest
     from l4lab.kernel.state import Effect, Kernel
     from l4lab.kernel.thread import Thread
 

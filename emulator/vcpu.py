@@ -19,7 +19,7 @@ from typing import Final
 from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE, CostTable
 from l4lab.emulator.cpuid import OPTERON_6174, CpuIdentity, CpuidLeaf, cpuid_leaves
 from l4lab.emulator.errors import OperatorError
-from l4lab.emulator.inputs import PACKAGE_DIR
+from l4lab.emulator.files.inputs import PACKAGE_DIR
 from l4lab.emulator.ram import Ram
 from l4lab.kernel.frame import FPU_CORE
 from l4lab.kernel.traps import (

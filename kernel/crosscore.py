@@ -24,7 +24,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from l4lab.kernel import causes, contention, dispatch, ipc, shootdown
-from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.fiasco import abi
 from l4lab.kernel.requests import (
     Answer,
     FlushRequest,

@@ -8,20 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from l4lab.kernel import (
-    contention,
-    crosscore,
-    dispatch,
-    fastpath,
-    faults,
-    lifecycle,
-    shootdown,
-    syscalls,
-    tracing,
-    waiting,
-)
-from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel import contention, crosscore, dispatch, fastpath, lifecycle, shootdown, tracing, waiting
 from l4lab.kernel.costs import CAUSES, ENTRY, EXIT, HALT, IPI, TIMER
+from l4lab.kernel.fiasco import abi, faults, syscalls
 from l4lab.kernel.frame import EIP
 from l4lab.kernel.state import End
 from l4lab.kernel.thread import LATE, READY

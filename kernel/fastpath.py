@@ -14,9 +14,9 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from l4lab.kernel import causes, tracing
-from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import COPY, DECODE, IPC
 from l4lab.kernel.events import BEGINS, SENT_TO_SHIFT
+from l4lab.kernel.fiasco import abi
 from l4lab.kernel.frame import EAX, ECX, EDX, ESI
 from l4lab.kernel.objects import Gate
 from l4lab.kernel.thread import READY, RECEIVE_CLOSED, RECEIVE_OPEN, RECEIVING, Thread

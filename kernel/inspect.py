@@ -12,12 +12,12 @@ from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.capability import DELETE, READ, SPECIAL, WRITE, KernelObject
 from l4lab.kernel.causes import thread_of
 from l4lab.kernel.events import OBJECT_KINDS
+from l4lab.kernel.fiasco import abi
+from l4lab.kernel.fiasco.messages import label_of
 from l4lab.kernel.frame import EIP, INSTRUCTIONS, USER_CYCLES, read_counter
-from l4lab.kernel.messages import label_of
 from l4lab.kernel.objects import Factory, Gate, Icu, Irq, Semaphore, Task
 from l4lab.kernel.requests import FlushRequest, PlaceRequest, SendRequest, TransferRequest
 from l4lab.kernel.thread import (

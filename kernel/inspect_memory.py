@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from l4lab.kernel import mapdb, paging
-from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.fiasco import abi
 from l4lab.kernel.inspect import Cell, View, counted, task_name
 
 if TYPE_CHECKING:

@@ -26,8 +26,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, NoReturn
 
 from l4lab.kernel import paging
-from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.errors import KernelBug
+from l4lab.kernel.fiasco import abi
 from l4lab.kernel.mapdb import WRITE, Mapping
 from l4lab.kernel.objects import Gate, Icu, Irq, Semaphore
 from l4lab.kernel.quota import MAPPING_BYTES, Quota

@@ -18,10 +18,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import causes, dispatch, messages, waiting
+from l4lab.kernel import causes, dispatch, waiting
 from l4lab.kernel.costs import IPC
 from l4lab.kernel.errors import KernelBug
-from l4lab.kernel.messages import EXPIRED, NEVER
+from l4lab.kernel.fiasco import messages
+from l4lab.kernel.fiasco.messages import EXPIRED, NEVER
 from l4lab.kernel.objects import Gate, Irq
 from l4lab.kernel.requests import Answer, ReceiveRequest, SendRequest, TransferRequest, post
 from l4lab.kernel.thread import (

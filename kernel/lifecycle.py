@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import capspace, causes, dispatch, ipc, messages, ports, tracing, waiting
-from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel import capspace, causes, dispatch, ipc, ports, tracing, waiting
 from l4lab.kernel.costs import IPI
+from l4lab.kernel.fiasco import abi, messages
 from l4lab.kernel.frame import CR3, UTCB_BASE
 from l4lab.kernel.memory import EVERY_PAGE
 from l4lab.kernel.objects import Factory, Gate, Irq, Semaphore, Task

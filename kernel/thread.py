@@ -27,7 +27,7 @@ from l4lab.kernel.capability import KernelObject
 from l4lab.kernel.quota import Quota
 
 if TYPE_CHECKING:
-    from l4lab.kernel.faults import KernelMessage
+    from l4lab.kernel.fiasco.faults import KernelMessage
     from l4lab.kernel.objects import Task
     from l4lab.kernel.timeouts import Timeout
 

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel.abi.fiasco import SYSTEM_CALL_PAGE
 from l4lab.kernel.events import (
     CREATE,
     DESTROY,
@@ -29,6 +28,7 @@ from l4lab.kernel.events import (
     UNMAP_CAPABILITY,
     object_kind,
 )
+from l4lab.kernel.fiasco.abi import SYSTEM_CALL_PAGE
 from l4lab.kernel.frame import EIP, ESP
 
 if TYPE_CHECKING:

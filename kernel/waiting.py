@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import causes, dispatch, messages
+from l4lab.kernel import causes, dispatch
 from l4lab.kernel.costs import IPC
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.events import OBTAINED, TIMEOUT
-from l4lab.kernel.messages import EXPIRED, NEVER
+from l4lab.kernel.fiasco import messages
+from l4lab.kernel.fiasco.messages import EXPIRED, NEVER
 from l4lab.kernel.objects import Gate, Semaphore
 from l4lab.kernel.thread import (
     DEAD,

@@ -6,8 +6,8 @@ import signal
 
 from hypothesis import settings
 
-from l4lab.tools import build
-from l4lab.tools.versions import versions
+from l4lab.tools.common.versions import versions
+from l4lab.tools.native import build
 
 # No deadlines: this measures correctness, on hosts that other work shares.
 settings.register_profile("l4lab", deadline=None)

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from l4lab.kernel.abi import fiasco
-from l4lab.tools import abigen
+from l4lab.kernel.fiasco import abi
+from l4lab.tools.native import abigen
 
 INCLUDE = abigen.HEADER.parents[1]
 HEADERS = sorted(path.name for path in abigen.HEADER.parent.glob("*.h"))
@@ -36,15 +36,13 @@ def compile_c(folder: Path, text: str, *, name: str = "check") -> subprocess.Com
 
 def test_header_is_what_the_generator_writes() -> None:
     """abi.h is committed, and regenerating it gives the same bytes."""
-    expected = abigen.header_text(abigen.SOURCE.read_text(encoding="utf-8"), vars(fiasco))
+    expected = abigen.header_text(abigen.SOURCE.read_text(encoding="utf-8"), vars(abi))
     assert abigen.HEADER.read_bytes() == expected.encode()
 
 
 def test_every_number_of_the_module_is_in_the_header(tmp_path: Path) -> None:
     """Each integer constant has the same 32 bits on both sides, as the C compiler sees them."""
-    numbers = {
-        name: value for name, value in vars(fiasco).items() if name.isupper() and isinstance(value, int)
-    }
+    numbers = {name: value for name, value in vars(abi).items() if name.isupper() and isinstance(value, int)}
     assert len(numbers) > 250
     checks = "".join(
         f'_Static_assert((unsigned)L4_{name} == {value & 0xFFFFFFFF:#x}u, "{name}");\n'

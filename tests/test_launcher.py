@@ -118,7 +118,7 @@ def test_failure_of_pip_is_told_in_one_line(log: str, line: str) -> None:
         (lambda root: (root / "emulator/shim/new.c").write_text(""), True),
         (lambda root: (root / "userland/program.ld").unlink(), True),
         (lambda root: (root / "src/l4lab/_native/vcpu.so").unlink(), True),
-        (lambda root: (root / "tools/build.py").write_text("#"), True),
+        (lambda root: (root / "tools/native/build.py").write_text("#"), True),
         (lambda root: (root / "emulator/errors.py").write_text("#"), False),
         (lambda root: (root / "kernel/units.py").write_text("#"), False),
     ],

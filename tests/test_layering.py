@@ -104,11 +104,15 @@ def test_module_imports_only_what_its_package_may(package: str, path: Path) -> N
         ("kernel", "from l4lab.kernel.units import Pfn\nimport dataclasses", []),
         ("emulator", "from l4lab.tools import cli", ["1: l4lab.tools"]),
         ("emulator", "import unicorn.x86_const\nfrom l4lab.kernel import traps", []),
-        ("emulator", "import importlib\nimportlib.import_module('l4lab.tools.cli')", ["2: l4lab.tools.cli"]),
+        (
+            "emulator",
+            "import importlib\nimportlib.import_module('l4lab.tools.cli.main')",
+            ["2: l4lab.tools.cli.main"],
+        ),
         ("emulator", "import click", ["1: click"]),
         ("tools", "import unicorn", ["1: unicorn"]),
         ("tools", "from l4lab import __version__\nimport rich.table", []),
-        ("", "from l4lab.tools.cli import main", ["1: l4lab.tools.cli"]),
+        ("", "from l4lab.tools.cli.main import main", ["1: l4lab.tools.cli.main"]),
     ],
 )
 def test_the_walk_sees_every_kind_of_import(package: str, source: str, offending: list[str]) -> None:

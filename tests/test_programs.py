@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from l4lab.tools import build
+from l4lab.tools.native import build
 
 USERLAND = build.CHECKOUT / "userland"
 PROGRAMS = build.CHECKOUT / "src/l4lab/_native/programs"

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from l4lab.tools import build
+from l4lab.tools.native import build
 from support.checkout import copy_checkout
 
 pytestmark = pytest.mark.network

@@ -21,8 +21,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 if TYPE_CHECKING:
     from l4lab.emulator.errors import OperatorError
+    from l4lab.emulator.files.manifest import Manifest
     from l4lab.emulator.machine import Machine
-    from l4lab.emulator.manifest import Manifest
     from l4lab.emulator.results import RunResult, StopReason
     from l4lab.kernel.errors import KernelBug
 
@@ -43,7 +43,7 @@ __all__ = [
 _HOMES: Final = {
     "KernelBug": "l4lab.kernel.errors",
     "Machine": "l4lab.emulator.machine",
-    "Manifest": "l4lab.emulator.manifest",
+    "Manifest": "l4lab.emulator.files.manifest",
     "OperatorError": "l4lab.emulator.errors",
     "RunResult": "l4lab.emulator.results",
     "StopReason": "l4lab.emulator.results",
@@ -55,7 +55,7 @@ def load_manifest(image: str | Path) -> Manifest:
 
     Raises OperatorError, one line, if it cannot be used.
     """
-    from l4lab.emulator import manifest
+    from l4lab.emulator.files import manifest
 
     return manifest.load_manifest(manifest.find_image(str(image)))
 

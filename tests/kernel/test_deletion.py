@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.fiasco import abi
 from l4lab.kernel.objects import Irq, Semaphore, Task
 from l4lab.kernel.thread import DEAD, READY, RECEIVING, SENDING, Thread
 from l4lab.kernel.traps import PageFault

@@ -6,10 +6,10 @@ import random
 
 import pytest
 
+from l4lab.emulator.files.manifest import find_image, load_manifest
 from l4lab.emulator.machine import Machine
-from l4lab.emulator.manifest import find_image, load_manifest
 from l4lab.kernel import fastpath
-from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.fiasco import abi
 from l4lab.kernel.thread import READY, Thread
 from support.kernel_world import World, tag
 

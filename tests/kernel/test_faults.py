@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from l4lab.kernel import frame as f
-from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.fiasco import abi
 from l4lab.kernel.thread import DEAD, READY, RECEIVING, SENDING, Thread
 from l4lab.kernel.traps import SYSTEM_CALL, CpuException, PageFault
 from support.kernel_world import World, cap, item, memory_page, tag

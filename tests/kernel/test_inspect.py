@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from l4lab.kernel import inspect, inspect_memory
-from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.fiasco import abi
 from l4lab.kernel.inspect import View
 from support.kernel_world import World, cap, item, memory_page, tag
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.fiasco import abi
 from l4lab.kernel.thread import READY, RECEIVING, SENDING
 from support.kernel_world import NOW, World, item, memory_page, object_page, tag
 

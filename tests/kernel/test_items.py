@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.capability import Capability
+from l4lab.kernel.fiasco import abi
 from support.kernel_world import World, cap, item, memory_page, object_page, tag
 
 RECEIVER, TASK, GATE, IRQ = 20, 30, 22, 23

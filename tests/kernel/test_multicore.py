@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.fiasco import abi
 from l4lab.kernel.frame import CR3
 from l4lab.kernel.state import FlushTlb
 from l4lab.kernel.thread import DEAD, READY, RECEIVING, TAKING, Thread

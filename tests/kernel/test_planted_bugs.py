@@ -19,7 +19,7 @@ from l4lab.kernel.paging import PageTables
 from l4lab.kernel.quota import Quota
 from l4lab.kernel.state import Kernel
 from l4lab.kernel.thread import ReplySlot
-from l4lab.tools import fuzz
+from l4lab.tools.check import fuzz
 
 CALLS = 12_000
 Patch = pytest.MonkeyPatch

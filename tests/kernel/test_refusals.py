@@ -10,7 +10,7 @@ from typing import NamedTuple
 
 import pytest
 
-from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.fiasco import abi
 from support.kernel_world import World, cap, item, memory_page, object_page, tag
 
 IPC_8 = -2008

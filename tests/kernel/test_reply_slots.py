@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.fiasco import abi
 from l4lab.kernel.thread import READY, RECEIVING, Thread
 from support.kernel_world import NOW, World, cap, item, tag
 

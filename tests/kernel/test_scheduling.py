@@ -7,7 +7,7 @@ would be cheating): a thread acts only while it is `running`.
 from __future__ import annotations
 
 from l4lab.kernel import dispatch
-from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.fiasco import abi
 from l4lab.kernel.thread import LATE, READY, Thread
 from support.kernel_world import NOW, Answer, World, cap, item, tag
 

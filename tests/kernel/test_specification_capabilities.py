@@ -11,7 +11,7 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
 
-from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.fiasco import abi
 from l4lab.kernel.objects import Task
 from support import specification as spec
 from support.kernel_world import World, item, object_page, tag

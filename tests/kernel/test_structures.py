@@ -8,10 +8,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invariant, rule
 
-from l4lab.kernel import flexpage, messages
-from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.fiasco import abi, flexpage, messages
+from l4lab.kernel.fiasco.protocols.scheduler import cpu_set_contains
 from l4lab.kernel.frames import KernelFrames
-from l4lab.kernel.protocols.scheduler import cpu_set_contains
 from l4lab.kernel.quota import Quota
 from l4lab.kernel.sched import ReadyQueue
 from l4lab.kernel.thread import SenderQueue, Thread

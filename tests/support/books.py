@@ -6,8 +6,8 @@ import numpy as np
 
 from l4lab.emulator.ledger import Ledger
 from l4lab.emulator.machine import Machine
-from l4lab.tools.accounts import imbalance
-from l4lab.tools.rundir import ROW
+from l4lab.tools.ledger.accounts import imbalance
+from l4lab.tools.runs.rundir import ROW
 
 
 def check_balance(machine: Machine, ledger: Ledger) -> None:

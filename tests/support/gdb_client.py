@@ -5,16 +5,16 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 
-from l4lab.emulator.debugged import DebuggedMachine
-from l4lab.emulator.debugging import Debugger
-from l4lab.emulator.manifest import Manifest
+from l4lab.emulator.debug.debugged import DebuggedMachine
+from l4lab.emulator.debug.debugging import Debugger
+from l4lab.emulator.files.manifest import Manifest
 from l4lab.kernel.thread import Thread
-from l4lab.tools.gdb.framing import Decoder, Packet, encode
-from l4lab.tools.gdb.monitor import Monitor
-from l4lab.tools.gdb.script import StandIns
-from l4lab.tools.gdb.session import Session
-from l4lab.tools.gdb.target import Target
-from l4lab.tools.programs import Programs
+from l4lab.tools.debug.gdb.framing import Decoder, Packet, encode
+from l4lab.tools.debug.gdb.monitor import Monitor
+from l4lab.tools.debug.gdb.script import StandIns
+from l4lab.tools.debug.gdb.session import Session
+from l4lab.tools.debug.gdb.target import Target
+from l4lab.tools.runs.programs import Programs
 from support.runs import image
 
 FEATURES = "multiprocess+;swbreak+;hwbreak+;vContSupported+"

@@ -7,7 +7,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-from l4lab.tools.build import CHECKOUT, COMMON_FLAGS
+from l4lab.tools.native.build import CHECKOUT, COMMON_FLAGS
 
 USERLAND = CHECKOUT / "userland"
 

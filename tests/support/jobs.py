@@ -1,4 +1,4 @@
-"""Work for `tools/campaign.py`, to be done in processes of its own: so it must be importable by name."""
+"""Work for `tools/runs/campaign.py`, to be done in processes of its own: so it must be importable by name."""
 
 from __future__ import annotations
 
@@ -11,8 +11,8 @@ from pathlib import Path
 from typing import Any
 
 from l4lab.emulator.errors import OperatorError
-from l4lab.tools import campaign
-from l4lab.tools.campaign import Progress
+from l4lab.tools.runs import campaign
+from l4lab.tools.runs.campaign import Progress
 
 BEGUN = "begun"
 
@@ -70,7 +70,7 @@ def edit(folder: Path, name: str, _: Progress) -> dict[str, Any]:
 
 def draw(folder: Path, name: str, _: Progress) -> dict[str, Any]:
     """Uses code that its key does not stand for."""
-    importlib.import_module("l4lab.tools.plots")
+    importlib.import_module("l4lab.tools.paper.plots")
     return count(folder, name, lambda _: None)
 
 

@@ -10,10 +10,9 @@ import mmap
 from collections import deque
 from dataclasses import dataclass
 
-from l4lab.kernel import boot
-from l4lab.kernel.abi import fiasco as abi
 from l4lab.kernel.costs import KernelCosts
 from l4lab.kernel.entry import Decision, handle_trap
+from l4lab.kernel.fiasco import abi, boot
 from l4lab.kernel.frame import EAX, ECX, EDX, ESI
 from l4lab.kernel.invariants import check_all
 from l4lab.kernel.objects import Gate, Task

@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from pathlib import Path
 
-from l4lab.tools import build
+from l4lab.tools.native import build
 
 
 def compile_program(source: str, output: Path, link_address: int = 0x0018_0000) -> Path:

@@ -12,10 +12,10 @@ from random import Random
 from types import SimpleNamespace
 from typing import Any
 
-from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel.fiasco import abi
 from l4lab.kernel.frame import EAX, ECX, EDX, ESI, FRAME_WORDS
-from l4lab.tools.fuzz.guests import Guests, Request
-from l4lab.tools.fuzz.words import PAGES, THREADS, UTCB_AREA
+from l4lab.tools.check.fuzz.guests import Guests, Request
+from l4lab.tools.check.fuzz.words import PAGES, THREADS, UTCB_AREA
 from support.elf_builder import PF_R, PF_W, PF_X, ElfBuilder
 
 CODE = 0x10000

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from l4lab.emulator.catching import CatchKind
-from l4lab.tools.tui.session import Session
+from l4lab.emulator.debug.catching import CatchKind
+from l4lab.tools.debug.tui.session import Session
 
 ON_ONE_CORE, ACROSS = "hello.0", "hello.1"
 """Programs of `pagefault`: on the core of their pager, and on the other."""

@@ -10,13 +10,13 @@ from typing import Any
 
 from perfetto.protos.perfetto.trace import perfetto_trace_pb2 as formats
 
-from l4lab.emulator.manifest import load_manifest
-from l4lab.tools.pma_image import PmaSetup
-from l4lab.tools.rundir import Run, open_run
-from l4lab.tools.symbols import Symbols
-from l4lab.tools.trace_perfetto import write_perfetto
-from l4lab.tools.trace_source import stretches
-from l4lab.tools.trace_speedscope import write_speedscope
+from l4lab.emulator.files.manifest import load_manifest
+from l4lab.tools.bench.pma_image import PmaSetup
+from l4lab.tools.runs.rundir import Run, open_run
+from l4lab.tools.runs.symbols import Symbols
+from l4lab.tools.trace.perfetto import write_perfetto
+from l4lab.tools.trace.source import stretches
+from l4lab.tools.trace.speedscope import write_speedscope
 from support.runs import image, record
 
 

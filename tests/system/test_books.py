@@ -11,11 +11,11 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from l4lab.emulator.inputs import BUNDLED_IMAGES
+from l4lab.emulator.files.inputs import BUNDLED_IMAGES
 from l4lab.emulator.results import StopReason
 from l4lab.kernel.frame import TLB_MISSES, read_counter
-from l4lab.tools.accounts import ALL_CAUSES, IDLE, USER_CAUSES, accounts, imbalance
-from l4lab.tools.rundir import open_run
+from l4lab.tools.ledger.accounts import ALL_CAUSES, IDLE, USER_CAUSES, accounts, imbalance
+from l4lab.tools.runs.rundir import open_run
 from support.runs import IMAGES, image, record
 
 CYCLES = 60_000_000

@@ -7,8 +7,8 @@ from pathlib import Path
 
 import pytest
 
-from l4lab.tools.build import CHECKOUT
-from l4lab.tools.pma_image import PmaSetup
+from l4lab.tools.bench.pma_image import PmaSetup
+from l4lab.tools.native.build import CHECKOUT
 from support.real_gdb import answers, check_document, needs_gdb, section_of, session
 
 DOCUMENT = CHECKOUT / "docs/debugger.md"

@@ -11,7 +11,7 @@ from pathlib import Path
 import pytest
 
 from l4lab.emulator.machine import Machine
-from l4lab.tools.build import CHECKOUT
+from l4lab.tools.native.build import CHECKOUT
 from support.real_gdb import (
     LEFT_OUT,
     Boot,

@@ -10,16 +10,17 @@ from pathlib import Path
 
 import pytest
 
-from l4lab.tools import campaign, demo
-from l4lab.tools.bench_pma import BenchmarkError, run_pma
-from l4lab.tools.campaign import Finished
-from l4lab.tools.catalogue import FIGURES
-from l4lab.tools.figures.memory import MemoryFigure
-from l4lab.tools.pma_experiment import FULL, QUICK, Plan, Results, Sizes, looking_into, measuring
-from l4lab.tools.pma_image import PmaSetup
-from l4lab.tools.pma_ledger import BARS, UNDER_WAY, WAITING, page_cycles
-from l4lab.tools.reproduce import module_of, needs_runs, reproduce
-from l4lab.tools.rundir import open_run
+from l4lab.tools.bench.pma import BenchmarkError, run_pma
+from l4lab.tools.bench.pma_experiment import FULL, QUICK, Plan, Results, Sizes, looking_into, measuring
+from l4lab.tools.bench.pma_image import PmaSetup
+from l4lab.tools.bench.pma_ledger import BARS, UNDER_WAY, WAITING, page_cycles
+from l4lab.tools.paper import demo
+from l4lab.tools.paper.catalogue import FIGURES
+from l4lab.tools.paper.figures.memory import MemoryFigure
+from l4lab.tools.paper.reproduce import module_of, needs_runs, reproduce
+from l4lab.tools.runs import campaign
+from l4lab.tools.runs.campaign import Finished
+from l4lab.tools.runs.rundir import open_run
 
 TINY = Sizes(
     name="tiny",
@@ -131,7 +132,7 @@ def test_the_demo_measures_messages_anew_on_another_profile(monkeypatch: pytest.
 
 def test_a_run_that_is_not_in_order_gives_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rather nothing than a wrong point."""
-    monkeypatch.setattr("l4lab.tools.bench_pma.books_balance", lambda _: False)
+    monkeypatch.setattr("l4lab.tools.bench.pma.books_balance", lambda _: False)
     with pytest.raises(BenchmarkError, match="a run is not in order: the cycles of tasks, kernel and idling"):
         measuring(PLAN.scaling("percore", 1)).work(lambda _: None)
 

@@ -13,13 +13,13 @@ import pytest
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.machine import Machine
 from l4lab.emulator.results import RunResult
-from l4lab.kernel import entry, faults, items, messages
-from l4lab.kernel.abi import fiasco as abi
+from l4lab.kernel import entry
 from l4lab.kernel.errors import KernelBug
+from l4lab.kernel.fiasco import abi, faults, items, messages
 from l4lab.kernel.sched import ReadyQueue
 from l4lab.kernel.state import Kernel
 from l4lab.kernel.thread import SenderQueue
-from l4lab.tools import conformance
+from l4lab.tools.check import conformance
 
 Patch = pytest.MonkeyPatch
 

@@ -10,14 +10,14 @@ from pathlib import Path
 import pytest
 
 from l4lab.emulator.errors import ManifestError
+from l4lab.emulator.files.manifest import load_manifest
 from l4lab.emulator.machine import Machine
-from l4lab.emulator.manifest import load_manifest
 from l4lab.emulator.results import RunResult, StopReason
 from l4lab.kernel.invariants import check_all
-from l4lab.tools.bench_pma import BenchmarkError, PmaResult, books_balance, run_pma
-from l4lab.tools.books import show_books
-from l4lab.tools.build import CHECKOUT
-from l4lab.tools.pma_image import ALLOCATORS, BUNDLED, DESIGNS, PmaSetup
+from l4lab.tools.bench.pma import BenchmarkError, PmaResult, books_balance, run_pma
+from l4lab.tools.bench.pma_image import ALLOCATORS, BUNDLED, DESIGNS, PmaSetup
+from l4lab.tools.ledger.books import show_books
+from l4lab.tools.native.build import CHECKOUT
 from support.programs import compile_program
 
 IDLE = 1_000_000_000_000

@@ -11,14 +11,14 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+from l4lab.emulator.files.manifest import load_manifest
 from l4lab.emulator.ledger import Ledger
 from l4lab.emulator.machine import CoreState, Machine
-from l4lab.emulator.manifest import load_manifest
 from l4lab.emulator.results import RunResult, StopReason
 from l4lab.kernel import events
 from l4lab.kernel.invariants import check_all
 from l4lab.kernel.state import FlushTlb, TlbPolicy
-from l4lab.tools.rundir import EVENT, KIND_MASK
+from l4lab.tools.runs.rundir import EVENT, KIND_MASK
 from support.books import check_balance
 from support.programs import compile_program
 

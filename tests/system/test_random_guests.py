@@ -10,8 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from l4lab.emulator.files.manifest import load_manifest
 from l4lab.emulator.machine import Machine
-from l4lab.emulator.manifest import load_manifest
 from l4lab.emulator.results import RunResult, StopReason
 from l4lab.kernel.invariants import check_all
 from support import random_guest

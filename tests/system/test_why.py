@@ -12,27 +12,27 @@ from pathlib import Path
 
 import pytest
 
-from l4lab.emulator.debugged import DebuggedMachine
-from l4lab.emulator.debugging import Debugger
+from l4lab.emulator.debug.debugged import DebuggedMachine
+from l4lab.emulator.debug.debugging import Debugger
+from l4lab.emulator.debug.stops import Goal, GoalKind
+from l4lab.emulator.files.manifest import Manifest, load_manifest
 from l4lab.emulator.ledger import Ledger
 from l4lab.emulator.machine import CoreState, Machine
-from l4lab.emulator.manifest import Manifest, load_manifest
-from l4lab.emulator.stops import Goal, GoalKind
 from l4lab.kernel import events
 from l4lab.kernel.costs import CAUSE_NAMES
 from l4lab.kernel.thread import Thread
 from l4lab.kernel.traps import PageFault, SystemCall, Trap
-from l4lab.tools.allocation import find_allocation, image_of
-from l4lab.tools.chain import FLIGHT, KERNEL, USER, WAIT, Chain
-from l4lab.tools.faultsteps import FaultSteps
-from l4lab.tools.follow import follow
-from l4lab.tools.pma_image import PmaSetup
-from l4lab.tools.programs import Programs
-from l4lab.tools.recording import Recording
-from l4lab.tools.rundir import KIND_MASK, Run, open_run
-from l4lab.tools.steps import FRAME, STEPS, TOUCH, lines, step_sums
-from l4lab.tools.timeline import NOWHERE, OPERATION_KINDS, Operation, Operations, Timeline
-from l4lab.tools.why import Asked, show_why
+from l4lab.tools.bench.pma_image import PmaSetup
+from l4lab.tools.debug.faultsteps import FaultSteps
+from l4lab.tools.ledger.timeline import NOWHERE, OPERATION_KINDS, Operation, Operations, Timeline
+from l4lab.tools.runs.programs import Programs
+from l4lab.tools.runs.recording import Recording
+from l4lab.tools.runs.rundir import KIND_MASK, Run, open_run
+from l4lab.tools.why.allocation import find_allocation, image_of
+from l4lab.tools.why.chain import FLIGHT, KERNEL, USER, WAIT, Chain
+from l4lab.tools.why.command import Asked, show_why
+from l4lab.tools.why.follow import follow
+from l4lab.tools.why.steps import FRAME, STEPS, TOUCH, lines, step_sums
 from support import random_guest
 from support.programs import compile_program, write_manifest
 from support.runs import IMAGES, image, record
@@ -593,7 +593,7 @@ def test_what_would_take_long_is_only_done_when_asked_for(
 ) -> None:
     record(image("hello"), tmp_path / "run")
     last = str(Recorded(tmp_path / "run").operations.count(events.FAULT))
-    monkeypatch.setattr("l4lab.tools.allocation.AFFORDABLE_ROWS", 0)
+    monkeypatch.setattr("l4lab.tools.why.allocation.AFFORDABLE_ROWS", 0)
     told = []
     for replay in (None, True, False):
         assert show_why(("fault", last, str(tmp_path / "run")), Asked(replay=replay)) == 0

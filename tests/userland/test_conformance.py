@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from l4lab.emulator.errors import OperatorError
-from l4lab.tools.conformance import Verdict, run_suite, table_of
+from l4lab.tools.check.conformance import Verdict, run_suite, table_of
 
 
 @pytest.fixture(scope="module")
@@ -49,7 +49,7 @@ def test_table_of_operations_and_results_is_full(verdicts: list[Verdict]) -> Non
 
 def test_a_kernel_with_a_wrong_error_code_is_found_out(monkeypatch: pytest.MonkeyPatch) -> None:
     """A planted bug: "not existent" reported as a timeout."""
-    from l4lab.kernel import messages
+    from l4lab.kernel.fiasco import messages
 
     original = messages.fail_send
 

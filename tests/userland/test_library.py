@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 
 import l4lab
-from l4lab.tools.build import CHECKOUT
+from l4lab.tools.native.build import CHECKOUT
 from support.programs import compile_program, write_manifest
 
 USERLAND = CHECKOUT / "userland"

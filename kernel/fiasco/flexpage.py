@@ -1,0 +1,46 @@
+"""Flexpages: a power-of-two piece of one of the spaces, with rights; and where a piece lands.
+
+Ref: ABI sheet section 6, "Flexpage word" and "Placement".
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+from l4lab.kernel.fiasco import abi
+
+
+@dataclass(frozen=True, slots=True)
+class Flexpage:
+    """`address` and `order` are in the unit of the space: bytes of memory, capability slots, ports."""
+
+    kind: int
+    address: int
+    order: int
+    rights: int
+
+    @property
+    def is_everything(self) -> bool:
+        """The window that matches every kind."""
+        return self.kind == abi.FPAGE_TYPE_SPECIAL and self.order == abi.FPAGE_ALL_ORDER
+
+
+def decode(word: int) -> Flexpage:
+    """A flexpage word. The address is aligned down to the size."""
+    kind = word >> abi.FPAGE_TYPE_SHIFT & abi.FPAGE_TYPE_MASK
+    order = word >> abi.FPAGE_ORDER_SHIFT & abi.FPAGE_ORDER_MASK
+    address = word >> abi.FPAGE_ADDRESS_SHIFT
+    if kind == abi.FPAGE_TYPE_MEMORY:
+        address <<= abi.FPAGE_ADDRESS_SHIFT
+    return Flexpage(kind, address >> order << order if order < 32 else 0, order, word & abi.FPAGE_RIGHTS_MASK)
+
+
+def place(
+    send_address: int, send_order: int, window_address: int, window_order: int, hot_spot: int
+) -> tuple[int, int, int]:
+    """Source start, target start and order of what a send window and a receive window have in common."""
+    if window_order >= send_order:
+        offset = hot_spot & ((1 << window_order) - 1)
+        return send_address, window_address + (offset >> send_order << send_order), send_order
+    offset = hot_spot & ((1 << send_order) - 1)
+    return send_address + (offset >> window_order << window_order), window_address, window_order

@@ -1,0 +1,149 @@
+"""Task: map, unmap, capability tests, kernel-user memory. Ref: ABI sheet section 11.2."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from l4lab.kernel import capspace, lifecycle, ports, tracing
+from l4lab.kernel.costs import MAP, UNMAP
+from l4lab.kernel.fiasco import abi, flexpage, items
+from l4lab.kernel.fiasco.messages import make_tag
+from l4lab.kernel.fiasco.protocols.common import OK, Call, error, ipc_error
+from l4lab.kernel.objects import Gate, Task
+
+if TYPE_CHECKING:
+    from l4lab.kernel.capability import Capability, KernelObject
+
+
+def handle(call: Call, task: KernelObject) -> int:
+    """Dispatch on the whole of MR[0]; only map needs a right (W)."""
+    assert isinstance(task, Task)
+    if call.label != abi.PROTO_TASK:
+        return error(abi.EBADPROTO)
+    operation = call.word(0)
+    if operation == abi.TASK_MAP:
+        return _map(call, task)
+    if operation == abi.TASK_UNMAP:
+        return _unmap(call, task)
+    if operation == abi.TASK_CAP_INFO:
+        return _cap_info(call, task)
+    if operation == abi.TASK_ADD_KU_MEM:
+        return _add_ku_mem(call, task)
+    return error(abi.ENOSYS)  # ldt_set too: there is no LDT
+
+
+def _map(call: Call, target: Task) -> int:
+    if not call.rights & abi.OBJECT_RIGHT_W:
+        return error(abi.EPERM)
+    position = call.words
+    if call.items == 0 or position < 3 or position + 1 >= abi.UTCB_MR_WORDS or not call.word(position):
+        return error(abi.EINVAL)
+    source_page = call.word(position + 1)
+    if source_page >> abi.FPAGE_TYPE_SHIFT & abi.FPAGE_TYPE_MASK != abi.FPAGE_TYPE_OBJECT:
+        return ipc_error(call, abi.IPC_SEND_OVERFLOW)
+    cap = capspace.lookup(call.me.task, source_page >> abi.CAP_SHIFT)
+    if cap is None or not isinstance(cap.object, Task):
+        return error(abi.EINVAL)
+    page = call.word(2)
+    if page >> abi.FPAGE_TYPE_SHIFT & abi.FPAGE_TYPE_MASK == abi.FPAGE_TYPE_OBJECT:
+        special = call.rights & cap.rights & abi.OBJECT_RIGHT_S
+        page &= ~abi.OBJECT_RIGHT_S | special
+    # POINT OF NO RETURN
+    call.kernel.bill[MAP] += call.kernel.costs.map_item
+    if call.kernel.trace is not None:
+        call.kernel.trace.actor = call.me.number
+    _, complete = items.map_flexpage(call.kernel, cap.object, page, target, items.EVERYTHING, call.word(1))
+    return OK if complete else ipc_error(call, abi.IPC_SEND_MAP_FAILED)
+
+
+def _unmap(call: Call, task: Task) -> int:
+    """Takes from `task`; the flexpages come back with the access flags in their rights bits."""
+    mask = call.word(1)
+    if call.kernel.trace is not None:
+        call.kernel.trace.actor = call.me.number
+    call.kernel.bill[UNMAP] += max(call.words - 2, 0) * call.kernel.costs.unmap_item
+    for position in range(2, call.words):
+        word = call.word(position)
+        flags = _unmap_page(call, task, flexpage.decode(word), mask)
+        call.answer_word(position, word & ~abi.FPAGE_RIGHTS_MASK | flags)
+    return make_tag(0, call.words)
+
+
+def _unmap_page(call: Call, task: Task, page: flexpage.Flexpage, mask: int) -> int:
+    also_self = bool(mask & abi.UNMAP_SELF)
+    flags = 0
+    trace = call.kernel.trace
+    if page.kind == abi.FPAGE_TYPE_MEMORY or page.is_everything:
+        order = 32 if page.is_everything else min(page.order, 32)
+        if order >= abi.FPAGE_MIN_MEMORY_ORDER:
+            memory = call.kernel.memory
+            items.lock_trees(call.kernel, task, page.address >> 12, 1 << (order - 12))
+            before = memory.removals
+            flags = memory.unmap_range(
+                task.space, page.address >> 12, 1 << (order - 12), page.rights, also_self=also_self
+            )
+            call.kernel.bill[UNMAP] += (memory.removals - before) * call.kernel.costs.unmap_page
+            if trace is not None:
+                tracing.unmapped(call.kernel, trace, task, page.address, 1 << (order - 12), page.rights)
+    if page.kind == abi.FPAGE_TYPE_IO or page.is_everything:
+        first = 0 if page.is_everything else page.address
+        order = 16 if page.is_everything else min(page.order, 16)
+        ports.unmap_range(call.kernel, task, first, 1 << order, also_self=also_self)
+    if (page.kind == abi.FPAGE_TYPE_OBJECT or page.is_everything) and also_self:
+        start = 0 if page.is_everything else page.address
+        order = 20 if page.is_everything else min(page.order, 20)
+        delete = bool(mask & abi.UNMAP_DELETE)
+        capspace.unmap_range(call.kernel, task, start, 1 << order, page.rights, delete=delete)
+        if trace is not None:
+            tracing.capabilities_unmapped(call.kernel, trace, task, start, 1 << order, page.rights)
+    return flags
+
+
+def _cap_info(call: Call, task: Task) -> int:
+    if call.words == 2:
+        return make_tag(1 if _by_selector(task, call.word(1)) is not None else 0)
+    if call.words == 3:
+        return make_tag(1 if _equal(task, call.word(1), call.word(2)) else 0)
+    return error(abi.EINVAL)
+
+
+def _by_selector(task: Task, selector: int) -> Capability | None:
+    if selector & (abi.CAP_INVALID_BIT | abi.CAP_EXPLICIT_REPLY_BIT):
+        return None
+    return capspace.lookup(task, selector >> abi.CAP_SHIFT)
+
+
+def _equal(task: Task, first: int, second: int) -> bool:
+    """Section 11.2: same word; same special selector; both empty; or same object, rights and view."""
+    if first == second:
+        return True
+    special = abi.CAP_INVALID_BIT | abi.CAP_EXPLICIT_REPLY_BIT
+    if first & special or second & special:
+        return first >> 10 == second >> 10
+    a, b = _by_selector(task, first), _by_selector(task, second)
+    if a is None or b is None:
+        return a is b
+    rights = abi.OBJECT_RIGHT_W | abi.OBJECT_RIGHT_S
+    if a.object is not b.object or a.rights & rights != b.rights & rights:
+        return False
+    return not isinstance(a.object, Gate) or not (a.extra ^ b.extra) & abi.OBJECT_RIGHT_SERVER
+
+
+def _add_ku_mem(call: Call, task: Task) -> int:
+    """Areas are added in order; the first that cannot be is the answer, the ones before it stay."""
+    done = 0
+    for position in range(1, call.words):
+        word = call.word(position)
+        page = flexpage.decode(word)
+        if page.kind != abi.FPAGE_TYPE_MEMORY:
+            return error(abi.EINVAL)
+        if not abi.KU_MEM_MIN_ORDER <= page.order <= abi.KU_MEM_MAX_ORDER:
+            return error(abi.EINVAL)
+        if page.address + (1 << page.order) > abi.USER_LIMIT:
+            return error(abi.EINVAL)
+        refusal = lifecycle.add_ku_memory(call.kernel, task, page.address >> 12, 1 << page.order - 12)
+        if refusal:
+            return error(abi.EEXIST if refusal == "exists" else abi.ENOMEM)
+        call.answer_word(position - 1, word)
+        done += 1
+    return make_tag(0, done)

@@ -1,0 +1,250 @@
+"""Stopping a run from outside, many cores, and what happens when the engine is not what we expect."""
+
+from __future__ import annotations
+
+import ctypes
+import signal
+import subprocess
+import sys
+import textwrap
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from l4lab.emulator import vcpu as vcpu_module
+from l4lab.emulator.costs import CostTable
+from l4lab.emulator.ram import Ram
+from l4lab.emulator.vcpu import NO_DEADLINE, Engine, EngineError, Vcpu, catch_interrupts
+from l4lab.kernel import traps
+from l4lab.kernel.frame import EAX, EIP
+from l4lab.kernel.traps import DEADLINE_REACHED, HOST_STOP
+from support.guest import CODE, SYSTEM_CALL, Guest, as_bytes, instructions
+
+TESTS = Path(__file__).parents[2]
+ENDLESS = "40 ebfd"  # inc eax; jmp back
+
+
+def test_stop_from_another_thread() -> None:
+    guest = Guest()
+    guest.put(guest.code_pfn, as_bytes(ENDLESS))
+    frame = guest.thread()
+    timer = threading.Timer(0.05, guest.vcpu.stop)
+    timer.start()
+    start = time.monotonic()
+    assert guest.run(frame) is HOST_STOP
+    assert time.monotonic() - start < 5
+    timer.join()
+    assert frame[EIP] in (CODE, CODE + 1)
+    assert instructions(frame) == 2 * frame[EAX] - (frame[EIP] == CODE + 1)
+
+
+def test_a_stop_asked_for_before_a_run_ends_it_and_only_it() -> None:
+    guest = Guest(cores=2)
+    guest.put(guest.code_pfn, as_bytes("40 40 ebfc"))
+    frame = guest.thread()
+    guest.vcpu.stop()
+    assert guest.run(frame, 100, core=1) is DEADLINE_REACHED
+    assert guest.run(frame, 100) is HOST_STOP
+    assert guest.run(frame, 100) is DEADLINE_REACHED
+
+
+@pytest.mark.parametrize("code", [ENDLESS, "f3aa ebfc", "eb00 eb00 ebfa", "7400 90 ebfb", "e8fbffffff"])
+def test_stopping_does_not_change_what_is_counted(code: str) -> None:
+    """The same deadline, reached with and without stops on the way."""
+
+    def run(stops: int) -> list[int]:
+        guest = Guest()
+        guest.put(guest.code_pfn, as_bytes(code))
+        frame = guest.thread()
+        frame[1], frame[7], frame[4] = 200, 0x0050_0000, 0x0060_1000
+        for _ in range(stops):
+            guest.vcpu.stop()
+            assert guest.run(frame, 500) is HOST_STOP
+            guest.run(frame, guest.vcpu.clock_cycles + 3)
+        assert guest.run(frame, 500) is DEADLINE_REACHED
+        return [*frame[:10], instructions(frame), guest.vcpu.clock_cycles]
+
+    assert run(stops=20) == run(stops=0)
+
+
+CTRL_C = """
+    import signal, sys, time
+    sys.path.insert(0, {tests!r})
+    from support.guest import Guest, instructions
+    from l4lab.emulator.vcpu import catch_interrupts
+    from l4lab.kernel.traps import HOST_STOP
+
+    guest = Guest()
+    guest.put(guest.code_pfn, bytes.fromhex({code!r}))
+    frame = guest.thread()
+    with catch_interrupts() as interrupted:
+        assert not interrupted
+        print("running", flush=True)
+        trap = guest.run(frame)
+        print("stopped", time.monotonic(), trap is HOST_STOP, bool(interrupted), flush=True)
+        assert guest.run(frame) is HOST_STOP  # and so do all runs from now on
+        print("again" if {again} else "", flush=True)
+        if {again}:
+            time.sleep(10)
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+    counted = instructions(frame)
+    guest.run(frame, guest.vcpu.clock_cycles + 100)
+    print(counted > 0, instructions(frame) > counted)
+"""
+
+
+def ctrl_c_program(*, code: str = "40ebfd", again: bool = False) -> subprocess.Popen[str]:
+    source = textwrap.dedent(CTRL_C).format(tests=str(TESTS), code=code, again=again)
+    return subprocess.Popen(
+        [sys.executable, "-c", source], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True
+    )
+
+
+# The last one jumps over bytes for whose sake the whole page is stepped.
+@pytest.mark.parametrize("code", ["40ebfd", "f3aaebfc", "d9e8ddd8ebfa", "eb04f00fa3c340ebfd"])
+def test_ctrl_c_stops_an_endless_loop_at_once(code: str) -> None:
+    program = ctrl_c_program(code=code)
+    assert program.stdout is not None
+    assert program.stdout.readline() == "running\n"
+    time.sleep(0.2)
+    program.send_signal(signal.SIGINT)
+    pressed = time.monotonic()
+    out, err = program.communicate(timeout=20)
+    assert (program.returncode, err) == (0, "")
+    stopped, when, was_stop, flagged = out.splitlines()[0].split()
+    assert (stopped, was_stop, flagged) == ("stopped", "True", "True")
+    assert float(when) - pressed < 0.1
+    assert out.splitlines()[-1] == "True True"
+
+
+def test_ctrl_c_twice_does_what_it_did_before() -> None:
+    program = ctrl_c_program(again=True)
+    assert program.stdout is not None
+    assert program.stdout.readline() == "running\n"
+    time.sleep(0.1)
+    program.send_signal(signal.SIGINT)
+    for _ in range(2):
+        program.stdout.readline()
+    program.send_signal(signal.SIGINT)
+    _, err = program.communicate(timeout=20)
+    assert "KeyboardInterrupt" in err
+
+
+def test_interrupts_are_not_caught_outside_the_context() -> None:
+    before = signal.getsignal(signal.SIGINT)
+    with catch_interrupts() as interrupted:
+        assert not interrupted
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+# --- many cores -------------------------------------------------------------------------------------
+
+MANY = """
+    import sys, time
+    sys.path.insert(0, {tests!r})
+    from support.guest import Guest
+    start = time.process_time()
+    guest = Guest(cores=48, ram_bytes=512 << 20)
+    guest.put(guest.code_pfn, bytes.fromhex("b90a00000049 75fd cd30".replace(" ", "")))
+    for core in range(48):
+        guest.run(guest.thread(), core=core)
+    seconds = time.process_time() - start
+    status = open("/proc/self/status").read()
+    print(seconds, int(status.split("VmHWM:")[1].split()[0]) / 1024)
+"""
+
+
+@pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
+def test_48_cores_take_little_time_and_memory() -> None:
+    """Bounds with room; the measured figures are those of `l4lab bench engine`."""
+    source = textwrap.dedent(MANY).format(tests=str(TESTS))
+    out = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout
+    seconds, mib = map(float, out.split())
+    assert seconds < 4
+    assert mib < 400
+
+
+def test_cores_are_made_in_order() -> None:
+    engine = Engine(Ram(4 << 20), CostTable.uniform())
+    for wrong in (1, -1, 5000):
+        with pytest.raises(ValueError, match="expected 0"):
+            Vcpu(engine, wrong)
+    Vcpu(engine, 0)
+    with pytest.raises(ValueError, match="expected 1"):
+        Vcpu(engine, 0)
+
+
+def test_a_hundred_machines_one_after_the_other() -> None:
+    """Engines are freed; the process does not grow by theirs."""
+    for _ in range(100):
+        guest = Guest()
+        guest.put(guest.code_pfn, SYSTEM_CALL)
+        assert guest.run(guest.thread()) is traps.SYSTEM_CALL
+        guest.engine.close()
+        guest.engine.close()
+
+
+# --- the engine is not what we expect ---------------------------------------------------------------
+
+
+def test_a_missing_shim_is_one_line(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    monkeypatch.setattr(vcpu_module, "shim_path", lambda: tmp_path / "vcpu.so")
+    with pytest.raises(EngineError, match=r"vcpu\.so cannot be loaded") as error:
+        vcpu_module._shim.__wrapped__()
+    assert "\n" not in str(error.value)
+
+
+def test_another_version_of_the_engine_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(vcpu_module, "ENGINE_VERSION", (2, 7))
+    with pytest.raises(EngineError, match=r"unicorn 2\.1: expected 2\.7"):
+        vcpu_module._engine_library.__wrapped__()
+
+
+MISBEHAVING = """
+    import ctypes, sys
+    sys.path.insert(0, {tests!r})
+    from l4lab.emulator import vcpu
+    from support.guest import Guest
+
+    shim = vcpu._shim()
+    names = vcpu._names(shim.vcpu_function_names)
+    library = vcpu._engine_library()
+    functions = [ctypes.cast(getattr(library, name), ctypes.c_void_p).value for name in names]
+    lie = ctypes.CFUNCTYPE(ctypes.c_int, *[ctypes.c_void_p] * 3)(lambda *_: {result})
+    functions[names.index({function!r})] = ctypes.cast(lie, ctypes.c_void_p).value
+    shim.vcpu_use_engine((ctypes.c_void_p * len(functions))(*functions))
+    try:
+        Guest().vcpu.prepare()
+    except vcpu.EngineError as error:
+        print(error)
+"""
+
+
+@pytest.mark.parametrize(
+    ("function", "result", "line"),
+    [
+        ("uc_open", 2, "cannot make an engine: Invalid/unsupported architecture (UC_ERR_ARCH)"),
+        ("uc_mem_map_ptr", 11, "cannot map guest memory: Invalid memory mapping (UC_ERR_MAP)"),
+        ("uc_emu_start", 0, "the engine does not reach ring 3"),
+        ("uc_context_restore", 0, "a bad selector is not vector 13"),
+    ],
+)
+def test_an_engine_that_misbehaves_is_refused_with_one_line(function: str, result: int, line: str) -> None:
+    source = textwrap.dedent(MISBEHAVING).format(tests=str(TESTS), function=function, result=result)
+    done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
+    assert done.stdout == f"the emulation engine is not usable: {line}\n"
+    assert done.stderr == ""
+
+
+def test_calibration_is_done_once_and_ctypes_agrees_on_the_outcome() -> None:
+    """The words shared with Python are the first of the struct, in this order."""
+    guest = Guest()
+    guest.put(guest.code_pfn, as_bytes("40 cd30"))
+    frame = guest.thread()
+    guest.vcpu.clock_cycles = 12
+    assert guest.run(frame, NO_DEADLINE) is traps.SYSTEM_CALL
+    clock, address, deadline = guest.vcpu._words
+    assert (clock, deadline) == (14_000, NO_DEADLINE)
+    assert ctypes.c_uint32.from_address(address).value == frame[EAX] == 1

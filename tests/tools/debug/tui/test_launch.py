@@ -1,0 +1,108 @@
+"""`l4lab debug` from the command line: on a real terminal, and where it cannot be."""
+
+from __future__ import annotations
+
+import asyncio
+import fcntl
+import os
+import pty
+import select
+import struct
+import subprocess
+import sys
+import termios
+import time
+
+import pytest
+
+from l4lab.emulator.debug.stops import StopKind
+from l4lab.emulator.errors import OperatorError
+from l4lab.kernel.errors import KernelBug
+from l4lab.tools.debug.tui import launch, screenshot
+from l4lab.tools.debug.tui.app import DebugApp
+from l4lab.tools.debug.tui.session import Session
+from support.runs import image
+
+CLI = [sys.executable, "-P", "-m", "l4lab.tools.cli"]
+
+
+def read_until(terminal: int, wanted: bytes, seconds: float = 30) -> bytes:
+    """What the program writes, until it has written `wanted`."""
+    data = b""
+    end = time.monotonic() + seconds
+    while wanted not in data:
+        assert time.monotonic() < end, data[-2000:]
+        if select.select([terminal], [], [], 0.1)[0]:
+            data += os.read(terminal, 65536)
+    return data
+
+
+def test_on_a_terminal() -> None:
+    """Draws, obeys keys, leaves the terminal as it was, ends with 0."""
+    ours, theirs = pty.openpty()
+    fcntl.ioctl(theirs, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 80, 0, 0))
+    before = termios.tcgetattr(theirs)
+    environment = {**os.environ, "TERM": "xterm-256color"}
+    child = subprocess.Popen(
+        [*CLI, "debug", "pagefault"], stdin=theirs, stdout=theirs, stderr=theirs, env=environment
+    )
+    try:
+        read_until(ours, b"at the start")
+        os.write(ours, b"f")
+        read_until(ours, b"fetch from 0x100000")
+        os.write(ours, b"q")
+        read_until(ours, b"\x1b[?1049l")
+        assert child.wait(30) == 0
+        assert termios.tcgetattr(theirs)[:4] == before[:4]
+    finally:
+        child.kill()
+        child.wait()
+        os.close(ours)
+        os.close(theirs)
+
+
+def test_without_a_terminal_it_says_what_to_do() -> None:
+    done = subprocess.run(
+        [*CLI, "debug", "pagefault"], capture_output=True, text=True, check=False, stdin=subprocess.DEVNULL
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert (
+        done.stderr
+        == "l4lab: debug: found no terminal, expected one; without: `l4lab boot IMAGE --gdb ADDR`\n"
+    )
+
+
+def test_without_textual_it_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delitem(sys.modules, "l4lab.tools.debug.tui.app")
+    monkeypatch.setitem(sys.modules, "textual.app", None)
+    with pytest.raises(OperatorError, match="pip install textual"):
+        launch.debug("pagefault", image=None, max_cycles=None)
+
+
+def test_bug_of_ours_is_raised_when_the_screen_is_gone(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Terminal:
+        def isatty(self) -> bool:
+            return True
+
+    def run(app: DebugApp) -> None:
+        stop = app.session.last_stop
+        app.session.last_stop = type(stop)(StopKind.BUG, stop.position, 0, None, "bug: two and two")
+
+    monkeypatch.setattr(sys, "stdin", Terminal())
+    monkeypatch.setattr(sys, "stdout", Terminal())
+    monkeypatch.setattr(DebugApp, "run", run)
+    with pytest.raises(KernelBug, match=r"two and two\ncore 0: cycle"):
+        launch.debug("pagefault", image=None, max_cycles=None)
+
+
+def test_limit_of_cycles_ends_the_run() -> None:
+    session = Session(image("pagefault"), max_cycles=300_000)
+    assert session.go_on().kind is StopKind.END
+    assert session.moment.text == "the run is over: cycle limit reached"
+
+
+def test_picture_needs_nothing_from_elsewhere() -> None:
+    svg = asyncio.run(screenshot.picture())
+    assert "@font-face" not in svg
+    for text in ("pager.0", "pma_allocate", "client_entry", "frame"):
+        assert text in svg

@@ -1,0 +1,167 @@
+"""`l4lab bench kernel`: what kernel entries cost the host, and that the cost does not grow.
+
+Real programs (`userland/kernelbench`) make one kind of kernel entry over and over, and say when they
+have everything ready for it: what comes before is not measured. The yardstick is one
+stop and start of the stock Python binding of the engine, measured in the same run.
+"""
+
+from __future__ import annotations
+
+import gc
+import json
+import sys
+import time
+from dataclasses import dataclass
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from l4lab.emulator.files.inputs import BUNDLED_IMAGES, BUNDLED_PROGRAMS
+from l4lab.emulator.files.manifest import Manifest, Module
+from l4lab.emulator.machine import Machine
+from l4lab.emulator.results import StopReason
+from l4lab.emulator.stock import start_stop_us
+from l4lab.kernel.errors import KernelBug
+from l4lab.tools.common.versions import versions
+
+MODES: Final = {
+    "null": "null system call",
+    "intra": "call and reply, one address space",
+    "inter": "call and reply, two address spaces",
+    "fault": "page fault through a pager, and unmap",
+}
+FEW: Final = 10
+MANY: Final = 10_000
+CROWDS: Final = ("threads", "tasks", "mappings")
+MANY_CORES: Final = 48
+ROUNDS: Final = 10_000
+READY: Final = b"ready\n"
+DONE: Final = b"done\n"
+REPEATS: Final = 3
+RAM_BYTES: Final = 1 << 30
+FORMAT: Final = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Figure:
+    """Cost of one kernel entry of some kind: of the host's time, and of the emulated machine's."""
+
+    host_us: float
+    entries_per_round: float
+    cycles_per_round: float
+
+
+def _manifest(mode: str, rounds: int, population: str, cores: int) -> Manifest:
+    programs = BUNDLED_PROGRAMS
+    return Manifest(
+        path=BUNDLED_IMAGES / "hello.toml",  # never read; relative paths would start there
+        cores=cores,
+        ram_bytes=RAM_BYTES,
+        profile="opteron-6174",
+        sigma0=Module(programs / "sigma0", "sigma0"),
+        roottask=Module(programs / "kernelbench", f"kernelbench {mode} {rounds} {population}".strip()),
+        modules=(),
+    )
+
+
+def measure(mode: str, population: str = "", cores: int = 1) -> Figure:
+    """One run, from where the program says that it is ready to where it is done.
+
+    Without garbage collections in between, whose time would be that of all objects there are.
+    """
+    marks: dict[bytes, tuple[float, int, int]] = {}
+
+    def note(output: bytes) -> None:
+        marks[output] = time.process_time(), machine.entries, machine.cores[0].clock_cycles
+
+    machine = Machine(_manifest(mode, ROUNDS, population, cores), console=note)
+    gc.collect()
+    gc.disable()
+    try:
+        result = machine.run()
+    finally:
+        gc.enable()
+    if result.reason is not StopReason.ROOT_ENDED or result.exit_code or list(marks) != [READY, DONE]:
+        raise KernelBug(f"kernelbench {mode} ended with {result.reason}: {result.console.decode()}")
+    seconds, entries, cycles = (end - start for start, end in zip(marks[READY], marks[DONE], strict=True))
+    return Figure(seconds / entries * 1e6, entries / ROUNDS, cycles / ROUNDS)
+
+
+def _situations() -> dict[str, tuple[str, str, int]]:
+    """Name -> mode, population, cores."""
+    situations = {mode: (mode, "", 1) for mode in MODES}
+    for what in CROWDS:
+        for count in (FEW, MANY):
+            situations[f"{what}_{count}"] = "inter", f"{what}={count}", 1
+    situations["cores_1"] = "inter", "", 1
+    situations[f"cores_{MANY_CORES}"] = "inter", "", MANY_CORES
+    return situations
+
+
+def run_kernel_benchmark() -> dict[str, Any]:
+    """All figures. Takes about a minute on a quiet host; host times are the process's own CPU time.
+
+    The situations take turns, and each counts with its best: what else the host does meets all alike.
+    """
+    situations = _situations()
+    best: dict[str, Figure] = {}
+    stock_us = float("inf")
+    with Progress(console=Console(stderr=True), transient=True) as progress:
+        bar = progress.add_task("measuring", total=REPEATS * len(situations))
+        for _ in range(REPEATS):
+            stock_us = min(stock_us, start_stop_us())
+            for name, (mode, population, cores) in situations.items():
+                figure = measure(mode, population, cores)
+                if name not in best or figure.host_us < best[name].host_us:
+                    best[name] = figure
+                progress.advance(bar)
+    modes = {mode: best[mode] for mode in MODES}
+    growth = {name: figure.host_us for name, figure in best.items() if name not in MODES}
+    return {
+        "format": FORMAT,
+        "versions": versions(),
+        "stock_start_stop_us": stock_us,
+        "entry_us": {mode: figure.host_us for mode, figure in modes.items()},
+        "entries_per_round": {mode: figure.entries_per_round for mode, figure in modes.items()},
+        "cycles_per_round": {mode: figure.cycles_per_round for mode, figure in modes.items()},
+        "ipc_entry_ratio": stock_us / modes["inter"].host_us,
+        "inter_entry_us_with": growth,
+        "growth": {
+            what: growth[f"{what}_{MANY}"] / growth[f"{what}_{FEW}"]
+            for what in ("threads", "tasks", "mappings")
+        }
+        | {"cores": growth[f"cores_{MANY_CORES}"] / growth["cores_1"]},
+    }
+
+
+def run_bench(*, as_json: bool) -> int:
+    """Measure and print; the exit code."""
+    figures = run_kernel_benchmark()
+    if as_json:
+        sys.stdout.write(json.dumps(figures, indent=2, sort_keys=True) + "\n")
+        return 0
+    table = Table("kernel entries of", box=None, pad_edge=False, header_style="bold")
+    for title in ("host µs per entry", "entries a round", "cycles a round"):
+        table.add_column(title, justify="right")
+    for mode, text in MODES.items():
+        table.add_row(
+            text,
+            f"{figures['entry_us'][mode]:.2f}",
+            f"{figures['entries_per_round'][mode]:.1f}",
+            f"{figures['cycles_per_round'][mode]:.0f}",
+        )
+    console = Console(highlight=False)
+    console.print(table)
+    console.print(
+        f"\none stop and start of the stock binding: {figures['stock_start_stop_us']:.2f} µs; "
+        f"over one entry between two address spaces (ipc_entry_ratio): {figures['ipc_entry_ratio']:.2f}"
+    )
+    growth = figures["growth"]
+    console.print(
+        f"cost of such an entry with {MANY} over {FEW} threads {growth['threads']:.2f}, "
+        f"tasks {growth['tasks']:.2f}, mappings {growth['mappings']:.2f}; "
+        f"with {MANY_CORES} cores over 1: {growth['cores']:.2f}"
+    )
+    return 0

@@ -1,0 +1,271 @@
+"""`l4lab bench pingpong`: what a message costs, in every place and size, and what the cycles go to.
+
+After figure 5 of 000_1be4d2f6ae8bebbc.txt. The cycles are those of the emulated machine, as its programs see
+them, and the same in every run; only how long it takes depends on the host.
+"""
+
+from __future__ import annotations
+
+import json
+import statistics
+import sys
+from dataclasses import dataclass
+from fractions import Fraction
+from typing import Any, Final
+
+from rich.console import Console
+from rich.progress import Progress
+from rich.table import Table
+
+from l4lab.emulator.files.profile import load_profile
+from l4lab.kernel.errors import KernelBug
+from l4lab.tools.bench.pingpong import (
+    BYTES_PER_WORD,
+    MESSAGES,
+    Bench,
+    Measurement,
+    Session,
+    cross_core_cycles,
+    places_of,
+)
+from l4lab.tools.bench.published import RATIOS, Ratio, figures_for
+from l4lab.tools.common.report import grouped
+from l4lab.tools.common.versions import versions
+from l4lab.tools.ledger.accounts import imbalance
+from l4lab.tools.ledger.breakdown import GROUPS, PATH_CAUSES, PathFinder, grouped_causes
+
+FORMAT: Final = 1
+"""Version of the JSON document; raised when a key goes or changes its meaning."""
+
+PLACE_TITLES: Final = {
+    "intra_space": "same space",
+    "inter_space": "two spaces",
+    "same_die": "same die",
+    "other_die": "other die",
+    "other_package": "other package",
+}
+"""The first two are on one core; the others are two spaces on two cores."""
+SENDS: Final = "sends:0"
+SAME_CORE: Final = "inter_space"
+HEADLINE_MESSAGE: Final = "0"
+
+
+@dataclass(frozen=True, slots=True)
+class Analysed:
+    """A measurement and what its cycles went to: of all its messages together, by PATH_CAUSES."""
+
+    measurement: Measurement
+    path: dict[str, int]
+
+    @property
+    def per_message(self) -> dict[str, float]:
+        """Cycles of one message by GROUPS."""
+        count = self.measurement.messages
+        return {name: cycles / count for name, cycles in grouped_causes(self.path).items()}
+
+
+def analyse(session: Session) -> tuple[Analysed, ...]:
+    """Break down every measurement. KernelBug if the books do not balance, or not with the guest's clock."""
+    found = imbalance(session.run.row_chunks(), session.run.cores, session.run.clocks)
+    if found is not None:
+        raise KernelBug(str(found))
+    finder = PathFinder(session.run)
+    analysed = []
+    for measurement in session.measurements:
+        core, start, end = measurement.place.cores[0], measurement.start_cycles, measurement.end_cycles
+        analysed.append(Analysed(measurement, finder.critical_path(core, start, end)))
+    return tuple(analysed)
+
+
+@dataclass(frozen=True, slots=True)
+class Summary:
+    """What figure 5 is about. `cross_core`: the mean over all other cores; None on a machine with one."""
+
+    intra_space: Fraction
+    same_core: Fraction
+    cross_core: Fraction | None
+
+    @property
+    def ratio(self) -> Fraction | None:
+        """Cross-core to same-core."""
+        return self.cross_core / self.same_core if self.cross_core is not None else None
+
+
+def summarise(session: Session, message: str = HEADLINE_MESSAGE) -> Summary:
+    """The headline numbers of a session that has measured `message` in every place."""
+    return Summary(
+        intra_space=session.cycles("intra_space", message),
+        same_core=session.cycles(SAME_CORE, message),
+        cross_core=cross_core_cycles(session, message),
+    )
+
+
+def run_bench(profile: str, *, as_json: bool, sel4bench: bool) -> int:
+    """`l4lab bench pingpong`. Returns the exit code."""
+    places = places_of(load_profile(profile))
+    with (
+        Bench() as bench,
+        Progress(console=Console(stderr=True), transient=True) as progress,
+    ):
+        messages = (*MESSAGES, SENDS)
+        bar = progress.add_task("measuring", total=len(places) * len(messages))
+        session = bench.measure(profile, places, messages, progress=lambda: progress.advance(bar))
+        progress.update(bar, description="following the cycles")
+        analysed = analyse(session)
+    if sel4bench:
+        print(json.dumps(as_sel4bench(session), indent=2))
+    elif as_json:
+        print(json.dumps(as_document(session, analysed), indent=2, ensure_ascii=False))
+    else:
+        _print(session, analysed)
+    return 0
+
+
+# --- for programs -------------------------------------------------------------------------------------
+
+
+def rounded(value: Fraction | float | None) -> float | None:
+    """Two decimals, for a document that is the same on every host."""
+    return None if value is None else round(float(value), 2)
+
+
+def as_document(session: Session, analysed: tuple[Analysed, ...]) -> dict[str, Any]:
+    """Everything that was measured, as plain values."""
+    summary = summarise(session)
+    clocks = session.run.clocks
+    return {
+        "format": FORMAT,
+        "benchmark": "pingpong",
+        "profile": session.profile.name,
+        "mhz": session.profile.mhz,
+        "unit": "cycles of one message, one way",
+        "intra_space_cycles": rounded(summary.intra_space),
+        "same_core_cycles": rounded(summary.same_core),
+        "cross_core_cycles": rounded(summary.cross_core),
+        "ratio": rounded(summary.ratio),
+        "published_ratios": [
+            ratio_document(ratio, summary.ratio) for ratio in RATIOS if ratio.profile == session.profile.name
+        ],
+        "measurements": [_measurement_document(one) for one in analysed],
+        "books": {"balanced": True, "cycles": sum(clocks) if clocks is not None else None},
+        "configuration": session.manifest.resolved(),
+        "versions": versions(),
+    }
+
+
+def ratio_document(ratio: Ratio, ours: Fraction | None) -> dict[str, Any]:
+    """One published statement, and whether ours agrees with it."""
+    return {
+        "statement": ratio.statement,
+        "source": ratio.source,
+        "low": rounded(ratio.low),
+        "high": rounded(ratio.high),
+        "ours": rounded(ours),
+        "agrees": ours is not None and ratio.low <= ours <= ratio.high,
+    }
+
+
+def _measurement_document(one: Analysed) -> dict[str, Any]:
+    measurement, place = one.measurement, one.measurement.place
+    samples = sorted(measurement.sample_cycles())
+    return {
+        "place": place.name,
+        "spaces": 2 if place.apart else 1,
+        "cores": list(place.cores),
+        "message": measurement.message,
+        "bytes": int(measurement.message) * BYTES_PER_WORD if measurement.message.isdigit() else None,
+        "messages": measurement.messages,
+        "cycles": rounded(measurement.cycles),
+        "samples": [rounded(sample) for sample in measurement.sample_cycles()],
+        "min": rounded(samples[0]),
+        "median": rounded(statistics.median(samples)),
+        "max": rounded(samples[-1]),
+        "breakdown": {name: rounded(cycles) for name, cycles in one.per_message.items()},
+        "causes": {
+            cause: rounded(Fraction(one.path[cause], measurement.messages))
+            for cause in PATH_CAUSES
+            if one.path[cause]
+        },
+        "breakdown_sum": rounded(Fraction(sum(one.path.values()), measurement.messages)),
+    }
+
+
+def as_sel4bench(session: Session) -> list[dict[str, Any]]:
+    """In the shape of sel4bench's results, which scripts of the L4 world can read."""
+    results = []
+    for measurement in session.measurements:
+        samples = [float(sample) for sample in measurement.sample_cycles()]
+        results.append(
+            {
+                "Place": measurement.place.name,
+                "Message": measurement.message,
+                "Samples": len(samples),
+                "Min": rounded(min(samples)),
+                "Max": rounded(max(samples)),
+                "Mean": rounded(measurement.cycles),
+                "Stddev": rounded(statistics.pstdev(samples)),
+                "Variance": rounded(statistics.pvariance(samples)),
+                "Mode": rounded(statistics.mode(samples)),
+                "Median": rounded(statistics.median(samples)),
+                "1st quantile": rounded(statistics.quantiles(samples, n=4, method="inclusive")[0]),
+                "3rd quantile": rounded(statistics.quantiles(samples, n=4, method="inclusive")[2]),
+                "Raw results": [rounded(sample) for sample in samples],
+            }
+        )
+    return [{"Benchmark": f"pingpong on {session.profile.name} (cycles, one way)", "Results": results}]
+
+
+# --- for people ---------------------------------------------------------------------------------------
+
+
+def _print(session: Session, analysed: tuple[Analysed, ...]) -> None:
+    console = Console(highlight=False, file=sys.stdout)
+    console.print(f"{session.profile.name}: cycles of one message, one way\n", soft_wrap=True)
+    console.print(_by_words(session))
+    console.print(f"\nwhere the cycles of a message of {HEADLINE_MESSAGE} words go\n", soft_wrap=True)
+    console.print(_by_cause(analysed))
+    console.print()
+    for line in _conclusions(session):
+        console.print(line, soft_wrap=True)
+
+
+def _table(*titles: str) -> Table:
+    table = Table(titles[0], box=None, pad_edge=False, header_style="bold")
+    for title in titles[1:]:
+        table.add_column(title, justify="right")
+    return table
+
+
+def _by_words(session: Session) -> Table:
+    table = _table("words", *MESSAGES, "0, send and wait")
+    for place in dict.fromkeys(measurement.place for measurement in session.measurements):
+        cells = (grouped(round(session.cycles(place.name, message))) for message in (*MESSAGES, SENDS))
+        table.add_row(PLACE_TITLES[place.name], *cells)
+    return table
+
+
+def _by_cause(analysed: tuple[Analysed, ...]) -> Table:
+    shown = [one for one in analysed if one.measurement.message == HEADLINE_MESSAGE]
+    table = _table("", *(PLACE_TITLES[one.measurement.place.name] for one in shown))
+    for name in GROUPS:
+        values = [one.per_message[name] for one in shown]
+        if any(round(value) for value in values):
+            table.add_row(name, *(grouped(round(value)) if round(value) else "" for value in values))
+    table.add_section()
+    table.add_row("sum", *(grouped(round(sum(one.per_message.values()))) for one in shown), style="bold")
+    return table
+
+
+def _conclusions(session: Session) -> list[str]:
+    summary = summarise(session)
+    lines = [f"same core, two spaces: {grouped(round(summary.same_core))} cycles"]
+    if summary.cross_core is not None and summary.ratio is not None:
+        cross, ratio = grouped(round(summary.cross_core)), float(summary.ratio)
+        lines.append(f"other core, mean over all: {cross} cycles, {ratio:.1f} times as many")
+        for statement in RATIOS:
+            if statement.profile == session.profile.name:
+                agrees = "agrees" if statement.low <= ratio <= statement.high else "does not agree"
+                lines.append(f"  {agrees} with “{statement.statement}” ({statement.source})")
+    if figures_for(session.profile.name):
+        lines.append(f"against published figures: l4lab profile check {session.profile.name}")
+    return lines

@@ -1,0 +1,1 @@
+"""Is it right: the conformance suite, random programs, the profiles against published figures."""

@@ -1,0 +1,1 @@
+"""What several wings show people alike: tables, progress, versions."""

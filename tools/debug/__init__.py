@@ -1,0 +1,1 @@
+"""Debuggers: gdb, the terminal interface, and the views of a machine that stands still."""

@@ -1,0 +1,106 @@
+"""`l4lab boot --gdb`: a machine, a socket, and the command line to connect with."""
+
+from __future__ import annotations
+
+import contextlib
+import shlex
+import signal
+import sys
+import tempfile
+import threading
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from types import FrameType
+from typing import TYPE_CHECKING
+
+import click
+
+from l4lab.emulator.debug.debugged import DebuggedMachine
+from l4lab.emulator.debug.debugging import Debugger
+from l4lab.emulator.debug.stops import StopKind
+from l4lab.emulator.files.manifest import find_image, load_manifest
+from l4lab.emulator.machine import NEVER
+from l4lab.emulator.results import RunResult, StopReason, collect
+from l4lab.kernel.errors import KernelBug
+from l4lab.tools.common.report import print_tasks
+from l4lab.tools.debug.gdb.script import gdb_script, write_script, write_stand_ins
+from l4lab.tools.debug.gdb.server import Server, listening
+from l4lab.tools.debug.gdb.target import Target
+from l4lab.tools.runs.programs import Programs
+from l4lab.tools.runs.session import ending, exit_code, write_console
+
+if TYPE_CHECKING:
+    from l4lab.emulator.files.manifest import Manifest
+
+
+def boot_under_gdb(image: str, address: str, *, stopped: bool, max_cycles: int | None, verbose: bool) -> int:
+    """`l4lab boot IMAGE --gdb ADDR`. Returns the exit code; raises OperatorError and KernelBug."""
+    manifest = load_manifest(find_image(image))
+    result = run_under_gdb(
+        manifest, address, stopped=stopped, max_cycles=max_cycles, console=write_console, say=_say
+    )
+    for warning in result.warnings:
+        _say(f"kernel: {warning}")
+    if verbose:
+        print_tasks(result, sys.stderr)
+    _say(ending(result))
+    return exit_code(result)
+
+
+def run_under_gdb(
+    manifest: Manifest,
+    address: str,
+    *,
+    stopped: bool,
+    max_cycles: int | None,
+    console: Callable[[bytes], None],
+    say: Callable[[str], None],
+) -> RunResult:
+    """Boot and serve gdb at `address` until the run is over. `stopped`: wait before the first instruction.
+
+    Raises AddressError if nobody can listen there, KernelBug for a bug of ours. HOST_STOP: killed by gdb,
+    or Ctrl-C.
+    """
+    with _leaving_in_order(), listening(address) as (listener, bound), _temporary_folder() as folder:
+        limit = NEVER if max_cycles is None else max_cycles
+        machine = DebuggedMachine(manifest, console=console, limit_cycles=limit)
+        programs = Programs(manifest)
+        target = Target(Debugger(machine), programs)
+        script = write_script(Path(folder), gdb_script(bound, manifest.path.name, programs))
+        waiting = "stopped before the first instruction; " if stopped else ""
+        say(f"{waiting}gdb can connect at {bound}")
+        say(f"gdb -x {shlex.quote(str(script))}")
+        try:
+            server = Server(listener, target, say, write_stand_ins(Path(folder)))
+            stop = server.serve(stopped=stopped)
+        except KeyboardInterrupt:
+            stop = None
+        if stop is not None and stop.kind is StopKind.BUG:
+            raise KernelBug(f"{stop.text}\n{machine.describe()}")
+        reason = stop.result if stop is not None and stop.result is not None else StopReason.HOST_STOP
+        return collect(machine, reason)
+
+
+def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
+    return tempfile.TemporaryDirectory(prefix="l4lab-")
+
+
+@contextlib.contextmanager
+def _leaving_in_order() -> Iterator[None]:
+    """Whoever ends this process from outside leaves no files behind."""
+
+    def leave(number: int, _: FrameType | None) -> None:
+        sys.exit(128 + number)
+
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    before = signal.signal(signal.SIGTERM, leave)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+def _say(line: str) -> None:
+    click.echo(f"l4lab: {line}", err=True)

@@ -1,0 +1,451 @@
+"""`monitor` commands: kernel objects, catchpoints, backtraces through messages, travel in time.
+
+A command only ever shows something or notes something down: gdb does not expect the machine to move
+under it. Commands that move it (`goto`, `back`, `forth`) take effect when gdb next lets it go on, by
+`continue` or any other command; `define`s in the generated script put the two together.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from l4lab.emulator.debug.catching import PROTOCOLS, Catch, CatchKind
+from l4lab.emulator.debug.stops import Goal, GoalKind, Stop, StopKind
+from l4lab.kernel import inspect, inspect_memory
+from l4lab.kernel.units import PAGE_BYTES
+from l4lab.tools.debug import callchain
+from l4lab.tools.debug.faultsteps import FaultSteps
+from l4lab.tools.debug.gdb.documents import JDB_LETTERS, VIEWS
+
+if TYPE_CHECKING:
+    from l4lab.emulator.debug.debugging import Poll
+    from l4lab.kernel.objects import Task
+    from l4lab.kernel.thread import Thread
+    from l4lab.tools.debug.gdb.target import GdbThread, Target
+
+_ADDRESSES: Final = re.compile(r"(0x[0-9a-fA-F]+|[0-9]+)(?:-(0x[0-9a-fA-F]+|[0-9]+))?")
+
+
+class CommandError(Exception):
+    """A command that cannot be done; the text says what was found and what was expected."""
+
+
+@dataclass(frozen=True, slots=True)
+class _Command:
+    """One command. `usage`: its arguments. `meaning`: a sentence."""
+
+    run: Callable[[list[str]], list[str]]
+    usage: str
+    meaning: str
+
+
+class Monitor:
+    """The commands of one session. `say`: text while the machine runs."""
+
+    def __init__(self, target: Target, say: Callable[[str], None]) -> None:
+        self._target = target
+        self._selected: GdbThread | None = None
+        self._move: tuple[str, Callable[[Poll], Stop]] | None = None
+        self._next_catch = 1
+        self.steps = FaultSteps(target.debugger, target.programs, say)
+        self._commands: dict[str, _Command] = {
+            "help": _Command(self._help, "", "this list"),
+            "info": _Command(
+                self._info, "VIEW [...]", "as VIEW alone; `info mem`: the address space, as QEMU shows it"
+            ),
+            **{
+                name: _Command(self._view(name), "", what.lower() if not what.startswith("RAM") else what)
+                for name, (what, _) in VIEWS.items()
+            },
+            "objects": _Command(self._objects, "[KIND]", "kernel objects"),
+            "thread": _Command(self._thread_details, "[THREAD]", "everything about a thread"),
+            "message": _Command(self._message, "[THREAD]", "the message that a thread sends or has got"),
+            "caps": _Command(self._caps, "[TASK]", "a task's capability table"),
+            "ptable": _Command(
+                self._page_table, "[TASK] [ADDRESS]", "page tables, or the way to one address"
+            ),
+            "mapdb": _Command(self._mapping_tree, "ADDRESS|frame=N", "who has a page from whom"),
+            "bt": _Command(
+                self._backtrace, "[THREAD]", "calls on the stack, and on through messages to who waits for it"
+            ),
+            "catch": _Command(self._catch, "[KIND] [FILTER=...]", "stop at events; alone: the list"),
+            "delete": _Command(self._delete, "[NUMBER]", "remove a catchpoint, or all"),
+            "steps": _Command(
+                self._steps, "[on|off]", "name the seven steps of every page fault as they pass"
+            ),
+            "goto": _Command(self._goto, "CYCLE [CORE]", "the first moment at which a core reaches a cycle"),
+            "back": _Command(self._back, "KIND [FILTER=...]", "to the last such event before now; see catch"),
+            "forth": _Command(
+                self._forth,
+                "KIND [FILTER=...]",
+                "to the next such event, or `entry` into the kernel, or `step` of the fault that is followed",
+            ),
+            "where": _Command(self._where, "", "cycle, position in the run, snapshots"),
+        }
+
+    def run(self, text: str, selected: GdbThread) -> list[str]:
+        """The lines that a command answers. Raises CommandError, and has done nothing then.
+
+        With `quietly` before it, a command that moves says nothing: the script's own commands go on at once.
+        """
+        self._selected = selected
+        try:
+            words = shlex.split(text)
+            if words[:1] == ["quietly"]:
+                self.run(shlex.join(words[1:]), selected)
+                return []
+            if not words:
+                return self._help([])
+            name = JDB_LETTERS.get(words[0], words[0])
+            command = self._commands.get(name)
+            if command is None:
+                raise CommandError(f"{words[0]!r} is no command; `monitor help` lists them")
+            return command.run(words[1:])
+        except ValueError as error:
+            raise CommandError(str(error)) from None
+
+    def pending_move(self, poll: Poll) -> Stop | None:
+        """Do what `goto`, `back` or `forth` have noted down; None if nothing has."""
+        move, self._move = self._move, None
+        if move is None:
+            return None
+        self.steps.stops = False
+        self._target.arm()
+        stop = move[1](poll)
+        if stop.kind is StopKind.NEW_TASK:
+            self._move = move  # gdb gets to know the task and goes on by itself; so does the move
+            return stop
+        if stop.kind is StopKind.CATCHPOINT and not stop.text:
+            return stop  # one of the steps, told already
+        return replace(stop, text=f"{move[0]}: {stop.text or stop.kind.value}")
+
+    # --- finding --------------------------------------------------------------------------------------
+
+    def _thread(self, words: list[str]) -> Thread:
+        """The thread that is named, or else selected."""
+        kernel = self._target.debugger.machine.kernel
+        if not words:
+            thread = self._selected.thread if self._selected is not None else None
+            if thread is None:
+                raise CommandError("no thread is selected; expected its number or name")
+            return thread
+        for thread in kernel.threads.values():
+            if words[0] in (str(thread.number), thread.name, inspect.thread_name(thread)):
+                return thread
+        raise CommandError(f"there is no thread {words[0]!r}; `monitor threads` lists them")
+
+    def _task(self, words: list[str]) -> Task:
+        """The task that is named, or else that of the selected thread."""
+        kernel = self._target.debugger.machine.kernel
+        if not words:
+            task = self._target.task_of(self._selected) if self._selected is not None else None
+            if task is None:
+                raise CommandError("no task is selected; expected its number or name")
+            return task
+        for task in kernel.tasks.values():
+            if words[0] in (str(task.number), task.name):
+                return task
+        raise CommandError(f"there is no task {words[0]!r}; `monitor tasks` lists them")
+
+    # --- looking --------------------------------------------------------------------------------------
+
+    def _help(self, _: list[str]) -> list[str]:
+        lines = [
+            f"{name} {command.usage}".ljust(28) + command.meaning for name, command in self._commands.items()
+        ]
+        letters = ", ".join(f"{letter}={name}" for letter, name in JDB_LETTERS.items())
+        return [
+            *lines,
+            "",
+            "KIND of event:",
+            *(f"  {kind.value:<10}{kind.meaning}" for kind in CatchKind),
+            "FILTER: task=, thread=, address=A or address=A-B, protocol= (a name or a number)",
+            f"As in Fiasco's debugger: {letters}",
+        ]
+
+    def _view(self, name: str) -> Callable[[list[str]], list[str]]:
+        def show(words: list[str]) -> list[str]:
+            _no_more(words)
+            return VIEWS[name][1](self._target.debugger.machine).lines()
+
+        return show
+
+    def _info(self, words: list[str]) -> list[str]:
+        if words[:1] == ["mem"]:
+            return self._info_mem(words[1:])
+        if not words:
+            return [f"{name:<10}{what}" for name, (what, _) in VIEWS.items()]
+        name = JDB_LETTERS.get(words[0], words[0])
+        command = self._commands.get(name)
+        if command is None or name in ("goto", "back", "forth", "catch", "delete", "steps", "info"):
+            raise CommandError(
+                f"there is nothing to tell about {words[0]!r}; `monitor help` lists what there is"
+            )
+        return command.run(words[1:])
+
+    def _info_mem(self, words: list[str]) -> list[str]:
+        """`start-end size urw`, as QEMU has it: what debuggers' plug-ins read."""
+        kernel = self._target.debugger.machine.kernel
+        found = inspect_memory.ranges(kernel, self._task(words).space, contiguous=False)
+        joined: list[tuple[int, int, str]] = []
+        for r in found:
+            rights = f"{r.rights[2]}{r.rights[:2]}"
+            if joined and joined[-1][1] == r.start and joined[-1][2] == rights:
+                joined[-1] = (joined[-1][0], r.end, rights)
+            else:
+                joined.append((r.start, r.end, rights))
+        return [f"{start:016x}-{end:016x} {end - start:016x} {rights}" for start, end, rights in joined]
+
+    def _objects(self, words: list[str]) -> list[str]:
+        kind = words.pop(0) if words else ""
+        _no_more(words)
+        if kind and kind not in inspect.KINDS:
+            raise CommandError(f"{kind!r} is no kind of object, expected one of {', '.join(inspect.KINDS)}")
+        return inspect.objects(self._target.debugger.machine.kernel, kind).lines()
+
+    def _thread_details(self, words: list[str]) -> list[str]:
+        kernel = self._target.debugger.machine.kernel
+        return inspect.thread_details(kernel, self._thread(words)).lines()
+
+    def _message(self, words: list[str]) -> list[str]:
+        return inspect.message(self._target.debugger.machine.kernel, self._thread(words)).lines()
+
+    def _caps(self, words: list[str]) -> list[str]:
+        return inspect.capabilities(self._task(words)).lines()
+
+    def _page_table(self, words: list[str]) -> list[str]:
+        kernel = self._target.debugger.machine.kernel
+        address = None
+        if words and (len(words) > 1 or words[0].startswith("0x")):
+            address = _address(words.pop())
+        return inspect_memory.page_table(kernel, self._task(words), address).lines()
+
+    def _mapping_tree(self, words: list[str]) -> list[str]:
+        if len(words) != 1:
+            raise CommandError("expected one address of the selected task, or `frame=N`")
+        kernel = self._target.debugger.machine.kernel
+        if words[0].startswith("frame="):
+            return inspect_memory.mapping_tree(kernel, _address(words[0][len("frame=") :])).lines()
+        task, address = self._task([]), _address(words[0])
+        found = task.space.tables.lookup(address >> 12)
+        if found is None:
+            raise CommandError(f"{address:#x} is not mapped in {inspect.task_name(task)}")
+        entry, is_superpage = found
+        pfn = (entry >> 22 << 10 | address >> 12 & 1023) if is_superpage else entry >> 12
+        return inspect_memory.mapping_tree(kernel, pfn).lines()
+
+    def _backtrace(self, words: list[str]) -> list[str]:
+        machine = self._target.debugger.machine
+        return callchain.lines(callchain.call_chain(machine, self._target.programs, self._thread(words)))
+
+    def _where(self, words: list[str]) -> list[str]:
+        _no_more(words)
+        debugger = self._target.debugger
+        clocks = ", ".join(str(core.clock_cycles) for core in debugger.machine.cores)
+        stop = debugger.last_stop
+        return [
+            f"cycles of the cores: {clocks}",
+            f"stopped: {stop.kind.value}{': ' + stop.text.strip() if stop.text else ''}",
+            f"position {debugger.machine.position}, {len(debugger.history.snapshots)} snapshots",
+        ]
+
+    # --- catching -------------------------------------------------------------------------------------
+
+    def _catch(self, words: list[str]) -> list[str]:
+        debugger = self._target.debugger
+        if not words:
+            return [f"{catch.number}: {catch}" for catch in debugger.catches] or ["no catchpoints"]
+        catch = _parse_catch(words, self._next_catch)
+        self._next_catch += 1
+        debugger.set_catches((*debugger.catches, catch))
+        self._follow_faults()
+        return [f"catchpoint {catch.number}: {catch} ({catch.kind.meaning}){self._not_there_yet(catch)}"]
+
+    def _not_there_yet(self, catch: Catch) -> str:
+        """Whom it waits for that may come to be, or may be misspelt."""
+        missing = ""
+        named = (("task", catch.task, self._task), ("thread", catch.thread, self._thread))
+        for what, name, find in named:
+            if name is not None:
+                try:
+                    find([name])
+                except CommandError:
+                    missing += f"; no such {what} yet: {name}"
+        return missing
+
+    def _delete(self, words: list[str]) -> list[str]:
+        debugger = self._target.debugger
+        kept = tuple(catch for catch in debugger.catches if words and str(catch.number) not in words)
+        unknown = [word for word in words if word not in {str(catch.number) for catch in debugger.catches}]
+        if unknown:
+            raise CommandError(f"there is no catchpoint {unknown[0]}")
+        debugger.set_catches(kept)
+        self._follow_faults()
+        return [f"{len(kept)} catchpoints left"]
+
+    def _steps(self, words: list[str]) -> list[str]:
+        if words not in ([], ["on"], ["off"]):
+            raise CommandError(f"found {words[0]!r}, expected on or off")
+        if words:
+            self.steps.everybody = words == ["on"]
+            self._follow_faults()
+        which = "of every page fault" if self.steps.everybody else "of page faults that a catchpoint stops at"
+        return [f"the seven steps {which} are told"]
+
+    def _follow_faults(self) -> None:
+        if self._catches_faults() or self.steps.everybody:
+            self.steps.follow()
+        else:
+            self.steps.leave()
+
+    def _catches_faults(self) -> bool:
+        return any(catch.kind is CatchKind.FAULT for catch in self._target.debugger.catches)
+
+    # --- moving ---------------------------------------------------------------------------------------
+
+    def _note(self, text: str, move: Callable[[Poll], Stop]) -> list[str]:
+        self._move = (text, move)
+        return [f"{text}: when the machine next goes on (`continue`)"]
+
+    def _goto(self, words: list[str]) -> list[str]:
+        if not 1 <= len(words) <= 2:
+            raise CommandError("expected a cycle, and perhaps a core")
+        debugger = self._target.debugger
+        cycle = _address(words[0].replace("_", ""))
+        selected = self._selected.core if self._selected is not None else 0
+        core = _address(words[1]) if len(words) == 2 else selected
+        if core >= len(debugger.machine.cores):
+            raise CommandError(f"there is no core {core}, expected 0 to {len(debugger.machine.cores) - 1}")
+
+        def move(poll: Poll) -> Stop:
+            self.steps.forget()
+            return debugger.go_to_clock(core, cycle, poll)
+
+        return self._note(f"goto {cycle} core {core}", move)
+
+    def _back(self, words: list[str]) -> list[str]:
+        catch = _parse_catch(words, 0)
+        debugger = self._target.debugger
+
+        def move(poll: Poll) -> Stop:
+            self.steps.forget()
+            return self._followed(self._with_only(catch, lambda: debugger.continue_back(poll)))
+
+        return self._note(f"back {catch}", move)
+
+    def _forth(self, words: list[str]) -> list[str]:
+        debugger = self._target.debugger
+        if words == ["entry"]:
+            return self._note("forth entry", lambda poll: debugger.resume(Goal(GoalKind.ENTRY), poll))
+        if words == ["step"]:
+            return self._note("forth step", self._next_step())
+        catch = _parse_catch(words, 0)
+
+        def move(poll: Poll) -> Stop:
+            return self._followed(self._with_only(catch, lambda: debugger.resume(poll=poll)))
+
+        return self._note(f"forth {catch}", move)
+
+    def _followed(self, stop: Stop) -> Stop:
+        """Where that is a page fault, `forth step` leads on from there."""
+        happening = stop.happening
+        if happening is not None and happening.kind is CatchKind.FAULT and not self.steps.tell(stop):
+            self.steps.begin_at(stop)
+        return stop
+
+    def _next_step(self) -> Callable[[Poll], Stop]:
+        if not (self._catches_faults() or self.steps.everybody or self.steps.under_way):
+            raise CommandError(
+                "no page faults are followed; expected `monitor catch fault`, `steps on`, or `forth fault` before"
+            )
+
+        def move(poll: Poll) -> Stop:
+            self.steps.stops = True
+            return self._target.debugger.resume(poll=poll)
+
+        return move
+
+    def _with_only(self, catch: Catch, move: Callable[[], Stop]) -> Stop:
+        """Let nothing but `catch` stop the machine."""
+        debugger = self._target.debugger
+        before = debugger.catches, debugger.breakpoints, debugger.watchpoints
+        debugger.set_catches((catch,))
+        debugger.set_breakpoints(())
+        debugger.set_watchpoints(())
+        try:
+            return move()
+        finally:
+            debugger.set_catches(before[0])
+            debugger.set_breakpoints(before[1])
+            debugger.set_watchpoints(before[2])
+
+
+def _no_more(words: list[str]) -> None:
+    if words:
+        raise CommandError(f"found {words[0]!r}, expected nothing more")
+
+
+def _address(word: str) -> int:
+    try:
+        value = int(word, 0)
+    except ValueError:
+        raise CommandError(f"{word!r} is no number") from None
+    if not 0 <= value < 1 << 64:
+        raise CommandError(f"{word} is out of range")
+    return value
+
+
+def _parse_catch(words: list[str], number: int) -> Catch:
+    """`KIND`, and then `filter=value`; an address alone stands for its page."""
+    if not words:
+        raise CommandError("expected what to catch: " + ", ".join(kind.value for kind in CatchKind))
+    try:
+        kind = CatchKind(words[0])
+    except ValueError:
+        known = ", ".join(kind.value for kind in CatchKind)
+        raise CommandError(f"{words[0]!r} cannot be caught, expected one of {known}") from None
+    catch = Catch(number, kind)
+    given = set()
+    for word in words[1:]:
+        name, equals, value = word.partition("=")
+        if not equals and _ADDRESSES.fullmatch(word):
+            name, value = "address", word
+        if name in given:
+            raise CommandError(f"{word!r}: found {name} twice, expected it once")
+        given.add(name)
+        if name == "task":
+            catch = replace(catch, task=value)
+        elif name == "thread":
+            catch = replace(catch, thread=value)
+        elif name == "address":
+            first, last = _range(value)
+            catch = replace(catch, first=first, last=last)
+        elif name == "protocol":
+            catch = replace(catch, protocol=_protocol(value))
+        else:
+            raise CommandError(f"{word!r} is no filter, expected task=, thread=, address= or protocol=")
+    return catch
+
+
+def _range(text: str) -> tuple[int, int]:
+    match = _ADDRESSES.fullmatch(text)
+    if match is None:
+        raise CommandError(f"{text!r} is no address, expected A or A-B")
+    first = int(match[1], 0)
+    if match[2] is not None:
+        return first, int(match[2], 0)
+    return first // PAGE_BYTES * PAGE_BYTES, first // PAGE_BYTES * PAGE_BYTES + PAGE_BYTES - 1
+
+
+def _protocol(text: str) -> int:
+    if text in PROTOCOLS:
+        return PROTOCOLS[text]
+    try:
+        return int(text, 0)
+    except ValueError:
+        known = ", ".join(PROTOCOLS)
+        raise CommandError(f"{text!r} is no protocol, expected a number or one of {known}") from None

@@ -1,0 +1,156 @@
+"""What the figures of the memory experiment have in common: their outcome, their curves, their words.
+
+The source is 000_1be4d2f6ae8bebbc.txt, section 5. Nothing is fitted for these figures: the profile is fitted
+to the ping-pong of its figure 5, and everything here is a prediction.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Final
+
+from l4lab.tools.bench.pma_experiment import Results
+from l4lab.tools.paper import plots
+from l4lab.tools.paper.reproduce import Residual
+
+if TYPE_CHECKING:
+    from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
+
+SOURCE: Final = "000_1be4d2f6ae8bebbc.txt"
+TIMES: Final = "times"
+
+COLOURS: Final = {"percore": plots.GREEN, "single": plots.VERMILION, "l4re": plots.BLUE}
+NAMES: Final = {
+    "percore": "a pager on each core",
+    "single": "one pager on core 0",
+    "l4re": "L4Re's structure: region maps, one server",
+}
+
+Draw = Callable[["Figure"], None]
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFigure:
+    """The outcome of one of them; see `reproduce.Outcome`."""
+
+    title: str
+    residuals: tuple[Residual, ...]
+    remarks: tuple[str, ...]
+    data: dict[str, Any]
+    configurations: tuple[dict[str, Any], ...]
+    size_inches: tuple[float, float]
+    draw_on: Draw = field(repr=False)
+
+    def draw(self, folder: Path, stem: str) -> tuple[str, ...]:
+        """Write the figure; returns the names of its files."""
+        with plots.canvas(*self.size_inches) as figure:
+            self.draw_on(figure)
+            return plots.save(figure, folder, stem)
+
+
+def residual(what: str, words: str, section: str, published: float, ours: float, percent: float) -> Residual:
+    """A ratio to one core that the paper states; reproduced if ours is within `percent` of it."""
+    return Residual(
+        what=what,
+        statement=words,
+        source=f"{SOURCE}, {section}",
+        published=published,
+        low=published * (1 - percent / 100),
+        high=published * (1 + percent / 100),
+        ours=ours,
+        unit=TIMES,
+    )
+
+
+def loss(what: str, words: str, section: str, published_percent: float, ours: float) -> Residual:
+    """What the paper says is lost on many cores; `ours`: our ratio to one core.
+
+    Reproduced if ours is half to one and a half times as much: to lose nothing is not the same result.
+    """
+    return Residual(
+        what=what,
+        statement=words,
+        source=f"{SOURCE}, {section}",
+        published=published_percent,
+        low=published_percent / 2,
+        high=published_percent * 3 / 2,
+        ours=(ours - 1) * 100,
+        unit="%",
+    )
+
+
+def configurations(documents: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:
+    """Of the runs of a figure, as they are kept with it."""
+    return tuple(document["configuration"] for document in documents)
+
+
+def size_remark(results: Results) -> str:
+    """What was run."""
+    sizes = results.plan.sizes
+    cores = f"{sizes.cores[0]} to {sizes.cores[-1]} cores"
+    what = f"{count(sizes.tasks, 'task')} of {sizes.pages} pages each in every process, {cores}"
+    if sizes.name == "full":
+        return f"The paper's sizes: {what}."
+    return f"Smaller than the paper's sizes (--quick): {what}."
+
+
+def count(number: int, thing: str) -> str:
+    """As in `1 task`, `5 tasks`."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"
+
+
+def size_note(axes: Axes, pages: int) -> None:
+    """Above the right end of a panel: how large the runs were, so that a quick figure says so itself."""
+    note = f"{count(pages, 'page')} a process"
+    axes.set_title(note, loc="right", fontsize=7, fontweight="normal", color=plots.GREY)
+
+
+def core_axis(axes: Axes, cores: Sequence[int]) -> None:
+    """The number of cores, as the paper counts them."""
+    axes.set_xticks(list(cores))
+    axes.set_xlim(0, cores[-1] + 1)
+    axes.set_xlabel("cores, each with one process")
+
+
+def mark_paper(axes: Axes, cores: float, value: float, text: str, *, above: bool = True) -> None:
+    """What the paper says about the last point of a curve: a hollow mark, and its words."""
+    axes.plot(
+        [cores],
+        [value],
+        marker="D",
+        markersize=8,
+        markerfacecolor="none",
+        markeredgecolor=plots.BLACK,
+        markeredgewidth=1.4,
+        linestyle="none",
+        zorder=5,
+    )
+    axes.annotate(
+        text,
+        (cores, value),
+        xytext=(-9, 7 if above else -7),
+        textcoords="offset points",
+        ha="right",
+        va="bottom" if above else "top",
+        fontsize=8,
+        style="italic",
+        color=plots.BLACK,
+    )
+
+
+def label_end(axes: Axes, cores: float, value: float, text: str, colour: str, *, above: bool) -> None:
+    """Our own last point, in figures."""
+    axes.annotate(
+        text,
+        (cores, value),
+        xytext=(-6, 6 if above else -6),
+        textcoords="offset points",
+        ha="right",
+        va="bottom" if above else "top",
+        fontsize=8,
+        color=colour,
+        fontweight="bold",
+    )

@@ -1,0 +1,179 @@
+"""One run from the command line: boot, show, write down, and an exit code that tells the endings apart."""
+
+from __future__ import annotations
+
+import json
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import ExitStack, contextmanager
+from pathlib import Path
+from types import FrameType
+from typing import Any, Final
+
+import click
+
+from l4lab.emulator.errors import OperatorError
+from l4lab.emulator.files.manifest import Manifest, find_image, load_manifest
+from l4lab.emulator.machine import Machine
+from l4lab.emulator.results import RunResult, StopReason
+from l4lab.emulator.vcpu import catch_interrupts
+from l4lab.tools.common.report import grouped, print_tasks
+from l4lab.tools.common.versions import versions
+from l4lab.tools.runs.recording import Recording, remember
+
+RUN_FORMAT: Final = 1
+"""Version of the JSON document; raised when a key goes or changes its meaning."""
+
+PROGRESS_SECONDS: Final = 1.0
+
+ENDINGS: Final = {
+    StopReason.ROOT_ENDED: "the root task ended with exit code {code}",
+    StopReason.ROOT_KILLED: "the root task was killed, for what nobody handles",
+    StopReason.ALL_WAIT: "every thread waits for what cannot come",
+    StopReason.MAX_CYCLES: "stopped at --max-cycles",
+    StopReason.HOST_STOP: "interrupted",
+}
+EXIT_CODES: Final = {
+    StopReason.ROOT_KILLED: 126,
+    StopReason.ALL_WAIT: 125,
+    StopReason.MAX_CYCLES: 124,
+    StopReason.HOST_STOP: 130,
+}
+
+
+def boot_image(
+    image: str,
+    *,
+    as_json: bool,
+    max_cycles: int | None,
+    out: Path | None,
+    verbose: bool,
+    ledger: bool | None = None,
+    trace: bool = False,
+) -> int:
+    """`l4lab boot`. Returns the exit code; raises OperatorError and KernelBug.
+
+    `ledger` None: keep one if there is an `out` to put it.
+    """
+    if out is None and (ledger or trace):
+        raise OperatorError("--ledger and --trace write to the folder of --out: expected --out DIR, too")
+    if trace and ledger is False:
+        raise OperatorError("--trace needs the ledger: found --no-ledger with it")
+    manifest = load_manifest(find_image(image))
+    console = None if as_json else write_console
+    seconds = PROGRESS_SECONDS if verbose else 0
+    with ExitStack() as stack:
+        recording = None
+        if out is not None:
+            before = run_document(manifest, None, max_cycles)
+            keep = ledger is not False
+            recording = stack.enter_context(Recording(out, manifest, before, keep_ledger=keep, trace=trace))
+            if keep:
+                remember(out)
+        if verbose:
+            _tell_machine(manifest)
+        result = run(manifest, max_cycles, console, progress_seconds=seconds, recording=recording)
+        text = run_document(manifest, result, max_cycles)
+        if recording is not None:
+            recording.finish(text)
+    if as_json:
+        sys.stdout.write(text)
+        sys.stdout.flush()
+    for warning in result.warnings:
+        _say(f"kernel: {warning}")
+    if verbose:
+        print_tasks(result, sys.stderr)
+    _say(ending(result))
+    return exit_code(result)
+
+
+def run(
+    manifest: Manifest,
+    max_cycles: int | None,
+    console: Callable[[bytes], None] | None,
+    *,
+    progress_seconds: float = 0,
+    recording: Recording | None = None,
+) -> RunResult:
+    """Boot and run to the end. Ctrl-C stops between two instructions and tells where everything was.
+
+    `progress_seconds`: how often to tell on stderr how far the machine has come; 0: never.
+    `recording`: the run directory to write to; `finish` is left to the caller.
+    """
+    if recording is None:
+        machine = Machine(manifest, console=console)
+    else:
+        machine = Machine(manifest, console=recording.console_too(console), ledger=recording.ledger)
+        recording.watch(machine)
+    with catch_interrupts(), _progress(machine, progress_seconds):
+        result = machine.run(max_cycles)
+    if result.reason is StopReason.HOST_STOP:
+        click.echo(machine.describe(), err=True)
+    return result
+
+
+@contextmanager
+def _progress(machine: Machine, seconds: float) -> Iterator[None]:
+    """Tell the time on the machine's clocks every so often. Looks on only: the run stays the same."""
+
+    def tell(_number: int, _frame: FrameType | None) -> None:
+        clocks = [core.vcpu.clock_cycles for core in machine.cores]
+        _say(f"at cycle {grouped(max(clocks))}")
+
+    if seconds <= 0:
+        yield
+        return
+    before = signal.signal(signal.SIGALRM, tell)
+    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
+    try:
+        yield
+    finally:
+        signal.setitimer(signal.ITIMER_REAL, 0)
+        signal.signal(signal.SIGALRM, before)
+
+
+def write_console(data: bytes) -> None:
+    """Guest output to stdout, as it comes."""
+    sys.stdout.buffer.write(data)
+    sys.stdout.buffer.flush()
+
+
+def run_document(manifest: Manifest, result: RunResult | None, max_cycles: int | None) -> str:
+    """Everything there is to know about a run, as JSON text: the same bytes for the same inputs.
+
+    `result` None: the run has not ended.
+    """
+    document: dict[str, Any] = {
+        "format": RUN_FORMAT,
+        "versions": versions(),
+        "configuration": {**manifest.resolved(), "max_cycles": max_cycles},
+        "result": result.as_dict() if result is not None else None,
+        "exit_code": exit_code(result) if result is not None else None,
+    }
+    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+
+
+def ending(result: RunResult) -> str:
+    """How and when the run ended, on one line."""
+    reason = ENDINGS[result.reason].format(code=result.exit_code)
+    return f"{reason}, after {grouped(result.cycles)} cycles"
+
+
+def exit_code(result: RunResult) -> int:
+    """The guest's own where it ended by itself, else one that stands for the ending."""
+    return EXIT_CODES.get(result.reason, result.exit_code)
+
+
+def _tell_machine(manifest: Manifest) -> None:
+    """What is about to be booted, and from which files."""
+    cores = f"{manifest.cores} core{'s' * (manifest.cores > 1)}"
+    _say(f"{manifest.path}: {cores}, {manifest.ram_bytes >> 20} MiB RAM, profile {manifest.profile}")
+    for role, module in (("sigma0", manifest.sigma0), ("root task", manifest.roottask)):
+        _say(f"{role}: {module.path}, as {module.command_line!r}")
+    for module in manifest.modules:
+        _say(f"module: {module.path}, as {module.command_line!r}")
+
+
+def _say(line: str) -> None:
+    click.echo(f"l4lab: {line}", err=True)
