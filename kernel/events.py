@@ -14,13 +14,17 @@ time, events inside one as they came.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable, Iterator
+
     from l4lab.kernel.thread import Thread
 
 COLUMNS: Final = ("cycle", "core", "kind", "thread", "partner", "request", "a", "b")
 EXTRA_SHIFT: Final = 8
+KIND_MASK: Final = (1 << EXTRA_SHIFT) - 1
+"""The kind alone in the kind's column; as EXTRA_SHIFT good for a whole array of that column, too."""
 
 BEGINS: Final = 1
 OPEN_ENDED: Final = 2
@@ -143,6 +147,37 @@ _OBJECT_NUMBERS: Final = {name: number for number, name in enumerate(OBJECT_KIND
 def object_kind(name: str) -> int:
     """The number in OBJECT_KINDS of `KernelObject.kind`."""
     return _OBJECT_NUMBERS[name]
+
+
+class Event(NamedTuple):
+    """One record, taken apart; `MEANINGS` says what `thread` to `b` are for each kind."""
+
+    cycle: int
+    core: int
+    kind: int
+    extra: int
+    thread: int
+    partner: int
+    request: int
+    a: int
+    b: int
+
+    @property
+    def name(self) -> str:
+        """The kind in words."""
+        return KIND_NAMES[self.kind]
+
+
+def event(values: Iterable[int]) -> Event:
+    """One record of COLUMNS, as it stands in a log or in a run's file."""
+    cycle, core, kind, thread, partner, request, a, b = values
+    return Event(cycle, core, kind & KIND_MASK, kind >> EXTRA_SHIFT, thread, partner, request, a, b)
+
+
+def decode(values: list[int]) -> Iterator[Event]:
+    """All records in a flat list such as `EventLog.pending`."""
+    columns = len(COLUMNS)
+    return (event(values[first : first + columns]) for first in range(0, len(values), columns))
 
 
 class EventLog:

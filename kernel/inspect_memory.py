@@ -135,7 +135,7 @@ def ranges(kernel: Kernel, space: Space, *, contiguous: bool = True) -> list[Ran
     for start, size, entry in _entries(kernel.words, space):
         vpn = start >> 12
         what = "kernel-user" if vpn in space.ku_pages else "superpage" if entry & paging.SUPERPAGE else ""
-        physical = entry & (0xFFC00000 if entry & paging.SUPERPAGE else paging.FRAME_MASK)
+        physical = paging.mapped_from(entry)
         rights = f"r{'w' if entry & paging.WRITABLE else '-'}{'u' if entry & paging.USER else '-'}"
         last = found[-1] if found else None
         if (
@@ -168,7 +168,7 @@ def _entries(words: memoryview[int], space: Space) -> Iterator[tuple[int, int, i
 def page_table(kernel: Kernel, task: Task, address: int | None = None) -> View:
     """What a task's page tables say (JDB: p), as ranges; or the way to one address, entry by entry."""
     if address is not None:
-        return _walk(kernel.words, task, address)
+        return _walk(task, address)
     rows = [
         (f"{r.start:#010x}", f"{r.end:#010x}", r.end - r.start >> 12, f"{r.physical:#010x}", r.rights, r.what)
         for r in ranges(kernel, task.space)
@@ -177,19 +177,14 @@ def page_table(kernel: Kernel, task: Task, address: int | None = None) -> View:
     return View(f"{task_name(task)}: page directory at {task.space.tables.cr3:#x}", columns, tuple(rows))
 
 
-def _walk(words: memoryview[int], task: Task, address: int) -> View:
-    position = (task.space.tables.directory_pfn << 10) + (address >> 22)
-    pde = words[position]
-    rows: list[tuple[Cell, ...]] = [("directory", f"{position << 2:#010x}", f"{pde:#010x}", _flags(pde))]
-    result = "not mapped"
-    if pde & paging.PRESENT and pde & paging.SUPERPAGE:
-        result = f"physical {pde & 0xFFC00000 | address & 0x3FFFFF:#x}"
-    elif pde & paging.PRESENT:
-        position = (pde >> 12 << 10) + (address >> 12 & 1023)
-        pte = words[position]
-        rows.append(("table", f"{position << 2:#010x}", f"{pte:#010x}", _flags(pte)))
-        if pte & paging.PRESENT:
-            result = f"physical {pte & paging.FRAME_MASK | address & 0xFFF:#x}"
+def _walk(task: Task, address: int) -> View:
+    tables = task.space.tables
+    rows = [
+        (level, f"{position << 2:#010x}", f"{entry:#010x}", _flags(entry))
+        for level, (position, entry) in zip(("directory", "table"), tables.walk(address), strict=False)
+    ]
+    found = tables.translate(address)
+    result = f"physical {found.physical:#x}" if found is not None else "not mapped"
     columns = ("level", "entry at", "entry", "flags")
     return View(f"{task_name(task)}, {address:#x}: {result}", columns, tuple(rows))
 

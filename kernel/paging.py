@@ -6,9 +6,9 @@ can be executed. Entries above the user limit are the same in every directory.
 
 from __future__ import annotations
 
-from typing import Final
+from typing import Final, NamedTuple
 
-from l4lab.kernel.units import PAGE_BYTES
+from l4lab.kernel.units import ADDRESS_LIMIT, PAGE_BYTES, SUPERPAGE_BYTES
 
 PRESENT: Final = 0x01
 WRITABLE: Final = 0x02
@@ -18,11 +18,22 @@ ACCESSED: Final = 0x20
 DIRTY: Final = 0x40
 SUPERPAGE: Final = 0x80
 GLOBAL: Final = 0x100
-FRAME_MASK: Final = 0xFFFFF000
+FRAME_MASK: Final = ADDRESS_LIMIT - PAGE_BYTES
+SUPERPAGE_FRAME_MASK: Final = ADDRESS_LIMIT - SUPERPAGE_BYTES
 
 ENTRIES: Final = 1024
 _WORDS_PER_PAGE: Final = PAGE_BYTES // 4
 _BLANK_PAGE: Final = memoryview(bytes(PAGE_BYTES)).cast("I")
+
+
+class Translation(NamedTuple):
+    """Where a linear address is: a byte address in RAM (or beyond it), and the entry that says so.
+
+    The entry's flags have the rights; SUPERPAGE in it says that it maps 4 MiB.
+    """
+
+    physical: int
+    entry: int
 
 
 class PageTables:
@@ -129,15 +140,32 @@ class PageTables:
         if bits:
             self._words[self.entry_position(vpn, superpage)] |= bits
 
-    def lookup(self, vpn: int) -> tuple[int, bool] | None:
-        """(entry, is superpage) that maps `vpn`, as the hardware would find it; None if not present."""
-        pde = self._words[self.directory_pfn * _WORDS_PER_PAGE + (vpn >> 10)]
-        if not pde & PRESENT:
+    def translate(self, address: int) -> Translation | None:
+        """What the hardware makes of the linear byte address (0 .. 2**32 - 1); None if that is not mapped.
+
+        The one walk for everybody who looks from outside, debuggers too. Leaves no accessed bit.
+        """
+        _, entry = self.walk(address)[-1]
+        if not entry & PRESENT:
             return None
-        if pde & SUPERPAGE:
-            return pde, True
-        pte = self._words[(pde >> 12) * _WORDS_PER_PAGE + (vpn & 1023)]
-        return (pte, False) if pte & PRESENT else None
+        base = mapped_from(entry)
+        offset_mask = SUPERPAGE_BYTES - 1 if entry & SUPERPAGE else PAGE_BYTES - 1
+        return Translation(base | address & offset_mask, entry)
+
+    def walk(self, address: int) -> list[tuple[int, int]]:
+        """(index into RAM's words, entry) of each entry that the hardware reads: the directory's, the table's."""
+        position = self.directory_pfn * _WORDS_PER_PAGE + (address >> 22)
+        pde = self._words[position]
+        steps = [(position, pde)]
+        if pde & PRESENT and not pde & SUPERPAGE:
+            position = (pde >> 12) * _WORDS_PER_PAGE + (address >> 12 & ENTRIES - 1)
+            steps.append((position, self._words[position]))
+        return steps
+
+
+def mapped_from(entry: int) -> int:
+    """The physical byte address where the page of a present entry begins; not for a table's entry."""
+    return entry & (SUPERPAGE_FRAME_MASK if entry & SUPERPAGE else FRAME_MASK)
 
 
 def clear_frame(words: memoryview[int], pfn: int) -> None:

@@ -151,12 +151,8 @@ def _code_at(kernel: Kernel, task: Task, address: int, count: int) -> bytes:
     ram = kernel.words.cast("B")
     found = bytearray()
     for at in range(address, address + count):
-        entry = task.space.tables.lookup((at & 0xFFFFFFFF) >> 12)
-        if entry is None:
+        place = task.space.tables.translate(at & 0xFFFFFFFF)
+        if place is None or place.physical >= len(ram):
             break
-        pte, is_superpage = entry
-        base = pte & 0xFFC00000 | at & 0x3FF000 if is_superpage else pte & 0xFFFFF000
-        if base + (at & 0xFFF) >= len(ram):
-            break
-        found.append(ram[base + (at & 0xFFF)])
+        found.append(ram[place.physical])
     return bytes(found)

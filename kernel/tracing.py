@@ -40,7 +40,6 @@ if TYPE_CHECKING:
 
 _WORD = 0xFFFFFFFF
 _PAGE_MASK = 0xFFF
-_SUPERPAGE_MASK = 0x3FFFFF
 
 
 def _log(
@@ -97,12 +96,10 @@ def sampled(log: EventLog, core: int, thread: Thread, samples: list[int], now_cy
 
 def _word_at(kernel: Kernel, task: Task, address: int) -> int:
     """What stands at a linear address; 0 if it cannot be read in one piece."""
-    found = task.space.tables.lookup(address >> 12)
+    found = task.space.tables.translate(address)
     if found is None or address & 3:
         return 0
-    entry, is_superpage = found
-    mask = _SUPERPAGE_MASK if is_superpage else _PAGE_MASK
-    place = (entry & ~mask | address & mask) >> 2
+    place = found.physical >> 2
     return kernel.words[place] if place < len(kernel.words) else 0
 
 

@@ -8,9 +8,9 @@ the thread still at its instruction; everything else right after it has happened
 from __future__ import annotations
 
 import enum
-from collections.abc import Iterator, Mapping
+from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from l4lab.kernel import events
 from l4lab.kernel.fiasco import abi
@@ -21,12 +21,11 @@ from l4lab.kernel.units import PAGE_BYTES
 
 if TYPE_CHECKING:
     from l4lab.kernel.capability import KernelObject
+    from l4lab.kernel.events import Event
     from l4lab.kernel.state import Kernel
     from l4lab.kernel.thread import Thread
     from l4lab.kernel.traps import Trap
 
-_KIND_MASK: Final = (1 << events.EXTRA_SHIFT) - 1
-_COLUMNS: Final = len(events.COLUMNS)
 _NO_CAPABILITY: Final = abi.CAP_INVALID_BIT | abi.CAP_EXPLICIT_REPLY_BIT
 
 PROTOCOLS: Final = {
@@ -35,29 +34,6 @@ PROTOCOLS: Final = {
     if name.startswith("PROTO_") and isinstance(value, int)
 }
 """Name -> the tag's label, for all protocols of the interface."""
-
-
-class Event(NamedTuple):
-    """One record of the kernel's log; `events.MEANINGS` says what the columns mean."""
-
-    cycle: int
-    core: int
-    kind: int
-    extra: int
-    thread: int
-    partner: int
-    request: int
-    a: int
-    b: int
-
-
-def decode(values: list[int]) -> Iterator[Event]:
-    """The records in the flat list that a log has collected."""
-    for first in range(0, len(values), _COLUMNS):
-        cycle, core, kind, thread, partner, request, a, b = values[first : first + _COLUMNS]
-        yield Event(
-            cycle, core, kind & _KIND_MASK, kind >> events.EXTRA_SHIFT, thread, partner, request, a, b
-        )
 
 
 class CatchKind(enum.Enum):

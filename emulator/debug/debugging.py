@@ -18,7 +18,7 @@ from collections.abc import Callable, Iterable, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from l4lab.emulator.debug.catching import Catch, Event, Happening, announced, decode, happened, matches
+from l4lab.emulator.debug.catching import Catch, Happening, announced, happened, matches
 from l4lab.emulator.debug.debugged import (
     AFTER_ENTRY,
     BEFORE_ENTRY,
@@ -30,7 +30,6 @@ from l4lab.emulator.debug.debugged import (
 )
 from l4lab.emulator.debug.debugport import EVERY_SPACE, MAX_WATCHED_BYTES, MAX_WATCHPOINTS, Reason
 from l4lab.emulator.debug.guestmemory import read_memory as read_memory
-from l4lab.emulator.debug.guestmemory import translate as translate
 from l4lab.emulator.debug.history import History
 from l4lab.emulator.debug.stops import (
     TO_THE_END,
@@ -46,7 +45,7 @@ from l4lab.emulator.debug.watching import Watching
 from l4lab.emulator.machine import NEVER
 from l4lab.kernel import causes
 from l4lab.kernel.errors import KernelBug
-from l4lab.kernel.events import EventLog
+from l4lab.kernel.events import Event, EventLog, decode
 from l4lab.kernel.frame import EIP, INSTRUCTIONS, read_counter
 
 if TYPE_CHECKING:
@@ -583,7 +582,7 @@ class Debugger:
         task = thread.task if thread is not None else None
         if thread is None or task is None or task.number in self.known_tasks:
             return False
-        if task.space.tables.lookup(thread.frame[EIP] >> 12) is None:
+        if task.space.tables.translate(thread.frame[EIP]) is None:
             return False
         self.known_tasks.add(task.number)
         return self._find(StopKind.NEW_TASK, entry, AFTER_ENTRY, task.name or f"task {task.number}")

@@ -11,26 +11,15 @@ if TYPE_CHECKING:
     from l4lab.kernel.objects import Task
 
 
-def translate(task: Task, address: int) -> int | None:
-    """The physical address that a linear one of `task` has now; None if it is not mapped."""
-    found = task.space.tables.lookup(address >> 12)
-    if found is None:
-        return None
-    entry, is_superpage = found
-    if is_superpage:
-        return (entry & 0xFFC00000) | (address & 0x3FFFFF)
-    return (entry & 0xFFFFF000) | (address & (PAGE_BYTES - 1))
-
-
 def read_memory(machine: Machine, task: Task, address: int, size_bytes: int) -> bytes:
     """The bytes at `address` of a task, as many as are mapped in a row from there on."""
     data = bytearray()
     end = min(address + size_bytes, 1 << 32)
     while address < end:
-        physical = translate(task, address)
+        found = task.space.tables.translate(address)
         size = min(end, (address // PAGE_BYTES + 1) * PAGE_BYTES) - address
-        if physical is None or physical + size > machine.ram.size_bytes:
+        if found is None or found.physical + size > machine.ram.size_bytes:
             break
-        data += machine.ram.bytes_[physical : physical + size]
+        data += machine.ram.bytes_[found.physical : found.physical + size]
         address += size
     return bytes(data)

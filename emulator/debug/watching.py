@@ -10,7 +10,6 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from l4lab.emulator.debug.debugport import Watch
-from l4lab.emulator.debug.guestmemory import translate
 
 if TYPE_CHECKING:
     from l4lab.emulator.debug.debugged import DebuggedMachine
@@ -31,9 +30,9 @@ class Watching:
         for watchpoint in watchpoints:
             task = self._machine.kernel.tasks.get(watchpoint.task)
             for address, size_bytes in watchpoint.pieces() if task is not None else ():
-                physical = translate(task, address) if task is not None else None
-                if physical is not None:
-                    watch = Watch(physical, size_bytes, watchpoint.write, watchpoint.read)
+                found = task.space.tables.translate(address) if task is not None else None
+                if found is not None:
+                    watch = Watch(found.physical, size_bytes, watchpoint.write, watchpoint.read)
                     resolved.append((watchpoint, watch))
         if resolved != self._watched:
             self._watched = resolved

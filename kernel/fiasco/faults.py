@@ -170,8 +170,8 @@ def page_fault(kernel: Kernel, core: Core, me: Thread, trap: PageFault) -> None:
 
 def _has_ram(kernel: Kernel, task: Task, address: int) -> bool:
     """Whether the page that is mapped at `address` has RAM behind it."""
-    found = task.space.tables.lookup(address >> 12)
-    return found is None or found[0] >> 12 < kernel.memory.ram_frames
+    found = task.space.tables.translate(address)
+    return found is None or found.physical >> 12 < kernel.memory.ram_frames
 
 
 def _send_page_fault(kernel: Kernel, core: Core, me: Thread, message: KernelMessage) -> None:

@@ -21,11 +21,12 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from l4lab.emulator.debug.catching import CatchKind, Event, fault_text
+from l4lab.emulator.debug.catching import CatchKind, fault_text
 from l4lab.emulator.debug.debugged import BEFORE_ENTRY, Position
 from l4lab.emulator.debug.debugging import read_memory
 from l4lab.emulator.debug.stops import Breakpoint
 from l4lab.kernel import costs, events
+from l4lab.kernel.events import Event
 from l4lab.kernel.fiasco import abi
 from l4lab.kernel.frame import EDX, EIP, ESP
 from l4lab.kernel.inspect import thread_name

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from l4lab.emulator.debug.catching import Event, fault_text
+from l4lab.emulator.debug.catching import fault_text
 from l4lab.emulator.debug.debugged import DebuggedMachine, Entry
 from l4lab.emulator.debug.debugging import Debugger
 from l4lab.emulator.debug.stops import StopKind
@@ -23,6 +23,7 @@ from l4lab.emulator.files.manifest import Manifest, find_image, load_manifest
 from l4lab.emulator.machine import NEVER, Machine
 from l4lab.emulator.results import RunResult, StopReason
 from l4lab.kernel import events
+from l4lab.kernel.events import Event
 from l4lab.kernel.frame import EIP
 from l4lab.kernel.inspect import thread_name
 from l4lab.kernel.traps import PageFault

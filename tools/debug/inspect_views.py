@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator.debug.catching import protocol_name
-from l4lab.emulator.debug.debugging import translate
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.inputs import did_you_mean, printable
 from l4lab.kernel import inspect, inspect_memory
@@ -212,10 +211,10 @@ def _mapping_trees(looked: Looked, words: list[str]) -> list[View]:
     if len(words) == 1:
         return [inspect_memory.mapping_tree(kernel, _number(words[0]))]
     task, address = find_task(looked.machine, words[0]), _number(words[1])
-    physical = translate(task, address)
-    if physical is None:
+    found = task.space.tables.translate(address)
+    if found is None:
         raise ViewError(f"{address:#x} is not mapped in {inspect.task_name(task)}")
-    return [inspect_memory.mapping_tree(kernel, physical >> 12)]
+    return [inspect_memory.mapping_tree(kernel, found.physical >> 12)]
 
 
 def _kinds() -> Mapping[str, Kind]:

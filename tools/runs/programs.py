@@ -324,7 +324,7 @@ def _holds(machine: Machine, task: Task, program: Program) -> bool:
     seen = False
     for start, data in program.code:
         for page in range(start // PAGE_BYTES * PAGE_BYTES, start + len(data), PAGE_BYTES):
-            if task.space.tables.lookup(page >> 12) is None:
+            if task.space.tables.translate(page) is None:
                 continue
             expected = program.code_on(page)
             if expected is None:

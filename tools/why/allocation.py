@@ -12,13 +12,13 @@ from contextlib import suppress
 from pathlib import Path
 from typing import Any, Final
 
-from l4lab.emulator.debug.catching import Event
 from l4lab.emulator.debug.debugged import DebuggedMachine, Entry
 from l4lab.emulator.debug.debugging import Debugger, read_memory
 from l4lab.emulator.debug.stops import Breakpoint, Goal, GoalKind
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.inputs import BUNDLED_IMAGES
 from l4lab.emulator.files.manifest import Manifest, find_image, load_manifest
+from l4lab.kernel.events import Event
 from l4lab.kernel.frame import ESP, TLB_MISSES
 from l4lab.kernel.traps import PageFault
 from l4lab.tools.debug.faultsteps import ALLOCATORS

@@ -378,9 +378,9 @@ def test_a_change_in_the_past_forgets_what_was_to_come() -> None:
         stop = debugger.continue_back()
     task = next(task for task in debugger.machine.kernel.tasks.values() if task.name == "hello.0")
     assert read_memory(debugger.machine, task, HEAP, 4) == bytes(4)
-    physical = debugging.translate(task, HEAP)
-    assert physical is not None
-    debugger.edit(MemoryEdit(physical, b"\x01"))
+    found = task.space.tables.translate(HEAP)
+    assert found is not None
+    debugger.edit(MemoryEdit(found.physical, b"\x01"))
     debugger.set_catches(())
     to_the_end(debugger)
     assert b"15 of 16 fresh pages" in debugger.machine.output
@@ -460,7 +460,7 @@ def test_watchpoints_set_right_before_a_kernel_entry_see_what_it_writes() -> Non
         (task.number, address)
         for task in tasks
         for address in (thread.frame[UTCB_BASE] - 0xFC for thread in task.threads)
-        if debugging.translate(task, address) is not None
+        if task.space.tables.translate(address) is not None
     ]
     assert utcbs
     debugger.set_catches(())

@@ -231,12 +231,10 @@ class Monitor:
         if words[0].startswith("frame="):
             return inspect_memory.mapping_tree(kernel, _address(words[0][len("frame=") :])).lines()
         task, address = self._task([]), _address(words[0])
-        found = task.space.tables.lookup(address >> 12)
+        found = task.space.tables.translate(address)
         if found is None:
             raise CommandError(f"{address:#x} is not mapped in {inspect.task_name(task)}")
-        entry, is_superpage = found
-        pfn = (entry >> 22 << 10 | address >> 12 & 1023) if is_superpage else entry >> 12
-        return inspect_memory.mapping_tree(kernel, pfn).lines()
+        return inspect_memory.mapping_tree(kernel, found.physical >> 12).lines()
 
     def _backtrace(self, words: list[str]) -> list[str]:
         machine = self._target.debugger.machine

@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
-from l4lab.emulator.debug.debugging import Poll, read_memory, translate
+from l4lab.emulator.debug.debugging import Poll, read_memory
 from l4lab.emulator.debug.debugport import MAX_WATCHED_BYTES, MAX_WATCHPOINTS
 from l4lab.emulator.debug.stops import (
     TO_THE_END,
@@ -274,8 +274,10 @@ class Target:
         if self.physical:
             return address if address < self.debugger.machine.kernel.frames.first_pfn * PAGE_BYTES else None
         task = self.task_of(thread)
-        found = translate(task, address) if task is not None and address < 1 << 32 else None
-        return found if found is not None and found < self.debugger.machine.ram.size_bytes else None
+        found = task.space.tables.translate(address) if task is not None and address < 1 << 32 else None
+        if found is None or found.physical >= self.debugger.machine.ram.size_bytes:
+            return None
+        return found.physical
 
     # --- breakpoints ----------------------------------------------------------------------------------
 

@@ -14,7 +14,7 @@ from l4lab.kernel import events
 from l4lab.tools.debug.faultsteps import NAMES
 
 if TYPE_CHECKING:
-    from l4lab.emulator.debug.catching import Event
+    from l4lab.kernel.events import Event
 
 STEPS: Final = NAMES
 WITH_PAGER: Final = 3

@@ -29,10 +29,10 @@ from l4lab.tools.debug.tui.tracker import FaultTracker
 from l4lab.tools.runs.programs import Programs
 
 if TYPE_CHECKING:
-    from l4lab.emulator.debug.catching import Event
     from l4lab.emulator.debug.debugged import Entry
     from l4lab.emulator.files.manifest import Manifest
     from l4lab.emulator.machine import CoreState
+    from l4lab.kernel.events import Event
     from l4lab.kernel.objects import Task
     from l4lab.kernel.thread import Thread
     from l4lab.kernel.traps import Trap

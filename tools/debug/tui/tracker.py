@@ -11,11 +11,12 @@ from collections.abc import Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
-from l4lab.emulator.debug.catching import CatchKind, Event, fault_text
+from l4lab.emulator.debug.catching import CatchKind, fault_text
 from l4lab.emulator.debug.debugged import AFTER_ENTRY, BEFORE_ENTRY, IN_USER_CODE, Position
 from l4lab.emulator.debug.debugging import read_memory
 from l4lab.emulator.debug.stops import Breakpoint
 from l4lab.kernel import costs, events
+from l4lab.kernel.events import Event
 from l4lab.kernel.fiasco import abi
 from l4lab.kernel.frame import EDX, EIP, ESP
 from l4lab.kernel.inspect import thread_name

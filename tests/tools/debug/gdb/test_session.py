@@ -202,7 +202,7 @@ def test_each_thread_has_the_memory_of_its_task(in_hello: Client) -> None:
 def end_of_mapping(client: Client, address: int) -> int:
     """The first address behind it, in the first `hello`, at which nothing is mapped."""
     tables = client.machine.kernel.tasks[client.process("hello.0")].space.tables
-    return next(page for page in range(address >> 12, 1 << 20) if tables.lookup(page) is None) << 12
+    return next(page for page in range(address >> 12, 1 << 20) if tables.translate(page << 12) is None) << 12
 
 
 def test_reading_ends_where_nothing_is_mapped(in_hello: Client) -> None:
@@ -230,9 +230,9 @@ def test_physical_memory_as_qemu_shows_it(in_hello: Client) -> None:
     main = in_hello.symbol("hello", "main")
     code = in_hello.ask(f"m{main:x},10")
     tables = in_hello.machine.kernel.tasks[in_hello.process("hello.0")].space.tables
-    entry = tables.lookup(main >> 12)
-    assert entry is not None
-    physical = entry[0] & ~0xFFF | main & 0xFFF
+    found = tables.translate(main)
+    assert found is not None
+    physical = found.physical
     assert "PhyMemMode" in in_hello.ask("qqemu.Supported")
     assert in_hello.ask("qqemu.PhyMemMode") == "0"
     assert in_hello.ask("Qqemu.PhyMemMode:1") == "OK"
