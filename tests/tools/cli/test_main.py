@@ -76,9 +76,7 @@ def test_without_a_command_help_goes_to_stderr() -> None:
 
 
 def test_help_and_version_do_not_load_the_machine() -> None:
-    script = (
-        "import sys\nfrom l4lab.tools.cli.main import main\ntry: main(['--version'])\nexcept SystemExit: pass\n"
-    )
+    script = "import sys\nfrom l4lab.tools.cli.main import main\ntry: main(['--version'])\nexcept SystemExit: pass\n"
     script += "print(sorted({'unicorn', 'capstone', 'elftools', 'rich'} & sys.modules.keys()))"
     done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True)
     assert done.stdout.splitlines()[-1] == "[]"
@@ -243,7 +241,7 @@ def test_output_that_cannot_be_written_gets_one_line(arguments: list[str]) -> No
 def test_installed_package_has_no_sources_to_build_or_test(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    monkeypatch.setattr(main, "CHECKOUT", tmp_path)
+    monkeypatch.setattr(build, "CHECKOUT", tmp_path)
     assert call_main(command) == 2
     assert capsys.readouterr().err == (
         f"l4lab: {command}: found an installed package, expected a checkout of l4lab with its sources\n"
@@ -268,7 +266,7 @@ def test_build_tells_of_other_bytes_and_records_them_when_asked(
     (root / "src/l4lab").mkdir(parents=True)
     (root / "pyproject.toml").touch()
     (root / "userland/HASHES").write_text("")
-    monkeypatch.setattr(main, "CHECKOUT", root)
+    monkeypatch.setattr(build, "CHECKOUT", root)
 
     assert call_main("build") == 0
     told = capsys.readouterr().err

@@ -1,0 +1,73 @@
+"""Commands that hold us against a specification or published figures: `conformance`, `fuzz`, `profile`."""
+
+from __future__ import annotations
+
+import click
+
+from l4lab.tools.cli.options import json_option
+
+
+@click.command(short_help="Does the kernel behave as its specification says?")
+@json_option()
+@click.option("--only", multiple=True, metavar="ID", help="Only tests whose names begin so; repeatable.")
+@click.option("--list", "list_tests", is_flag=True, help="A line for each test instead of the table.")
+@click.option("--cores", type=click.IntRange(1, 64), default=2, show_default=True, help="How many cores.")
+def conformance(as_json: bool, only: tuple[str, ...], list_tests: bool, cores: int) -> int:
+    """Run the conformance suite: real programs that try every operation and every error code.
+
+    The table shows which results of which operations were seen, by how many tests, and why the others
+    cannot occur. The exit code is 1 if a test fails or a cell is empty.
+
+    \b
+    l4lab conformance                     all of it, half a second
+    l4lab conformance --only IPC0004      one test
+    """
+    from l4lab.tools.check.conformance import run_conformance
+
+    return run_conformance(as_json=as_json, only=only, list_tests=list_tests, cores=cores)
+
+
+@click.command(short_help="Random programs against the kernel.")
+@click.option(
+    "--calls", type=click.IntRange(1), default=100_000, show_default=True, help="System calls to make."
+)
+@click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Which calls they are.")
+@json_option(".")
+def fuzz(calls: int, seed: int, as_json: bool) -> int:
+    """Let programs do random things, and check after each that the kernel keeps its rules.
+
+    Random registers, messages, faults and operations of several tasks on several cores; every invariant
+    of `kernel/invariants.py`, quotas, and that all memory comes back. The exit code is 1 on a violation,
+    which the same seed shows again.
+    """
+    from l4lab.tools.check.fuzz.report import run_fuzz
+
+    return run_fuzz(calls=calls, seed=seed, as_json=as_json)
+
+
+@click.group()
+def profile() -> None:
+    """Cost profiles: what is in them, and whether they give what is published."""
+
+
+@profile.command("show", short_help="Every number of a profile and where it comes from.")
+@click.argument("name")
+@json_option()
+def profile_show(name: str, as_json: bool) -> int:
+    """Every number of profile NAME, bundled or the path of one's own, and where it comes from."""
+    from l4lab.tools.check.profile_check import show_profile
+
+    return show_profile(name, as_json=as_json)
+
+
+@profile.command("check", short_help="Measure what is published of that machine.")
+@click.argument("name")
+@json_option()
+def profile_check(name: str, as_json: bool) -> int:
+    """Run the ping-pong on profile NAME and hold it against the published figures of that machine.
+
+    Exit code 1 if one of them is not met within the tolerance that is printed with it.
+    """
+    from l4lab.tools.check.profile_check import run_check
+
+    return run_check(name, as_json=as_json)

@@ -1,0 +1,85 @@
+"""Commands for a checkout of l4lab itself: `test`, `build`."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+from typing import NoReturn
+
+import click
+
+from l4lab.emulator.errors import OperatorError
+from l4lab.tools.cli.edge import say
+
+
+def _checkout(command: str) -> Path:
+    from l4lab.tools.native.build import CHECKOUT
+
+    if (CHECKOUT / "userland").is_dir() and (CHECKOUT / "pyproject.toml").is_file():
+        return CHECKOUT
+    raise OperatorError(
+        f"{command}: found an installed package, expected a checkout of l4lab with its sources"
+    )
+
+
+@click.command(
+    short_help="Run the tests of this checkout.",
+    context_settings={"ignore_unknown_options": True, "allow_interspersed_args": False},
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[PYTEST ARGUMENTS]...")
+def test(arguments: tuple[str, ...]) -> NoReturn:
+    """Run the tests of this checkout. Arguments go to pytest; paths are relative to the checkout.
+
+    \b
+    Examples:
+      l4lab test                          all but those that download packages
+      l4lab test tests/kernel             without the engine, in seconds
+      l4lab test -k mapdb -x              some of them, up to the first failure
+      l4lab test -m network               wheel and set-up, from scratch
+    """
+    os.chdir(_checkout("test"))
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "pytest", *arguments])
+
+
+@click.command(short_help="Compile what is native; make a wheel.")
+@click.option("--force", is_flag=True, help="Compile what is up to date, too.")
+@click.option(
+    "--update-hashes", is_flag=True, help="Record the bytes of the user programs in userland/HASHES."
+)
+@click.option("--wheel", is_flag=True, help="Then make a wheel for this platform, in dist/.")
+def build(force: bool, update_hashes: bool, wheel: bool) -> int:
+    """Build what is native in this checkout: the vCPU shim and the i386 user programs.
+
+    Compiles what changed. `./l4lab` does so by itself; this command is for all that goes beyond.
+
+    \b
+    Examples:
+      l4lab build --update-hashes    after a change of userland/, before committing it
+      l4lab build --wheel            a wheel that installs without a compiler
+    """
+    from l4lab.tools.native import build as native
+
+    root = _checkout("build")
+    try:
+        result = native.build(root, report=say, force=force)
+    except native.BuildError as error:
+        click.echo(error.output, err=True, nl=False)
+        raise OperatorError(str(error)) from None
+    record = root / "userland/HASHES"
+    changed = native.differing(native.read_hashes(record), result.hashes)
+    if changed and update_hashes:
+        native.write_hashes(record, result.hashes)
+        say(f"userland/HASHES: recorded {', '.join(changed)}")
+    elif changed:
+        line = f"userland/HASHES has other bytes for {', '.join(changed)}; --update-hashes records these"
+        if wheel:
+            raise OperatorError(line)
+        say(line)
+    elif not result.rebuilt:
+        say("everything is up to date")
+    if wheel:
+        command = [sys.executable, "-P", "-m", "hatchling", "build", "-t", "wheel"]
+        return subprocess.run(command, cwd=root, check=False).returncode
+    return 0

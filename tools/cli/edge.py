@@ -1,0 +1,81 @@
+"""The edge of the program: however a command ends, it becomes an exit code and at most one line for people.
+
+Exit codes: 0 to 255 of the guest where it ended by itself, else
+    2 operator's mistake   70 our own mistake   124 --max-cycles reached   125 every thread waits forever
+    126 the root task was killed   130 Ctrl-C   141 whoever read our output has left, as with `| head`
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import sys
+from collections.abc import Callable
+from typing import Any, Final
+
+import click
+
+from l4lab.emulator.errors import OperatorError
+from l4lab.kernel.errors import KernelBug
+
+EXIT_OPERATOR: Final = 2
+EXIT_KERNEL_BUG: Final = 70
+EXIT_INTERRUPTED: Final = 130
+EXIT_CLOSED_PIPE: Final = 141
+
+
+def say(line: str) -> None:
+    """One line to the person at the terminal, not into the output."""
+    click.echo(f"l4lab: {line}", err=True)
+
+
+def guarded(command: Callable[[], Any]) -> int:
+    """Run `command`; every way in which it can fail becomes a line and an exit code."""
+    try:
+        code = command()
+    except click.exceptions.Exit as exit_request:
+        return exit_request.exit_code
+    except click.exceptions.NoArgsIsHelpError as error:
+        click.echo(error.format_message(), err=True)
+        return EXIT_OPERATOR
+    except click.ClickException as error:
+        context = error.ctx if isinstance(error, click.UsageError) else None
+        hint = f"; see {context.command_path} --help" if context else ""
+        say(f"{error.format_message().rstrip('.')}{hint}")
+        return EXIT_OPERATOR
+    except OperatorError as error:
+        say(str(error))
+        return EXIT_OPERATOR
+    except KernelBug as bug:
+        say(f"bug in l4lab's kernel: {bug}")
+        return EXIT_KERNEL_BUG
+    except SystemExit as left:  # with 1, so do click and rich leave when they find the pipe closed
+        return left.code if isinstance(left.code, int) and left.code > 1 else EXIT_CLOSED_PIPE
+    except (KeyboardInterrupt, click.Abort):
+        say("interrupted")
+        return EXIT_INTERRUPTED
+    except Exception as error:
+        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
+            say(f"cannot write: {error.strerror}")
+            return EXIT_OPERATOR
+        import traceback  # seldom needed, and dear to import
+
+        traceback.print_exc()
+        say("bug in l4lab: the lines above say where")
+        return EXIT_KERNEL_BUG
+    return code if isinstance(code, int) else 0
+
+
+def flushed(code: int) -> int:
+    """Write out what stdout still holds; the exit code: `code`, if that was possible."""
+    try:
+        if sys.stdout is not None:  # so it is if it was closed beforehand
+            sys.stdout.flush()
+    except OSError as error:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        if isinstance(error, BrokenPipeError):
+            return EXIT_CLOSED_PIPE
+        if not code:
+            say(f"cannot write: {error.strerror}")
+            return EXIT_OPERATOR
+    return code

@@ -1,0 +1,204 @@
+"""`bench`: its commands measure the emulated machine in its cycles, or what emulation costs the host."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Final
+
+import click
+
+from l4lab.emulator.errors import OperatorError
+from l4lab.tools.bench.pma_image import MAX_CORES, MAX_PAGES, MAX_REGION_PAGES, MAX_TASKS, PmaSetup
+from l4lab.tools.cli.options import folder_option, json_option, profile_option
+
+
+@click.group()
+def bench() -> None:
+    """Measure: the engine, the kernel, messages, page allocation."""
+
+
+@bench.command(short_help="User code and kernel entries against bare Unicorn.")
+@json_option()
+def engine(as_json: bool) -> int:
+    """How fast user code runs, and how dear it is to enter the kernel, against bare Unicorn.
+
+    Ratios of measurements in one run; at 1 the counting of every instruction costs nothing. Takes a
+    few seconds. Host times, so no two runs agree to the digit.
+    """
+    from l4lab.tools.bench.engine import run_bench
+
+    return run_bench(as_json=as_json)
+
+
+@bench.command("debug", short_help="What debugging costs the host, and the way back in time.")
+@json_option()
+def bench_debug(as_json: bool) -> int:
+    """Speed under the debugger against that without, with breakpoints set; and how long a step back takes.
+
+    Takes less than a minute. Host times, so no two runs agree to the digit.
+    """
+    from l4lab.tools.bench.debug import run_bench
+
+    return run_bench(as_json=as_json)
+
+
+@bench.command(short_help="What kernel entries cost the host.")
+@json_option()
+def kernel(as_json: bool) -> int:
+    """What kernel entries cost the host, by kind, and that the cost does not grow.
+
+    System calls, IPC within and between address spaces, page faults; then IPC with many threads,
+    tasks, mappings and cores around. Takes about a minute. Host times and emulated cycles.
+    """
+    from l4lab.tools.bench.kernel import run_bench
+
+    return run_bench(as_json=as_json)
+
+
+@bench.command(short_help="What many cores cost the host.")
+@json_option()
+def scale(as_json: bool) -> int:
+    """Host time for a kernel entry with 1, 12 and 48 busy cores, and with 47 idle ones.
+
+    A ping-pong pair runs on each busy core. Takes about a quarter of a minute. Host times, so no two
+    runs agree to the digit.
+    """
+    from l4lab.tools.bench.scale import run_bench
+
+    return run_bench(as_json=as_json)
+
+
+@bench.command(short_help="What a message costs, in every place and size.")
+@profile_option()
+@json_option(" instead of the tables.")
+@click.option("--sel4bench", is_flag=True, help="Print JSON in the shape of sel4bench's results.")
+def pingpong(profile: str, as_json: bool, sel4bench: bool) -> int:
+    """Cycles of a message between two threads: on one core, on two, and what they are spent on.
+
+    After figure 5 of the paper: within one address space, between two, to another core of the die,
+    of the package, of another package; 0 to 63 words. Measured by the guests with their cycle
+    counter; the ledger says where the cycles went, and must agree. The same in every run.
+
+    \b
+    Examples:
+      l4lab bench pingpong                           the paper's machine
+      l4lab bench pingpong --profile i486-dx50       Liedtke's
+    """
+    from l4lab.tools.bench.messages import run_bench
+
+    return run_bench(profile, as_json=as_json, sel4bench=sel4bench)
+
+
+_PMA: Final = PmaSetup()
+
+
+@bench.command(short_help="Page allocation: one pager for all cores, or one on each.")
+@click.option(
+    "--design",
+    type=click.Choice(["percore", "single", "l4re"]),
+    default="percore",
+    show_default=True,
+    help="Who serves page faults: a pager on each core, one on core 0, or a region map and one server.",
+)
+@click.option(
+    "--cores",
+    type=click.IntRange(1, MAX_CORES),
+    default=_PMA.cores,
+    show_default=True,
+    help="A process on each.",
+)
+@click.option(
+    "--pages", type=click.IntRange(1, MAX_PAGES), default=_PMA.pages, show_default=True, help="In one task."
+)
+@click.option(
+    "--tasks",
+    type=click.IntRange(1, MAX_TASKS),
+    default=_PMA.tasks,
+    show_default=True,
+    help="Of each process, one after the other.",
+)
+@click.option(
+    "--allocator",
+    type=click.Choice(["avl", "buddy", "slab"]),
+    default="avl",
+    show_default=True,
+    help="How servers keep their free page frames.",
+)
+@click.option("--clear", is_flag=True, help="Servers zero each frame before they give it out.")
+@click.option("--chunk", type=click.IntRange(1, MAX_PAGES), metavar="N", help="Pages in one allocation.")
+@click.option(
+    "--region", type=click.IntRange(1, MAX_REGION_PAGES), metavar="N", help="Pages that each server gets."
+)
+@click.option("--ram", default="1GiB", show_default=True, help="Of the machine, as in a manifest.")
+@profile_option()
+@click.option(
+    "--tlb",
+    type=click.Choice(["full", "page", "switch"]),
+    default="full",
+    show_default=True,
+    help="What unmap does to TLBs: flush all, just the page, or nothing if a switch comes anyway.",
+)
+@click.option(
+    "--idle",
+    type=click.Choice(["halt", "poll"]),
+    default="halt",
+    show_default=True,
+    help="What idle cores do: halt, and take time to wake, or look for interrupts all the time.",
+)
+@json_option(" instead of the summary.")
+@folder_option("Write a run directory with ledger.")
+@click.option("--trace", is_flag=True, help="With --out: record all events for `l4lab trace`.")
+@click.option("--manifest", "manifest_only", is_flag=True, help="Print the image's manifest and run nothing.")
+def pma(
+    design: str,
+    cores: int,
+    pages: int,
+    tasks: int,
+    allocator: str,
+    clear: bool,
+    chunk: int | None,
+    region: int | None,
+    ram: str,
+    profile: str,
+    tlb: str,
+    idle: str,
+    as_json: bool,
+    out: Path | None,
+    trace: bool,
+    manifest_only: bool,
+) -> int:
+    """The paper's benchmark: each process allocates pages, touches them, frees them, task by task.
+
+    Reports cycles a page, after holding what servers and processes counted against what the kernel did.
+
+    \b
+    Examples:
+      l4lab bench pma                                     48 pagers on 48 cores
+      l4lab bench pma --design single --cores 12          one pager, 12 cores
+      l4lab bench pma --pages 1000 --tasks 10 --json      more pages outstanding
+    """
+    from l4lab.emulator.files.inputs import is_path
+    from l4lab.tools.bench.pma import run_bench
+
+    if manifest_only and (as_json or out is not None or trace):
+        raise OperatorError("--manifest only prints the manifest: --json, --out and --trace are about a run")
+    setup = PmaSetup(
+        design=design,
+        cores=cores,
+        pages=pages,
+        tasks=tasks,
+        allocator=allocator,
+        clear=clear,
+        chunk_pages=chunk,
+        region_pages=region,
+        ram=ram,
+        profile=str(Path(profile).absolute()) if is_path(profile) else profile,
+        tlb=tlb,
+        idle=idle,
+    )
+    if manifest_only:
+        click.echo(setup.manifest(), nl=False)
+        return 0
+    if trace and out is None:
+        raise OperatorError("--trace writes to the folder of --out: expected --out DIR, too")
+    return run_bench(setup, as_json=as_json, out=out, trace=trace)
