@@ -61,6 +61,28 @@ class Recorded:
         return [operation for operation in found if operation is not None]
 
 
+def _parts(chain: Chain) -> list[tuple[int, int, int]]:
+    return [(hop.holder, hop.to, hop.cycles) for hop in chain.hops]
+
+
+@pytest.mark.parametrize("name", ["pagefault", "clntsrv", "pma"])
+def test_a_trace_changes_no_answer(name: str, tmp_path: Path) -> None:
+    """Every operation has the same number, kind, ends and hops, whether the run was traced or not."""
+    told = []
+    for trace in (False, True):
+        folder = tmp_path / f"traced {trace}"
+        record(image(name), folder, max_cycles=CYCLES, trace=trace)
+        recorded = Recorded(folder)
+        chains = [recorded.chain(operation) for kind in OPERATION_KINDS for operation in recorded.every(kind)]
+        told.append(
+            [
+                (chain.operation.name, chain.operation.cycle, chain.end, chain.by_cause(), _parts(chain))
+                for chain in chains
+            ]
+        )
+    assert told[0] == told[1]
+
+
 @pytest.mark.parametrize("cores", [1, 4, 8])
 @pytest.mark.parametrize("name", IMAGES)
 def test_every_chain_adds_up(name: str, cores: int, tmp_path: Path) -> None:
