@@ -12,6 +12,7 @@ import sys
 import tempfile
 import time
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -28,7 +29,9 @@ from l4lab.emulator.machine import Machine
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.frame import EBX, ECX, EIP, ESI, INSTRUCTIONS, read_counter
 from l4lab.kernel.traps import HOST_STOP, SYSTEM_CALL, Trap
+from l4lab.tools.bench import limits
 from l4lab.tools.bench.engine import CODE_ADDRESS, DATA_ADDRESS, LOOPS, SYSTEM_CALL_CODE, Guest, Loop
+from l4lab.tools.bench.limits import Limits
 from l4lab.tools.bench.pma_image import PmaSetup
 from l4lab.tools.common.versions import versions
 
@@ -43,6 +46,17 @@ PLACES: Final = 5
 """From how many moments of the run steps back are taken."""
 STEPS: Final = 3
 """How many from each."""
+LIMITS: Final = Limits(
+    at_least={
+        "continue_ratio": 0.5,
+        **{
+            f"{loop.name}_loop_{what}_ratio": 0.5
+            for loop in LOOPS
+            for what in ("breakpoints", "breakpoint_of_another", "stepping")
+        },
+    },
+    at_most={"reverse_step_seconds": 1.0},
+)
 
 EXPLANATION: Final = """
 whole machine: pagers and their clients, on 4 cores; most of the host's time goes into kernel entries
@@ -208,12 +222,15 @@ def run_debug_benchmark() -> dict[str, Any]:
     }
 
 
-def run_bench(*, as_json: bool) -> int:
-    """Measure and print; the exit code."""
-    figures = run_debug_benchmark()
+def run_bench(*, as_json: bool, check: bool = False) -> int:
+    """Measure and print; the exit code. `check`: hold the figures against LIMITS."""
+    return limits.run_bench(run_debug_benchmark, partial(_show, as_json=as_json), LIMITS, check=check)
+
+
+def _show(figures: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(figures, indent=2, sort_keys=True) + "\n")
-        return 0
+        return
     table = Table("speed under the debugger over that without", box=None, pad_edge=False, header_style="bold")
     table.add_column("ratio", justify="right")
     table.add_row("whole machine", f"{figures['continue_ratio']:.2f}")
@@ -234,4 +251,3 @@ def run_bench(*, as_json: bool) -> int:
         f"step back: {figures['reverse_step_seconds']:.2f} s at most; {figures['snapshots']['count']} snapshots, "
         f"{figures['snapshots']['mib']:.0f} MiB"
     )
-    return 0

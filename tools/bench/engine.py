@@ -12,6 +12,7 @@ import sys
 import time
 from array import array
 from dataclasses import asdict, dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
@@ -38,6 +39,8 @@ from l4lab.kernel.frame import (
     read_counter,
 )
 from l4lab.kernel.traps import SYSTEM_CALL
+from l4lab.tools.bench import limits
+from l4lab.tools.bench.limits import Limits
 from l4lab.tools.common.versions import versions
 
 FORMAT: Final = 1
@@ -83,6 +86,10 @@ LOOPS: Final = (
         instructions=7,
         iterations=1_500_000,
     ),
+)
+LIMITS: Final = Limits(
+    at_least={"register_loop_ratio": 0.6, "memory_loop_ratio": 0.85, "entry_ratio": 0.5},
+    at_most={"cores48_seconds": 2, "cores48_rss_mib": 400},
 )
 
 
@@ -230,12 +237,15 @@ def run_engine_benchmark() -> dict[str, Any]:
     }
 
 
-def run_bench(*, as_json: bool) -> int:
-    """Measure and print; the exit code."""
-    figures = run_engine_benchmark()
+def run_bench(*, as_json: bool, check: bool = False) -> int:
+    """Measure and print; the exit code. `check`: hold the figures against LIMITS."""
+    return limits.run_bench(run_engine_benchmark, partial(_show, as_json=as_json), LIMITS, check=check)
+
+
+def _show(figures: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(figures, indent=2, sort_keys=True) + "\n")
-        return 0
+        return
     table = Table("", box=None, pad_edge=False, header_style="bold")
     for title in ("engine alone", "with a TLB", "l4lab", "ratios"):
         table.add_column(title, justify="right")
@@ -257,7 +267,6 @@ def run_bench(*, as_json: bool) -> int:
         f"{MANY_CORES} cores: made in {figures[f'cores{MANY_CORES}_seconds']:.2f} s, "
         f"{figures[f'cores{MANY_CORES}_rss_mib']:.0f} MiB resident"
     )
-    return 0
 
 
 if __name__ == "__main__":

@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from rich.console import Console
@@ -24,6 +25,8 @@ from l4lab.emulator.machine import Machine
 from l4lab.emulator.results import StopReason
 from l4lab.emulator.stock import start_stop_us
 from l4lab.kernel.errors import KernelBug
+from l4lab.tools.bench import limits
+from l4lab.tools.bench.limits import Limits
 from l4lab.tools.common.versions import versions
 
 MODES: Final = {
@@ -42,6 +45,7 @@ DONE: Final = b"done\n"
 REPEATS: Final = 3
 RAM_BYTES: Final = 1 << 30
 FORMAT: Final = 1
+LIMITS: Final = Limits(at_least={"ipc_entry_ratio": 0.36}, at_most={})
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,12 +140,15 @@ def run_kernel_benchmark() -> dict[str, Any]:
     }
 
 
-def run_bench(*, as_json: bool) -> int:
-    """Measure and print; the exit code."""
-    figures = run_kernel_benchmark()
+def run_bench(*, as_json: bool, check: bool = False) -> int:
+    """Measure and print; the exit code. `check`: hold the figures against LIMITS."""
+    return limits.run_bench(run_kernel_benchmark, partial(_show, as_json=as_json), LIMITS, check=check)
+
+
+def _show(figures: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         sys.stdout.write(json.dumps(figures, indent=2, sort_keys=True) + "\n")
-        return 0
+        return
     table = Table("kernel entries of", box=None, pad_edge=False, header_style="bold")
     for title in ("host µs per entry", "entries a round", "cycles a round"):
         table.add_column(title, justify="right")
@@ -164,4 +171,3 @@ def run_bench(*, as_json: bool) -> int:
         f"tasks {growth['tasks']:.2f}, mappings {growth['mappings']:.2f}; "
         f"with {MANY_CORES} cores over 1: {growth['cores']:.2f}"
     )
-    return 0

@@ -12,6 +12,7 @@ import json
 import sys
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any, Final
 
 from rich.console import Console
@@ -23,6 +24,8 @@ from l4lab.emulator.files.inputs import BUNDLED_IMAGES, BUNDLED_PROGRAMS
 from l4lab.emulator.files.manifest import Manifest, Module, load_manifest
 from l4lab.emulator.machine import Machine
 from l4lab.emulator.results import StopReason
+from l4lab.tools.bench import limits
+from l4lab.tools.bench.limits import Limits
 from l4lab.tools.bench.pingpong import PROGRAM
 from l4lab.tools.common.versions import versions
 
@@ -34,8 +37,7 @@ WARM_UP_CYCLES: Final = 8_000_000
 PAIR_CYCLES: Final = 8_000_000
 """How long all pairs of a machine run in one turn, together."""
 TURNS: Final = 21
-MAX_ENTRY_COST: Final = 1.3
-MAX_IDLE_OVERHEAD: Final = 0.02
+LIMITS: Final = Limits(at_least={}, at_most={"entry_cost_48_over_1": 1.3, "idle_cores_overhead": 0.02})
 
 
 @dataclass(slots=True, eq=False)
@@ -100,17 +102,20 @@ def measure() -> dict[str, Any]:
         "entry_cost_12_over_1": round(costs_us[12] / costs_us[1], 3),
         "entry_cost_48_over_1": round(costs_us[48] / costs_us[1], 3),
         "idle_cores_overhead": round(idle_us / costs_us[1] - 1, 4),
-        "limits": {"entry_cost_48_over_1": MAX_ENTRY_COST, "idle_cores_overhead": MAX_IDLE_OVERHEAD},
+        "limits": LIMITS.at_most,
         "versions": versions(),
     }
 
 
-def run_bench(*, as_json: bool) -> int:
-    """`l4lab bench scale`. Returns the exit code."""
-    document = measure()
+def run_bench(*, as_json: bool, check: bool = False) -> int:
+    """Measure and print; the exit code. `check`: hold the figures against LIMITS."""
+    return limits.run_bench(measure, partial(_show, as_json=as_json), LIMITS, check=check)
+
+
+def _show(document: dict[str, Any], *, as_json: bool) -> None:
     if as_json:
         print(json.dumps(document, indent=2))
-        return 0
+        return
     table = Table("cores", box=None, pad_edge=False, header_style="bold")
     table.add_column("us for a kernel entry", justify="right")
     table.add_column("against one core", justify="right")
@@ -120,4 +125,3 @@ def run_bench(*, as_json: bool) -> int:
     cost = document["entry_us_idle_cores"]
     table.add_row(f"1 busy, {IDLE_CORES} idle", f"{cost:.2f}", f"{cost / one:.2f}")
     Console(highlight=False, file=sys.stdout).print(table)
-    return 0

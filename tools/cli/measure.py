@@ -11,6 +11,12 @@ from l4lab.emulator.errors import OperatorError
 from l4lab.tools.bench.pma_image import MAX_CORES, MAX_PAGES, MAX_REGION_PAGES, MAX_TASKS, PmaSetup
 from l4lab.tools.cli.options import folder_option, json_option, profile_option
 
+_check_option = click.option(
+    "--check",
+    is_flag=True,
+    help="Exit code 1 if a figure misses what is promised; one run of three has to keep it.",
+)
+
 
 @click.group()
 def bench() -> None:
@@ -19,7 +25,8 @@ def bench() -> None:
 
 @bench.command(short_help="User code and kernel entries against bare Unicorn.")
 @json_option()
-def engine(as_json: bool) -> int:
+@_check_option
+def engine(as_json: bool, check: bool) -> int:
     """How fast user code runs, and how dear it is to enter the kernel, against bare Unicorn.
 
     Ratios of measurements in one run; at 1 the counting of every instruction costs nothing. Takes a
@@ -27,24 +34,26 @@ def engine(as_json: bool) -> int:
     """
     from l4lab.tools.bench.engine import run_bench
 
-    return run_bench(as_json=as_json)
+    return run_bench(as_json=as_json, check=check)
 
 
 @bench.command("debug", short_help="What debugging costs the host, and the way back in time.")
 @json_option()
-def bench_debug(as_json: bool) -> int:
+@_check_option
+def bench_debug(as_json: bool, check: bool) -> int:
     """Speed under the debugger against that without, with breakpoints set; and how long a step back takes.
 
     Takes less than a minute. Host times, so no two runs agree to the digit.
     """
     from l4lab.tools.bench.debug import run_bench
 
-    return run_bench(as_json=as_json)
+    return run_bench(as_json=as_json, check=check)
 
 
 @bench.command(short_help="What kernel entries cost the host.")
 @json_option()
-def kernel(as_json: bool) -> int:
+@_check_option
+def kernel(as_json: bool, check: bool) -> int:
     """What kernel entries cost the host, by kind, and that the cost does not grow.
 
     System calls, IPC within and between address spaces, page faults; then IPC with many threads,
@@ -52,12 +61,13 @@ def kernel(as_json: bool) -> int:
     """
     from l4lab.tools.bench.kernel import run_bench
 
-    return run_bench(as_json=as_json)
+    return run_bench(as_json=as_json, check=check)
 
 
 @bench.command(short_help="What many cores cost the host.")
 @json_option()
-def scale(as_json: bool) -> int:
+@_check_option
+def scale(as_json: bool, check: bool) -> int:
     """Host time for a kernel entry with 1, 12 and 48 busy cores, and with 47 idle ones.
 
     A ping-pong pair runs on each busy core. Takes about a quarter of a minute. Host times, so no two
@@ -65,7 +75,7 @@ def scale(as_json: bool) -> int:
     """
     from l4lab.tools.bench.scale import run_bench
 
-    return run_bench(as_json=as_json)
+    return run_bench(as_json=as_json, check=check)
 
 
 @bench.command(short_help="What a message costs, in every place and size.")

@@ -1,4 +1,4 @@
-"""`l4lab bench engine`: it measures what it says, and the engine is as fast as was promised."""
+"""`l4lab bench engine`: it measures what it says. Whether that is as fast as promised says its `--check`."""
 
 from __future__ import annotations
 
@@ -12,9 +12,6 @@ from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.frame import EBX, ECX, ESI
 from l4lab.tools.bench import engine
 from l4lab.tools.bench.engine import DATA_ADDRESS, LOOPS, SYSTEM_CALL_CODE, BareEngine, Guest
-
-PROMISED = {"register_loop_ratio": 0.6, "memory_loop_ratio": 0.85, "entry_ratio": 0.5}
-MOST_ALLOWED = {"cores48_seconds": 2, "cores48_rss_mib": 400}
 
 
 @pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.name)
@@ -45,27 +42,19 @@ def test_table_and_json_show_the_same_figures(
     monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     figures = {
-        **dict.fromkeys([*PROMISED, *(f"{loop.name}_loop_ratio_with_tlb" for loop in LOOPS)], 0.875),
-        **dict.fromkeys(MOST_ALLOWED, 1.5),
+        **dict.fromkeys(
+            [*engine.LIMITS.at_least, *(f"{loop.name}_loop_ratio_with_tlb" for loop in LOOPS)], 0.875
+        ),
+        **dict.fromkeys(engine.LIMITS.at_most, 1.5),
         "mips": {
             loop.name: {"engine_alone": 100.0, "engine_with_tlb": 90.0, "l4lab": 80.0} for loop in LOOPS
         },
         "entry_us": {"stock_binding": 2.0, "l4lab": 1.0},
     }
     monkeypatch.setattr(engine, "run_engine_benchmark", lambda: figures)
-    assert engine.run_bench(as_json=True) == 0
+    assert engine.run_bench(as_json=True, check=True) == 0
     assert json.loads(capsys.readouterr().out) == figures
     assert engine.run_bench(as_json=False) == 0
     table = capsys.readouterr().out
     assert re.search(r"memory loop, MIPS +100 +90 +80 +0\.88, 0\.88\n", table)
     assert "48 cores: made in 1.50 s, 2 MiB resident" in table
-
-
-@pytest.mark.slow
-def test_the_engine_is_as_fast_as_promised() -> None:
-    """The best of three runs: other work on the host can only make a figure worse."""
-    runs = [engine.run_engine_benchmark() for _ in range(3)]
-    for name, least in PROMISED.items():
-        assert max(run[name] for run in runs) >= least, name
-    for name, most in MOST_ALLOWED.items():
-        assert min(run[name] for run in runs) <= most, name
