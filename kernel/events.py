@@ -150,7 +150,10 @@ def object_kind(name: str) -> int:
 
 
 class Event(NamedTuple):
-    """One record, taken apart; `MEANINGS` says what `thread` to `b` are for each kind."""
+    """One record, taken apart; `MEANINGS` says what `thread` to `b` are for each kind.
+
+    `number`: which of its kind it is in a run, from 1, where somebody has counted; else 0.
+    """
 
     cycle: int
     core: int
@@ -161,6 +164,7 @@ class Event(NamedTuple):
     request: int
     a: int
     b: int
+    number: int = 0
 
     @property
     def name(self) -> str:
@@ -168,10 +172,10 @@ class Event(NamedTuple):
         return KIND_NAMES[self.kind]
 
 
-def event(values: Iterable[int]) -> Event:
+def event(values: Iterable[int], number: int = 0) -> Event:
     """One record of COLUMNS, as it stands in a log or in a run's file."""
     cycle, core, kind, thread, partner, request, a, b = values
-    return Event(cycle, core, kind & KIND_MASK, kind >> EXTRA_SHIFT, thread, partner, request, a, b)
+    return Event(cycle, core, kind & KIND_MASK, kind >> EXTRA_SHIFT, thread, partner, request, a, b, number)
 
 
 def decode(values: list[int]) -> Iterator[Event]:

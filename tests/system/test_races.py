@@ -18,7 +18,7 @@ from l4lab.emulator.results import RunResult, StopReason
 from l4lab.kernel import events
 from l4lab.kernel.invariants import check_all
 from l4lab.kernel.state import FlushTlb, TlbPolicy
-from l4lab.tools.runs.rundir import EVENT, KIND_MASK
+from l4lab.tools.runs.rundir import EVENT, kinds_of
 from support.books import check_balance
 from support.programs import compile_program
 
@@ -115,7 +115,7 @@ def test_requests_that_meet_in_a_queue_come_with_one_interrupt(races: Path) -> N
     ledger = Ledger()
     run(machine(races, "crowd", 59, 60, ledger=ledger))
     events_ = np.frombuffer(ledger.event_data(), EVENT)
-    sent = events_[(events_["kind"] & KIND_MASK) == events.SENT]
+    sent = events_[kinds_of(events_) == events.SENT]
     went_along = sent[sent["b"] == 0]
     assert len(went_along) > 30
     assert len(sent) - len(went_along) > 60

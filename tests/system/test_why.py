@@ -27,7 +27,7 @@ from l4lab.tools.debug.faultsteps import FaultSteps
 from l4lab.tools.ledger.timeline import NOWHERE, OPERATION_KINDS, Operation, Operations, Timeline
 from l4lab.tools.runs.programs import Programs
 from l4lab.tools.runs.recording import Recording
-from l4lab.tools.runs.rundir import KIND_MASK, Run, open_run
+from l4lab.tools.runs.rundir import Run, open_run
 from l4lab.tools.why.allocation import find_allocation, image_of
 from l4lab.tools.why.chain import FLIGHT, KERNEL, USER, WAIT, Chain
 from l4lab.tools.why.command import Asked, show_why
@@ -168,7 +168,7 @@ class Switches:
             entered[int(row["core"]), int(row["entry"])] = int(row["entry"]) + bill
         last: dict[tuple[int, int], int] = {}
         for event in run.events:
-            if int(event["kind"]) & KIND_MASK == events.SWITCH:
+            if int(event["kind"]) & events.KIND_MASK == events.SWITCH:
                 last[int(event["core"]), int(event["cycle"])] = int(event["thread"])
         self._ends: dict[int, list[int]] = {}
         for place, thread in last.items():

@@ -19,8 +19,8 @@ import numpy.typing as npt
 from l4lab.kernel import events
 from l4lab.kernel.costs import CAUSE_NAMES
 from l4lab.tools.bench.pma_image import PmaSetup
-from l4lab.tools.ledger.accounts import USER_CAUSES, Integers, UserSplitter
-from l4lab.tools.runs.rundir import KIND_MASK, Records, Run
+from l4lab.tools.ledger.accounts import USER_CAUSES, UserSplitter
+from l4lab.tools.runs.rundir import Integers, Records, Run, kinds_of
 
 PROTO_PAGER: Final = 0x4100
 """`userland/include/l4/pager.h`."""
@@ -79,7 +79,7 @@ def page_cycles(run: Run, setup: PmaSetup) -> dict[str, PageCycles]:
     threads = _processes(run, setup)
     found = {"allocation": _Requests(), "free": _Requests()}
     for chunk in run.event_chunks():
-        kinds = chunk["kind"] & KIND_MASK
+        kinds = kinds_of(chunk)
         ours = np.isin(chunk["thread"], threads)
         to_pager = (chunk["a"] >> 16) == PROTO_PAGER
         found["allocation"].add(chunk[ours & (kinds == events.FAULT)])
@@ -157,9 +157,7 @@ def _under_way(run: Run, ours: Flags) -> int:
     """How long interrupts for the requests travelled, or waited for the interconnect."""
     total = 0
     for chunk in run.event_chunks():
-        sent = chunk[
-            ((chunk["kind"] & KIND_MASK) == events.SENT) & _among(ours, chunk["request"].astype(np.int64))
-        ]
+        sent = chunk[(kinds_of(chunk) == events.SENT) & _among(ours, chunk["request"].astype(np.int64))]
         total += int(sent["a"].sum(dtype=np.int64) + sent["b"].sum(dtype=np.int64))
     return total
 

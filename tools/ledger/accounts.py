@@ -10,14 +10,11 @@ from dataclasses import dataclass
 from typing import Final
 
 import numpy as np
-import numpy.typing as npt
 
 from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE
 from l4lab.kernel.costs import CAUSE_NAMES
 from l4lab.kernel.traps import DeadlineReached, HostStop, Interrupt
-from l4lab.tools.runs.rundir import Records, Run
-
-Integers = npt.NDArray[np.int64]
+from l4lab.tools.runs.rundir import Integers, Records, Run
 
 USER_CAUSES: Final = ("user", "tlb refill", "fpu switch")
 ALL_CAUSES: Final = ("idle", *USER_CAUSES, *CAUSE_NAMES)

@@ -20,8 +20,8 @@ from l4lab.kernel import events
 from l4lab.kernel.costs import CAUSE_NAMES, SHOOTDOWN
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.traps import Interrupt
-from l4lab.tools.ledger.accounts import USER_CAUSES, Integers, UserSplitter, kernel_cycles
-from l4lab.tools.runs.rundir import KIND_MASK, Run
+from l4lab.tools.ledger.accounts import USER_CAUSES, UserSplitter, kernel_cycles
+from l4lab.tools.runs.rundir import Integers, Run, kinds_of
 
 IN_FLIGHT: Final = "in flight"
 WAITING: Final = "waiting"
@@ -211,7 +211,7 @@ def _sent(run: Run) -> dict[int, list[_Sent]]:
     """Core -> its interrupts in the order of arrival."""
     found: dict[int, list[_Sent]] = {}
     for chunk in run.event_chunks():
-        sent_on_its_own = ((chunk["kind"] & KIND_MASK) == events.SENT) & (chunk["b"] > 0)
+        sent_on_its_own = (kinds_of(chunk) == events.SENT) & (chunk["b"] > 0)
         for event in chunk[sent_on_its_own]:
             sent = int(event["cycle"])
             left = sent + int(event["a"])

@@ -12,8 +12,8 @@ from l4lab.emulator.vcpu import MAX_CORES
 from l4lab.kernel import events
 from l4lab.kernel.costs import CAUSE_NAMES
 from l4lab.kernel.traps import HostStop
-from l4lab.tools.ledger.accounts import Integers, UserSplitter, kernel_cycles
-from l4lab.tools.runs.rundir import KIND_MASK, Records, Run
+from l4lab.tools.ledger.accounts import UserSplitter, kernel_cycles
+from l4lab.tools.runs.rundir import Integers, Records, Run, kinds_of
 
 OPERATION_KINDS: Final = (events.FAULT, events.EXCEPTION, events.IPC)
 KIND_WORDS: Final = {events.FAULT: "fault", events.EXCEPTION: "exception", events.IPC: "ipc"}
@@ -177,10 +177,10 @@ class Operations:
     def __init__(self, timeline: Timeline) -> None:
         found = [np.zeros(0, timeline.run.events.dtype)]
         for chunk in timeline.run.event_chunks():
-            found.append(chunk[np.isin(chunk["kind"] & KIND_MASK, OPERATION_KINDS)])
+            found.append(chunk[np.isin(kinds_of(chunk), OPERATION_KINDS)])
         self._records: Records = np.concatenate(found)
         self._timeline = timeline
-        self.kinds = (self._records["kind"] & KIND_MASK).astype(np.int64)
+        self.kinds = kinds_of(self._records)
         self.rows = timeline.entry_rows(
             self._records["core"].astype(np.int64), self._records["cycle"].astype(np.int64)
         )
@@ -219,24 +219,22 @@ class Operations:
 
     def at(self, place: int) -> Operation:
         """The operation at a place of the table."""
-        record = self._records[place]
-        kind, latency = int(self.kinds[place]), int(self.latencies[place])
-        cycle = int(record["cycle"])
+        found, latency = events.event(self._records[place].item()), int(self.latencies[place])
         return Operation(
-            kind=kind,
-            number=int(np.searchsorted(self._of_kind[kind], place)) + 1,
-            cycle=cycle,
-            core=int(record["core"]),
-            thread=int(record["thread"]),
-            partner=int(record["partner"]),
-            request=int(record["request"]),
-            root=self._roots.get(int(record["request"])) == place,
-            address=int(record["a"]),
-            eip=int(record["b"]),
-            extra=int(record["kind"]) >> events.EXTRA_SHIFT,
-            open_ended=bool(self._open_ended()[place]),
+            kind=found.kind,
+            number=int(np.searchsorted(self._of_kind[found.kind], place)) + 1,
+            cycle=found.cycle,
+            core=found.core,
+            thread=found.thread,
+            partner=found.partner,
+            request=found.request,
+            root=self._roots.get(found.request) == place,
+            address=found.a,
+            eip=found.b,
+            extra=found.extra,
+            open_ended=found.kind == events.IPC and bool(found.extra & events.OPEN_ENDED),
             row=int(self.rows[place]),
-            resumed=cycle + latency if latency != NOWHERE else None,
+            resumed=found.cycle + latency if latency != NOWHERE else None,
         )
 
     def of_request(self, request: int) -> Operation | None:

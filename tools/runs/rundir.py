@@ -32,13 +32,13 @@ from l4lab.tools.runs.recording import (
 CHUNK_RECORDS: Final = 1 << 17
 
 Records = npt.NDArray[np.void]
+Integers = npt.NDArray[np.int64]
 _T = TypeVar("_T")
 
 ROW: Final = np.dtype([(name, f"<u{bits // 8}") for name, bits in ROW_COLUMNS])
 EVENT: Final = np.dtype([(name, f"<u{bits // 8}") for name, bits in EVENT_COLUMNS])
 _NUMBER_MAX: Final = (1 << 32) - 1
 _NUMBER_DIGITS: Final = 10
-KIND_MASK: Final = (1 << events.EXTRA_SHIFT) - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -128,6 +128,12 @@ class Run:
         if not name or name == home:
             return f"{home} #{number}" if home else f"thread #{number}"
         return f"{home}: {name} #{number}" if home else f"{name} #{number}"
+
+    def object_name(self, kind: str, number: int) -> str:
+        """What to call an object of that kind (`events.OBJECT_KINDS`)."""
+        if kind == "thread":
+            return self.thread_name(number)
+        return f"{kind} {self.names.get(number, '')}".rstrip() + f" #{number}"
 
     def task_name(self, number: int) -> str:
         """What to call a task."""
@@ -295,9 +301,14 @@ def _map_records(path: Path, dtype: np.dtype[np.void], expected: int | None) -> 
     return np.memmap(path, dtype, "r", shape=(count,)) if count else np.empty(0, dtype)
 
 
+def kinds_of(records: Records) -> Integers:
+    """The kinds of events, without what stands in their extra bits."""
+    return (records["kind"] & events.KIND_MASK).astype(np.int64)
+
+
 def _homes_from_events(run: Run) -> dict[int, int]:
     homes: dict[int, int] = {}
     for chunk in run.event_chunks():
-        bound = chunk[(chunk["kind"] & KIND_MASK) == events.BOUND]
+        bound = chunk[kinds_of(chunk) == events.BOUND]
         homes.update(zip(bound["thread"].tolist(), bound["partner"].tolist(), strict=True))
     return homes

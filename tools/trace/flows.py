@@ -9,8 +9,9 @@ from __future__ import annotations
 from typing import Final
 
 from l4lab.kernel import events
+from l4lab.kernel.events import Event
 from l4lab.kernel.traps import CpuException, PageFault, SystemCall
-from l4lab.tools.trace.source import Event, Stretch
+from l4lab.tools.trace.source import Stretch
 
 _OWN_TRAPS: Final = (SystemCall.number, PageFault.number, CpuException.number)
 _SENDING: Final = (events.MESSAGE, events.IPC, events.FAULT, events.EXCEPTION, events.SENT, events.QUEUED)

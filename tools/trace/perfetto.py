@@ -18,7 +18,7 @@ from typing import IO, Any, Final
 
 from l4lab.kernel import events
 from l4lab.kernel.costs import CAUSE_NAMES
-from l4lab.kernel.events import OBJECT_KINDS
+from l4lab.kernel.events import OBJECT_KINDS, Event
 from l4lab.kernel.traps import TRAP_NAMES, DeadlineReached, Interrupt, SystemCall
 from l4lab.tools.ledger.accounts import USER_CAUSES
 from l4lab.tools.ledger.timeline import KIND_WORDS
@@ -26,7 +26,7 @@ from l4lab.tools.runs.recording import RunError
 from l4lab.tools.runs.rundir import Run
 from l4lab.tools.runs.symbols import Symbols
 from l4lab.tools.trace.flows import Flows
-from l4lab.tools.trace.source import Clock, Event, Stretch
+from l4lab.tools.trace.source import Clock, Stretch
 from l4lab.tools.trace.text import Describer, kind_name
 
 _SEQUENCE: Final = 1

@@ -12,31 +12,16 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from l4lab.emulator.vcpu import MAX_CORES
-from l4lab.kernel import events
 from l4lab.kernel.costs import CAUSE_NAMES
+from l4lab.kernel.events import Event, event
 from l4lab.kernel.traps import HostStop
-from l4lab.tools.ledger.accounts import USER_CAUSES, Integers, UserSplitter, imbalance, kernel_cycles
+from l4lab.tools.ledger.accounts import USER_CAUSES, UserSplitter, imbalance, kernel_cycles
 from l4lab.tools.ledger.timeline import KIND_WORDS
 from l4lab.tools.runs.recording import RunError
-from l4lab.tools.runs.rundir import KIND_MASK, Records, Run
+from l4lab.tools.runs.rundir import Integers, Records, Run, kinds_of
 
 _NS_PER_US: Final = 1000
 _MAX_NS: Final = (1 << 63) - 1
-
-
-class Event(NamedTuple):
-    """An event, taken apart. `number`: of a page fault, an exception or an IPC, as `l4lab why` counts them."""
-
-    cycle: int
-    core: int
-    kind: int
-    extra: int
-    thread: int
-    partner: int
-    request: int
-    a: int
-    b: int
-    number: int
 
 
 class Stretch(NamedTuple):
@@ -44,7 +29,8 @@ class Stretch(NamedTuple):
 
     `trap`: why it entered; `entered`: False if it did not, because the run was stopped. `user`: cycles up to
     `entry` in the order of `accounts.USER_CAUSES`, nothing of an idle core. `kernel`: behind it, in the order of
-    `CAUSE_NAMES`. `tlb_misses`: in the thread's user code, modulo 2**32 since it began.
+    `CAUSE_NAMES`. `tlb_misses`: in the thread's user code, modulo 2**32 since it began. `events`: page faults,
+    exceptions and IPCs numbered as `l4lab why` counts them.
     """
 
     core: int
@@ -107,26 +93,16 @@ def stretches(run: Run) -> Iterator[Stretch]:
             block = slice(first, first + _BLOCK_ROWS)
             edges = bounds[first : first + _BLOCK_ROWS + 1]
             inside = order[edges[0] : edges[-1]]
-            found = list(map(_event, happened[inside].tolist(), numbers[inside].tolist()))
+            found = list(map(event, happened[inside].tolist(), numbers[inside].tolist()))
             user = zip(*(split[name][block].tolist() for name in USER_CAUSES), strict=True)
             offsets = (edges - edges[0]).tolist()
             columns = (rows[block].tolist(), user, ends[block].tolist(), offsets[:-1], offsets[1:])
             for values, before, end, begin, behind in zip(*columns, strict=True):
                 start, entry, core, thread, request, trap, misses, _, served = values[:_BILL]
                 kernel = values[-len(CAUSE_NAMES) :]
+                here = found[begin:behind]
                 yield Stretch(
-                    core,
-                    thread,
-                    request,
-                    served,
-                    trap,
-                    start,
-                    entry,
-                    end,
-                    before,
-                    kernel,
-                    misses,
-                    found[begin:behind],
+                    core, thread, request, served, trap, start, entry, end, before, kernel, misses, here
                 )
 
 
@@ -157,20 +133,13 @@ class _Numbering:
 
     def of(self, happened: Records) -> Integers:
         """The number of each event; 0 for other kinds."""
-        kinds = happened["kind"] & KIND_MASK
+        kinds = kinds_of(happened)
         numbers = np.zeros(len(happened), np.int64)
         for kind, count in self._counts.items():
             places = np.flatnonzero(kinds == kind)
             numbers[places] = count + 1 + np.arange(len(places))
             self._counts[kind] += len(places)
         return numbers
-
-
-def _event(values: tuple[int, ...], number: int) -> Event:
-    cycle, core, kind, thread, partner, request, a, b = values
-    return Event(
-        cycle, core, kind & KIND_MASK, kind >> events.EXTRA_SHIFT, thread, partner, request, a, b, number
-    )
 
 
 def _places(rows: Records, happened: Records) -> Integers:

@@ -14,14 +14,14 @@ from typing import Final
 from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE
 from l4lab.emulator.debug.catching import PROTOCOLS, protocol_name
 from l4lab.kernel import events
-from l4lab.kernel.events import KIND_NAMES, OBJECT_KINDS, REQUEST_KINDS
+from l4lab.kernel.events import KIND_NAMES, OBJECT_KINDS, REQUEST_KINDS, Event
 from l4lab.kernel.fiasco import abi
 from l4lab.kernel.fiasco.messages import label_of
 from l4lab.kernel.traps import TRAP_NAMES
 from l4lab.tools.ledger.timeline import KIND_WORDS
 from l4lab.tools.runs.rundir import Run
 from l4lab.tools.runs.symbols import Symbols
-from l4lab.tools.trace.source import Event, Stretch
+from l4lab.tools.trace.source import Stretch
 
 _OFF_LINE: Final = (1 << 32) - 1
 _FETCH: Final = 16
@@ -59,23 +59,25 @@ class Describer:
             events.IPC: self._ipc,
             events.MESSAGE: self._message,
             events.IRQ: lambda e: (
-                f"{self._object('irq', e.thread)} to {self.thread(e.partner)} label={e.b:#x}"
+                f"{self._run.object_name('irq', e.thread)} to {self.thread(e.partner)} label={e.b:#x}"
             ),
             events.END: lambda e: f"{self.thread(e.thread)} error={e.a:#x}",
             events.QUEUED: lambda e: f"{self.thread(e.thread)} at {self._target(e)}",
             events.SENT: self._sent,
             events.SERVED: lambda e: f"{_of(REQUEST_KINDS, e.extra)} for {self.thread(e.thread)}",
             events.TIMEOUT: lambda e: self.thread(e.thread),
-            events.OBTAINED: lambda e: f"{self.thread(e.thread)} has {self._object('semaphore', e.partner)}",
-            events.BOUND: lambda e: f"{self.thread(e.thread)} to {self._object('task', e.partner)}",
+            events.OBTAINED: lambda e: (
+                f"{self.thread(e.thread)} has {self._run.object_name('semaphore', e.partner)}"
+            ),
+            events.BOUND: lambda e: f"{self.thread(e.thread)} to {self._run.object_name('task', e.partner)}",
             events.SWITCH: self._switch,
             events.RESOLVED: self._resolved,
             events.MAP: self._map,
             events.UNMAP: self._unmap,
             events.CREATE: lambda e: (
-                f"{self._object(_of(OBJECT_KINDS, e.a), e.partner)} by {self.thread(e.thread)}"
+                f"{self._run.object_name(_of(OBJECT_KINDS, e.a), e.partner)} by {self.thread(e.thread)}"
             ),
-            events.DESTROY: lambda e: self._object(_of(OBJECT_KINDS, e.a), e.partner),
+            events.DESTROY: lambda e: self._run.object_name(_of(OBJECT_KINDS, e.a), e.partner),
             events.MIGRATE: lambda e: f"{self.thread(e.thread)} {_core(e.partner)} -> {_core(e.a)}",
             events.SCHEDULE: lambda e: f"{self._runner(e.partner)} -> {self._runner(e.thread)} prio={e.a}",
             events.NO_PAGER: lambda e: f"{self.thread(e.thread)} pfa={e.a:#x}",
@@ -84,7 +86,7 @@ class Describer:
             events.UNMAP_CAPABILITY: self._unmap_capability,
             events.ENTER: self._enter,
             events.GATE: lambda e: (
-                f"{self.thread(e.thread)} through {self._object('gate', e.partner)} label={e.b:#x} {_tag(e.a)}"
+                f"{self.thread(e.thread)} through {self._run.object_name('gate', e.partner)} label={e.b:#x} {_tag(e.a)}"
             ),
             events.INVOKE: lambda e: f"{self.thread(e.thread)} on {self._target(e)} {_tag(e.a)}",
             events.SAMPLE: lambda e: f"{self.thread(e.thread)} {self._at(e, e.a)}, {e.b} cycles before",
@@ -99,14 +101,8 @@ class Describer:
         """What to call a thread."""
         return self._run.thread_name(number)
 
-    def _object(self, kind: str, number: int) -> str:
-        if kind == "thread":
-            return self.thread(number)
-        name = self._run.names.get(number, "")
-        return f"{kind} {name}".rstrip() + f" #{number}"
-
     def _target(self, event: Event) -> str:
-        return self._object(_of(OBJECT_KINDS, event.extra), event.partner)
+        return self._run.object_name(_of(OBJECT_KINDS, event.extra), event.partner)
 
     def _at(self, event: Event, address: int) -> str:
         function = self._symbols.function(event.thread, address)
@@ -150,21 +146,21 @@ class Describer:
         return f"{self.thread(event.thread)} pfa={event.a:#x} by {self.thread(event.partner)}: {result}"
 
     def _map(self, event: Event) -> str:
-        task = self._object("task", event.partner)
+        task = self._run.object_name("task", event.partner)
         who = self.thread(event.thread)
         return f"{who} to {task} {event.a:#x} -> {event.b:#x} pages={event.extra}"
 
     def _unmap(self, event: Event) -> str:
-        task = self._object("task", event.partner)
+        task = self._run.object_name("task", event.partner)
         return f"{self.thread(event.thread)} from {task} {event.a:#x} pages={event.b} rights={event.extra:#x}"
 
     def _map_capability(self, event: Event) -> str:
-        task = self._object("task", event.partner)
+        task = self._run.object_name("task", event.partner)
         slots = f"slot={event.a:#x} -> {event.b:#x} count={event.extra}"
         return f"{self.thread(event.thread)} to {task} {slots}"
 
     def _unmap_capability(self, event: Event) -> str:
-        task = self._object("task", event.partner)
+        task = self._run.object_name("task", event.partner)
         slots = f"slot={event.a:#x} count={event.b} rights={event.extra:#x}"
         return f"{self.thread(event.thread)} from {task} {slots}"
 

@@ -11,12 +11,11 @@ from typing import Final, NamedTuple
 import numpy as np
 
 from l4lab.kernel import events
-from l4lab.kernel.events import OBJECT_KINDS
+from l4lab.kernel.events import OBJECT_KINDS, Event
 from l4lab.kernel.traps import DeadlineReached, Interrupt
 from l4lab.tools.ledger.timeline import NOWHERE, Operation, Operations, Timeline
-from l4lab.tools.runs.rundir import KIND_MASK, Records
 from l4lab.tools.why.chain import KERNEL, USER, Chain, Hop, Segment, check
-from l4lab.tools.why.waits import CARRYING, Happened, Waits
+from l4lab.tools.why.waits import CARRYING, Waits
 
 _TELLING: Final = (
     events.MESSAGE,
@@ -56,18 +55,18 @@ class Follower:
             self._end = operation.resumed
         else:
             self._end = timeline.last_work(operation.request, operation.row)
-        found = _listed(self._run.events_between(operation.cycle, self._end))
+        found = list(map(events.event, self._run.events_between(operation.cycle, self._end).tolist()))
         if operation.open_ended:
             self._end = self._taken(found)
-        self._messages_to: dict[int, list[tuple[int, Happened]]] = {}
-        self._happened_to: dict[int, list[Happened]] = {}
+        self._messages_to: dict[int, list[tuple[int, Event]]] = {}
+        self._happened_to: dict[int, list[Event]] = {}
         for place, event in enumerate(found):
             if event.kind == events.MESSAGE:
                 self._messages_to.setdefault(event.partner, []).append((place, event))
             if event.kind in _TELLING:
                 self._happened_to.setdefault(_concerned(event), []).append(event)
 
-    def _taken(self, found: list[Happened]) -> int:
+    def _taken(self, found: list[Event]) -> int:
         """When the message of an open-ended operation had gone over."""
         sender = self._operation.thread
         for event in found:
@@ -200,7 +199,7 @@ class Follower:
                 self._happens(waiting, event, next_row)
         return waiting.finish()
 
-    def _happens(self, waiting: Waits, event: Happened, next_row: int) -> None:
+    def _happens(self, waiting: Waits, event: Event, next_row: int) -> None:
         if event.kind == events.SENT:
             if event.extra in CARRYING:
                 waiting.flight(event)
@@ -246,15 +245,12 @@ class Follower:
         root = self._operations.of_request(request)
         return f"for {root.name}" if root is not None else "for nobody"
 
-    def name(self, event: Happened) -> str:
+    def name(self, event: Event) -> str:
         """Whom or what a QUEUED event waits for."""
         kind = OBJECT_KINDS[event.extra] if event.extra < len(OBJECT_KINDS) else "object"
-        if kind == "thread":
-            return self._run.thread_name(event.partner)
-        name = self._run.names.get(event.partner, "")
-        return f"{kind} {name}".rstrip() + f" #{event.partner}"
+        return self._run.object_name(kind, event.partner)
 
-    def waited_for(self, event: Happened) -> str:
+    def waited_for(self, event: Event) -> str:
         """What ended a wait, as what was waited for."""
         if event.kind == events.MESSAGE:
             return f"waits for a message from {self._run.thread_name(event.thread)}"
@@ -281,13 +277,6 @@ class Follower:
         return int(self._timeline.entry[row]), int(self._timeline.end[row])
 
 
-def _concerned(event: Happened) -> int:
+def _concerned(event: Event) -> int:
     """The thread whose waiting an event tells about."""
     return event.partner if event.kind in (events.MESSAGE, events.IRQ) else event.thread
-
-
-def _listed(records: Records) -> list[Happened]:
-    return [
-        Happened(cycle, core, kind & KIND_MASK, kind >> events.EXTRA_SHIFT, thread, partner, request, a, b)
-        for cycle, core, kind, thread, partner, request, a, b in records.tolist()
-    ]

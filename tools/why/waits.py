@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, NamedTuple
+from typing import TYPE_CHECKING, Final
 
 from l4lab.kernel import events
 from l4lab.kernel.events import REQUEST_KINDS
@@ -10,26 +10,13 @@ from l4lab.tools.ledger.timeline import NOWHERE
 from l4lab.tools.why.chain import FLIGHT, WAIT, Segment
 
 if TYPE_CHECKING:
+    from l4lab.kernel.events import Event
     from l4lab.tools.why.follow import Follower
 
 CARRYING: Final = tuple(
     REQUEST_KINDS.index(name) for name in ("send", "transfer", "wake", "receive", "place")
 )
 """Requests between cores that bring a message on its way."""
-
-
-class Happened(NamedTuple):
-    """An event, taken apart."""
-
-    cycle: int
-    core: int
-    kind: int
-    extra: int
-    thread: int
-    partner: int
-    request: int
-    a: int
-    b: int
 
 
 class Waits:
@@ -49,7 +36,7 @@ class Waits:
         self._where = NOWHERE
         self._segments: list[Segment] = []
 
-    def flight(self, event: Happened) -> None:
+    def flight(self, event: Event) -> None:
         """An interrupt about the holder leaves; it may have to wait for the interconnect first.
 
         One that takes no time goes along with another: it was spared the cycles of sending.
@@ -77,13 +64,13 @@ class Waits:
             self.at = end
         self._state, self._where = "", NOWHERE
 
-    def queued(self, cycle: int, event: Happened) -> None:
+    def queued(self, cycle: int, event: Event) -> None:
         """From `cycle` on the holder stands in a queue."""
         self._advance(cycle)
         self._state = f"queued at {self._follower.name(event)}"
         self._where = self._follower.core_of(event.partner, cycle)
 
-    def woken(self, cycle: int, event: Happened) -> None:
+    def woken(self, cycle: int, event: Event) -> None:
         """What the holder waited for has come."""
         if not self._state:
             self._state = self._follower.waited_for(event)

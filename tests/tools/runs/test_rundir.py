@@ -23,7 +23,7 @@ from l4lab.kernel.errors import KernelBug
 from l4lab.tools.ledger.accounts import accounts, imbalance
 from l4lab.tools.ledger.timeline import NOWHERE, Operations, Timeline
 from l4lab.tools.runs.recording import Recording, RunError
-from l4lab.tools.runs.rundir import EVENT, KIND_MASK, ROW, open_run
+from l4lab.tools.runs.rundir import EVENT, ROW, kinds_of, open_run
 from l4lab.tools.runs.symbols import Symbols
 from l4lab.tools.trace.perfetto import write_perfetto
 from l4lab.tools.trace.source import checked, stretches
@@ -87,7 +87,7 @@ def test_events_come_in_the_order_of_kernel_entries(hello: Path) -> None:
     found = np.concatenate(list(open_run(hello).event_chunks()))
     cycles = found["cycle"].tolist()
     assert cycles == sorted(cycles)
-    kinds = set((found["kind"] & KIND_MASK).tolist())
+    kinds = set(kinds_of(found).tolist())
     assert {events.FAULT, events.IPC, events.MESSAGE, events.BOUND} <= kinds
     assert max(kinds) < events.FIRST_OF_TRACE  # the others only with --trace
 
@@ -103,7 +103,7 @@ def test_messages_are_the_same_whether_they_have_records_or_not(
         record(image("clntsrv"), tmp_path / str(trace), trace=trace)
         run = open_run(tmp_path / str(trace))
         table = np.concatenate(list(run.event_chunks()))
-        kinds = table["kind"] & KIND_MASK
+        kinds = kinds_of(table)
         causal = table[kinds < events.FIRST_OF_TRACE]
         causal["b"][(causal["kind"] == events.MESSAGE) | (causal["kind"] == events.IPC)] = 0
         found.append(causal)

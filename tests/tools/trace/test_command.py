@@ -23,13 +23,14 @@ import pytest
 from l4lab.emulator.files.manifest import load_manifest
 from l4lab.emulator.ledger import BATCH_VALUES, SAMPLE_CYCLES, Ledger
 from l4lab.kernel import events
+from l4lab.kernel.events import Event
 from l4lab.kernel.traps import HostStop
 from l4lab.tools.bench.pma_image import PmaSetup
 from l4lab.tools.ledger.timeline import Timeline
-from l4lab.tools.runs.rundir import EVENT, KIND_MASK, ROW, Run, open_run
+from l4lab.tools.runs.rundir import EVENT, ROW, Run, kinds_of, open_run
 from l4lab.tools.runs.symbols import Symbols
 from l4lab.tools.trace.perfetto import write_perfetto
-from l4lab.tools.trace.source import Clock, Event, checked, stretches, within
+from l4lab.tools.trace.source import Clock, checked, stretches, within
 from l4lab.tools.trace.speedscope import write_speedscope
 from l4lab.tools.trace.text import Describer, text_lines
 from support import random_guest
@@ -150,9 +151,9 @@ def test_golden_lines_cover_every_kind() -> None:
 def test_text_has_a_line_for_each_event_but_samples_in_order(run: Run) -> None:
     lines = list(text_lines(run, Symbols(run), stretches(run)))
     recorded = [
-        (int(found["cycle"]), int(found["core"]), events.KIND_NAMES[int(found["kind"]) & KIND_MASK])
+        (int(found["cycle"]), int(found["core"]), events.KIND_NAMES[int(found["kind"]) & events.KIND_MASK])
         for found in run.events
-        if int(found["kind"]) & KIND_MASK != events.SAMPLE
+        if int(found["kind"]) & events.KIND_MASK != events.SAMPLE
     ]
     told = [(int(line[:14]), int(line[15:18]), line[20:44].strip()) for line in lines]
     assert sorted(told) == sorted(recorded)
@@ -176,7 +177,7 @@ def test_tlb_misses_are_told_with_the_kernel_entries_that_follow_them(run: Run) 
 
 
 def test_gates_and_kernel_objects_that_are_invoked_are_in_a_trace(run: Run) -> None:
-    kinds = (run.events["kind"] & KIND_MASK).tolist()
+    kinds = kinds_of(run.events).tolist()
     lines = [line[20:] for line in text_lines(run, Symbols(run), stretches(run))]
     through = [line for line in lines if line.startswith("gate invoke")]
     assert len(through) == kinds.count(events.GATE) > 10
@@ -196,13 +197,13 @@ def test_every_kernel_entry_of_a_thread_is_in_a_trace(run: Run) -> None:
         for row in run.rows
         if row["thread"] and row["trap"] != HostStop.number
     )
-    found = run.events[(run.events["kind"] & KIND_MASK) == events.ENTER]
+    found = run.events[kinds_of(run.events) == events.ENTER]
     assert entered == Counter(
         (int(e["core"]), int(e["cycle"]), int(e["thread"]), int(e["kind"]) >> events.EXTRA_SHIFT)
         for e in found
     )
     places = {(int(e["core"]), int(e["cycle"])): int(e["a"]) for e in found}
-    for fault in run.events[(run.events["kind"] & KIND_MASK) == events.FAULT]:
+    for fault in run.events[kinds_of(run.events) == events.FAULT]:
         assert places[int(fault["core"]), int(fault["cycle"])] == int(fault["b"])
     calls = [e for e in found if not int(e["kind"]) >> events.EXTRA_SHIFT]
     assert sum(0x1000 < int(e["b"]) < 0xC0000000 for e in calls) == len(calls) > 50
@@ -211,7 +212,7 @@ def test_every_kernel_entry_of_a_thread_is_in_a_trace(run: Run) -> None:
 def test_samples_tell_where_user_code_was(run: Run) -> None:
     """One every SAMPLE_CYCLES of user code, at the first instruction from then on; misses as in the ledger."""
     timeline = Timeline(run)
-    samples = run.events[(run.events["kind"] & KIND_MASK) == events.SAMPLE]
+    samples = run.events[kinds_of(run.events) == events.SAMPLE]
     found: dict[int, list[tuple[int, int]]] = {}
     for sample in samples:
         row = timeline.entry_row(int(sample["core"]), int(sample["cycle"]))
@@ -450,7 +451,7 @@ def test_a_busy_run_is_recorded_as_it_goes_and_read_in_pieces(
     record(load_manifest(write_manifest(tmp_path / "busy.toml", "busy")), tmp_path / "run", trace=True)
     monkeypatch.setattr("l4lab.tools.runs.rundir.CHUNK_RECORDS", 5000)
     run = checked(open_run(tmp_path / "run"))
-    samples = int(((run.events["kind"] & KIND_MASK) == events.SAMPLE).sum())
+    samples = int((kinds_of(run.events) == events.SAMPLE).sum())
     assert samples > 10_000
     a_millisecond = run.mhz * 1000 // SAMPLE_CYCLES * len(EVENT.names or ())
     assert max(waiting) < BATCH_VALUES + 2 * a_millisecond

@@ -14,7 +14,7 @@ from l4lab.kernel import events
 from l4lab.kernel.costs import CAUSE_NAMES
 from l4lab.kernel.traps import CpuException, HostStop, PageFault, SystemCall
 from l4lab.tools.ledger.timeline import Operations, Timeline
-from l4lab.tools.runs.rundir import KIND_MASK, Run, open_run
+from l4lab.tools.runs.rundir import Run, kinds_of, open_run
 from l4lab.tools.runs.symbols import Symbols
 from l4lab.tools.trace.source import Clock, checked, stretches
 from l4lab.tools.trace.text import text_lines
@@ -72,12 +72,12 @@ def expected_arrows(run: Run) -> Counter[tuple[int, int, int, int, str, str]]:
     expected: Counter[tuple[int, int, int, int, str, str]] = Counter()
     used = set()
     for chunk in run.event_chunks():
-        for event in chunk[np.isin(chunk["kind"] & KIND_MASK, (events.MESSAGE, events.IRQ))]:
+        for event in chunk[np.isin(kinds_of(chunk), (events.MESSAGE, events.IRQ))]:
             sender, receiver, cycle = int(event["thread"]), int(event["partner"]), int(event["cycle"])
             here = timeline.entry_row(int(event["core"]), cycle)
             following = timeline.next_rows(np.array([receiver]), np.array([here]))[0]
             sent = (cycle, int(event["core"]))  # of an IRQ, or what is sent once more in a thread's name
-            if int(event["kind"]) & KIND_MASK == events.MESSAGE:
+            if int(event["kind"]) & events.KIND_MASK == events.MESSAGE:
                 mine = timeline.rows_of_thread(sender)
                 mine = mine[np.isin(timeline.trap[mine], OWN_TRAPS) & (timeline.entry[mine] <= cycle)]
                 if len(mine) and mine[-1] not in used:
@@ -125,7 +125,7 @@ def check_operations(run: Run, viewer: Viewer) -> int:
     clock = Clock(run.mhz)
     operations = Operations(Timeline(run))
     found = {(slice_.track, slice_.name): slice_ for slice_ in viewer.slices}
-    destroyed = run.events[(run.events["kind"] & KIND_MASK) == events.DESTROY]
+    destroyed = run.events[kinds_of(run.events) == events.DESTROY]
     ended = dict(zip(destroyed["partner"].tolist(), destroyed["cycle"].tolist(), strict=True))
     counted = 0
     for place in range(len(operations)):
@@ -206,7 +206,7 @@ def test_runs_of_random_system_calls_are_shown_as_they_were(seed: int, tmp_path:
     check_cores(run, viewer)
     check_arrows(run, viewer)
     check_operations(run, viewer)
-    samples = int(((run.events["kind"] & KIND_MASK) == events.SAMPLE).sum())
+    samples = int((kinds_of(run.events) == events.SAMPLE).sum())
     assert len(list(text_lines(run, Symbols(run), stretches(run)))) == len(run.events) - samples
 
 
@@ -223,7 +223,7 @@ def test_tracks_have_names_and_places(run: Run) -> None:
 def test_other_events_are_instants(run: Run) -> None:
     viewer = viewed(run)
     shown = Counter(instant.name for instant in viewer.instants)
-    kinds = Counter((run.events["kind"] & KIND_MASK).tolist())
+    kinds = Counter(kinds_of(run.events).tolist())
     for kind in (events.MAP, events.UNMAP, events.RESOLVED, events.SENT, events.SERVED, events.CREATE):
         assert shown[events.KIND_NAMES[kind]] == kinds[kind] > 0
     assert shown["context switch"] == shown["message"] == 0

@@ -14,7 +14,7 @@ import pytest
 
 from l4lab.kernel import events
 from l4lab.tools.ledger.accounts import ALL_CAUSES, accounts
-from l4lab.tools.runs.rundir import KIND_MASK, Run, open_run
+from l4lab.tools.runs.rundir import Run, kinds_of, open_run
 from l4lab.tools.runs.symbols import Symbols
 from l4lab.tools.trace.source import Clock, checked, stretches
 from l4lab.tools.trace.text import text_lines
@@ -66,7 +66,7 @@ def test_the_profile_has_every_core_s_time_by_task_function_and_cause(run: Run) 
 def test_functions_are_those_of_the_programs(pagefault: Run) -> None:
     """The fault of a program is blamed on its function that touched the page."""
     symbols = Symbols(pagefault)
-    faults = pagefault.events[(pagefault.events["kind"] & KIND_MASK) == events.FAULT]
+    faults = pagefault.events[kinds_of(pagefault.events) == events.FAULT]
     names = {
         symbols.function(int(fault["thread"]), int(fault["b"]))
         for fault in faults
@@ -110,7 +110,7 @@ def test_a_run_that_was_killed_can_be_shown_without_names_of_functions(tmp_path:
         (tmp_path / name).write_bytes((tmp_path / name).read_bytes()[:-7])
     killed = checked(open_run(tmp_path))
     assert Symbols(killed).function(1, 0x1234) == "0x1234"
-    samples = int(((killed.events["kind"] & KIND_MASK) == events.SAMPLE).sum())
+    samples = int((kinds_of(killed.events) == events.SAMPLE).sum())
     assert len(list(text_lines(killed, Symbols(killed), stretches(killed)))) == len(killed.events) - samples
     assert viewed(killed).slices
     assert len(profile_of(killed)["profiles"]) == killed.cores
