@@ -23,8 +23,9 @@ from l4lab.emulator.machine import NEVER
 from l4lab.emulator.results import RunResult, StopReason, collect
 from l4lab.kernel.errors import KernelBug
 from l4lab.tools.common.report import print_tasks
+from l4lab.tools.debug.gdb.addresses import listening, reaches_beyond_this_host
 from l4lab.tools.debug.gdb.script import gdb_script, write_script, write_stand_ins
-from l4lab.tools.debug.gdb.server import Server, listening
+from l4lab.tools.debug.gdb.server import Server
 from l4lab.tools.debug.gdb.target import Target
 from l4lab.tools.runs.programs import Programs
 from l4lab.tools.runs.session import ending, exit_code, write_console
@@ -69,6 +70,8 @@ def run_under_gdb(
         script = write_script(Path(folder), gdb_script(bound, manifest.path.name, programs))
         waiting = "stopped before the first instruction; " if stopped else ""
         say(f"{waiting}gdb can connect at {bound}")
+        if reaches_beyond_this_host(listener):
+            say("warning: so can other hosts, and who connects can read and write the whole machine")
         say(f"gdb -x {shlex.quote(str(script))}")
         try:
             server = Server(listener, target, say, write_stand_ins(Path(folder)))

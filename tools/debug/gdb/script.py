@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Final
 
+from l4lab.emulator.files.inputs import printable
 from l4lab.kernel.units import PAGE_BYTES
 from l4lab.tools.native.build import CHECKOUT
 
@@ -60,11 +61,11 @@ end
 
 def gdb_script(address: str, image: str, programs: Programs) -> str:
     """The script's text. Symbols come by themselves: gdb asks which program each task runs."""
-    listed = "\n".join(f"#   {program.name:<16}{program.path}" for program in programs.all)
+    listed = "\n".join(f"#   {printable(p.name):<16}{printable(p.path)}" for p in programs.all)
     sources = CHECKOUT / "userland"
-    folder = f'directory "{sources}"\n' if sources.is_dir() else ""
+    folder = f"directory {_quoted(sources)}\n" if sources.is_dir() and str(sources).isprintable() else ""
     return (
-        f"# Written by l4lab for {image}. Start it with: gdb -x THIS-FILE\n"
+        f"# Written by l4lab for {printable(image)}. Start it with: gdb -x THIS-FILE\n"
         "#\n"
         "# Each task is an inferior; gdb asks for its program and loads its symbols when it first runs:\n"
         f"{listed}\n"
@@ -84,6 +85,12 @@ def gdb_script(address: str, image: str, programs: Programs) -> str:
         f"{_COMMANDS}{_ALL_REGISTERS}"
         f"target remote {address}\n"
     )
+
+
+def _quoted(path: Path) -> str:
+    """A file's name as one word of gdb's."""
+    escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
+    return f'"{escaped}"'
 
 
 def write_script(folder: Path, text: str) -> Path:

@@ -7,18 +7,13 @@ that vanishes leaves it as it stands, for the next one.
 from __future__ import annotations
 
 import contextlib
-import re
 import select
 import socket
-import stat
-from collections.abc import Callable, Iterator
-from pathlib import Path
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator.debug.debugging import executed
 from l4lab.emulator.debug.stops import Stop, StopKind
-from l4lab.emulator.errors import OperatorError
-from l4lab.emulator.files.inputs import printable
 from l4lab.tools.debug.gdb.monitor import Monitor
 from l4lab.tools.debug.gdb.session import Session
 
@@ -26,74 +21,8 @@ if TYPE_CHECKING:
     from l4lab.tools.debug.gdb.script import StandIns
     from l4lab.tools.debug.gdb.target import Target
 
-DEFAULT_HOST: Final = "127.0.0.1"
-MAX_PORT: Final = 65535
 SEND_SECONDS: Final = 10
 _CHUNK_BYTES: Final = 1 << 16
-_TCP: Final = re.compile(r"(?:(?P<host>[^/]*):)?(?P<port>[0-9]{1,9})")
-
-
-class AddressError(OperatorError):
-    """An address that cannot be listened at."""
-
-
-@contextlib.contextmanager
-def listening(address: str) -> Iterator[tuple[socket.socket, str]]:
-    """A socket that listens at `[HOST:]PORT` or at a path, and the address as gdb's `target remote` wants it.
-
-    Raises AddressError.
-    """
-    match = _TCP.fullmatch(address)
-    if match is None and "/" not in address:
-        raise AddressError(
-            f"--gdb: found {printable(address)!r}, expected [HOST:]PORT or the path of a socket"
-        )
-    if match and int(match["port"]) > MAX_PORT:
-        raise AddressError(
-            f"--gdb {printable(address)}: found port {match['port']}, expected 0 to {MAX_PORT}"
-        )
-    try:
-        listener, bound = (
-            _listen_tcp(match["host"] or DEFAULT_HOST, int(match["port"])) if match else _listen_unix(address)
-        )
-    except (OSError, OverflowError, UnicodeError) as error:
-        why = getattr(error, "strerror", None) or str(error)
-        raise AddressError(f"--gdb {printable(address)}: {why}") from None
-    try:
-        with listener:
-            yield listener, bound
-    finally:
-        if match is None:
-            Path(address).unlink(missing_ok=True)
-
-
-def _listen_tcp(host: str, port: int) -> tuple[socket.socket, str]:
-    plain = host.strip("[]")
-    family = socket.AF_INET6 if ":" in plain else socket.AF_INET
-    listener = socket.socket(family, socket.SOCK_STREAM)
-    try:
-        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-        listener.bind((plain, port))
-        listener.listen(1)
-    except BaseException:
-        listener.close()
-        raise
-    bound = listener.getsockname()[1]
-    return listener, f"{f'[{plain}]' if family == socket.AF_INET6 else plain}:{bound}"
-
-
-def _listen_unix(path: str) -> tuple[socket.socket, str]:
-    with contextlib.suppress(FileNotFoundError):
-        if stat.S_ISSOCK(Path(path).stat().st_mode):
-            Path(path).unlink()  # of an earlier run; a file of any other kind makes `bind` refuse
-    listener = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    try:
-        listener.bind(path)
-        listener.listen(1)
-    except BaseException:
-        listener.close()
-        raise
-    return listener, str(Path(path).absolute())
 
 
 class Server:

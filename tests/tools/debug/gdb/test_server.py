@@ -14,8 +14,9 @@ from l4lab.emulator.debug.debugged import DebuggedMachine
 from l4lab.emulator.debug.debugging import Debugger
 from l4lab.emulator.debug.stops import Stop, StopKind
 from l4lab.emulator.files.manifest import Manifest, load_manifest
+from l4lab.tools.debug.gdb.addresses import listening
 from l4lab.tools.debug.gdb.framing import Decoder, Packet, encode
-from l4lab.tools.debug.gdb.server import AddressError, Server, listening
+from l4lab.tools.debug.gdb.server import Server
 from l4lab.tools.debug.gdb.target import Target
 from l4lab.tools.runs.programs import Programs
 from support.gdb_client import STAND_INS
@@ -209,45 +210,3 @@ def test_a_socket_with_a_path_goes_with_the_machine(serve: Serve, tmp_path: Path
     assert served.connect().greet().ask("D") == "OK"
     served.end()
     assert not path.exists()
-
-
-def test_a_socket_that_an_earlier_run_left_is_replaced_and_any_other_file_is_not(tmp_path: Path) -> None:
-    path = tmp_path / "gdb"
-    left = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
-    left.bind(str(path))
-    left.close()
-    with listening(str(path)) as (_, bound):
-        assert bound == str(path)
-    path.write_text("precious")
-    with pytest.raises(AddressError, match="in use"), listening(str(path)):
-        pass
-    assert path.read_text() == "precious"
-
-
-@pytest.mark.parametrize(
-    ("address", "why"),
-    [
-        ("", "expected"),
-        ("nonsense", r"expected \[HOST:\]PORT"),
-        ("host:", "expected"),
-        (":123456", "expected"),
-        ("127.0.0.1:99999", "65535"),
-        ("/nowhere/at/all/gdb", "No such file"),
-        ("x" * 50 + "/" + "y" * 200, "too long"),
-    ],
-)
-def test_addresses_that_cannot_be(address: str, why: str) -> None:
-    with pytest.raises(AddressError, match=why), listening(address):
-        pass
-
-
-def test_a_port_that_is_taken(serve: Serve, looping: Manifest) -> None:
-    served = serve(looping)
-    with pytest.raises(AddressError, match="in use"), listening(served.address):
-        pass
-
-
-def test_ports_alone_are_of_this_host_only() -> None:
-    for address in ("0", ":0", "127.0.0.1:0"):
-        with listening(address) as (_, bound):
-            assert bound.startswith("127.0.0.1:")
