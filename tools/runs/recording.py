@@ -6,13 +6,17 @@
     ledger.bin    every cycle of every core (`emulator/ledger.py`)
     events.bin    what happened, and for whom (`kernel/events.py`)
     symbols.json  what the programs' addresses are called (`tools/runs/symbols.py`)
+    seal.json     the hashes of all others (`tools/runs/seal.py`)
 
-The last four are there if a ledger was kept. The same inputs give the same bytes. A run that is
-interrupted, or even killed, can be read as far as it came: `tools/runs/rundir.py`.
+Those from ledger.json to symbols.json are there if a ledger was kept. One run at a time writes to a folder.
+The same inputs give the same bytes. A run that is interrupted, or even killed, can be read as far as it came:
+`tools/runs/rundir.py`.
 """
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import json
 import os
 from collections.abc import Callable
@@ -31,6 +35,7 @@ from l4lab.emulator.machine import Machine
 from l4lab.kernel import events
 from l4lab.kernel.costs import CAUSE_NAMES
 from l4lab.kernel.traps import TRAP_NAMES
+from l4lab.tools.runs.seal import SEAL_FILE, write_seal
 
 LAST_RUN: Final = Path("l4lab-out/last")
 """A link to the run that was recorded last from the current folder."""
@@ -41,6 +46,8 @@ LEDGER_FILE: Final = "ledger.json"
 SYMBOLS_FILE: Final = "symbols.json"
 FORMAT: Final = 1
 """Version of ledger.json and the files it describes; raised when something old cannot be read any more."""
+
+_SEALED: Final = (RUN_FILE, CONSOLE_FILE, LEDGER_FILE, ROWS_FILE, EVENTS_FILE, SYMBOLS_FILE)
 
 ROW_COLUMNS: Final = tuple((name, 64) for name in ledger.WIDE_COLUMNS) + tuple(
     (name, 32) for name in ledger.NARROW_COLUMNS
@@ -72,24 +79,28 @@ class Recording:
         self.folder = folder
         self._manifest = manifest
         self._machine: Machine | None = None
+        self._claim = -1
         try:
             folder.mkdir(parents=True, exist_ok=True)
-            for name in (
-                LEDGER_FILE,
-                ROWS_FILE,
-                EVENTS_FILE,
-                SYMBOLS_FILE,
-            ):  # an earlier run's would not belong to this one
-                (folder / name).unlink(missing_ok=True)
+            self._claim = _claimed(folder)
+            for name in (SEAL_FILE, LEDGER_FILE, ROWS_FILE, EVENTS_FILE, SYMBOLS_FILE):
+                (folder / name).unlink(missing_ok=True)  # an earlier run's would not belong to this one
             self._console: BinaryIO = (folder / CONSOLE_FILE).open("wb")
         except OSError as error:
+            self._release()
             raise RunError(
                 f"--out {printable(folder)}: {error.strerror}, expected a folder to write to"
             ) from None
-        self._write(RUN_FILE, document)
-        self.ledger = Ledger(folder, trace=trace) if keep_ledger else None
-        if self.ledger is not None:
-            self._write(LEDGER_FILE, _described(manifest, trace, None))
+        self.ledger: Ledger | None = None
+        try:
+            self._write(RUN_FILE, document)
+            if keep_ledger:
+                self.ledger = Ledger(folder, trace=trace)
+                self._write(LEDGER_FILE, _described(manifest, trace, None))
+        except BaseException:
+            self._console.close()
+            self._release()
+            raise
 
     def console_too(self, console: Callable[[bytes], None] | None) -> Callable[[bytes], None]:
         """What takes guest output for this run directory and hands it on to `console`."""
@@ -126,20 +137,46 @@ class Recording:
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
-        self._console.close()
-        if self.ledger is not None:
-            self.ledger.close()
-            if self._machine is not None:
-                self._write(LEDGER_FILE, _described(self._manifest, self.ledger.trace, self._machine))
-                from l4lab.tools.runs import symbols
+        try:
+            self._console.close()
+            if self.ledger is not None:
+                self.ledger.close()
+                if self._machine is not None:
+                    self._write(LEDGER_FILE, _described(self._manifest, self.ledger.trace, self._machine))
+                    from l4lab.tools.runs import symbols
 
-                self._write(SYMBOLS_FILE, symbols.described(self._manifest, self._machine))
+                    self._write(SYMBOLS_FILE, symbols.described(self._manifest, self._machine))
+            write_seal(self.folder, _SEALED, RunError)
+        finally:
+            self._release()
+
+    def _release(self) -> None:
+        if self._claim >= 0:
+            os.close(self._claim)
+            self._claim = -1
 
     def _write(self, name: str, text: str) -> None:
         try:
             (self.folder / name).write_text(text, encoding="utf-8")
         except OSError as error:
             raise RunError(f"cannot write {printable(self.folder / name)}: {error.strerror}") from None
+
+
+def _claimed(folder: Path) -> int:
+    """A descriptor that keeps others from recording into `folder` as long as it is open, or this process lives.
+
+    RunError if somebody does already. Where folders cannot be locked, nobody is kept out.
+    """
+    descriptor = os.open(folder, os.O_RDONLY)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError as error:
+        if error.errno == errno.EWOULDBLOCK:
+            os.close(descriptor)
+            raise RunError(
+                f"--out {printable(folder)}: found a run that is being recorded there, expected a folder of its own"
+            ) from None
+    return descriptor
 
 
 def remember(folder: Path) -> None:

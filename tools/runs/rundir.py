@@ -13,7 +13,7 @@ from typing import Any, Final, TypeVar
 import numpy as np
 import numpy.typing as npt
 
-from l4lab.emulator.files.inputs import printable
+from l4lab.emulator.files.inputs import printable, why_no_file
 from l4lab.emulator.ledger import EVENTS_FILE, ROWS_FILE
 from l4lab.emulator.vcpu import MAX_CORES
 from l4lab.kernel import events
@@ -28,6 +28,7 @@ from l4lab.tools.runs.recording import (
     RunError,
     described_columns,
 )
+from l4lab.tools.runs.seal import check_seal
 
 CHUNK_RECORDS: Final = 1 << 17
 
@@ -215,6 +216,7 @@ def open_run(folder: Path) -> Run:
         run.homes.update(_homes_from_events(run))
     elif len(run.clocks) != run.cores:
         raise header.error("clocks", f"{len(run.clocks)} clocks", f"one for each of {run.cores} cores")
+    check_seal(folder, RunError)
     return run
 
 
@@ -276,6 +278,9 @@ class _Header:
 
 def read_json(path: Path, expected: str) -> dict[str, Any]:
     """A file of a run directory. RunError if it is not there (`expected`: what would have been) or no JSON table."""
+    obstacle = why_no_file(path)
+    if obstacle is not None:
+        raise RunError(f"{printable(path)}: found {obstacle}, expected {expected}")
     try:
         found = json.loads(path.read_bytes())
     except OSError as error:
@@ -289,10 +294,10 @@ def read_json(path: Path, expected: str) -> dict[str, Any]:
 
 def _map_records(path: Path, dtype: np.dtype[np.void], expected: int | None) -> Records:
     """The records of `path`. `expected`: how many; None: as many whole ones as a killed run has left."""
-    try:
-        size_bytes = path.stat().st_size
-    except OSError as error:
-        raise RunError(f"{printable(path)}: {error.strerror}, expected the records of a run") from None
+    obstacle = why_no_file(path)
+    if obstacle is not None:
+        raise RunError(f"{printable(path)}: found {obstacle}, expected the records of a run")
+    size_bytes = path.stat().st_size
     if expected is not None and size_bytes != expected * dtype.itemsize:
         raise RunError(
             f"{printable(path)}: found {size_bytes} bytes, expected {expected} records of {dtype.itemsize}"

@@ -130,7 +130,7 @@ import sys
 from pathlib import Path
 sys.path.insert(0, sys.argv[2])
 from l4lab.tools.runs.campaign import run_all
-from tools.test_campaign import job
+from tools.runs.test_campaign import job
 from support import jobs
 
 if __name__ == "__main__":

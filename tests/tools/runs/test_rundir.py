@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import shutil
 import signal
 import subprocess
@@ -115,15 +116,23 @@ def test_without_ledger_there_is_none(tmp_path: Path) -> None:
     for options, files in (
         (
             ["--ledger"],
-            {"run.json", "console.txt", "ledger.json", "ledger.bin", "events.bin", "symbols.json"},
+            {
+                "run.json",
+                "console.txt",
+                "ledger.json",
+                "ledger.bin",
+                "events.bin",
+                "symbols.json",
+                "seal.json",
+            },
         ),
-        (["--no-ledger"], {"run.json", "console.txt"}),
+        (["--no-ledger"], {"run.json", "console.txt", "seal.json"}),
     ):
         subprocess.run(
             [*CLI, "boot", "hello", "--out", tmp_path / "out", *options], check=True, capture_output=True
         )
         assert {path.name for path in (tmp_path / "out").iterdir()} == files
-    with pytest.raises(RunError, match=r"ledger\.json: No such file.*, expected a run with --ledger"):
+    with pytest.raises(RunError, match=r"ledger\.json: found no such file, expected a run with --ledger"):
         open_run(tmp_path / "out")
 
 
@@ -221,7 +230,7 @@ def header(**changes: object) -> Callable[[Path], None]:
 
 BAD = {
     "nothing": (shutil.rmtree, "found nothing, expected a folder"),
-    "empty": (lambda folder: [path.unlink() for path in folder.iterdir()], "run.json: No such file"),
+    "empty": (lambda folder: [path.unlink() for path in folder.iterdir()], "run.json: found no such file"),
     "no JSON": (edited("run.json", lambda _: b"\0\xff{"), "run.json: not JSON"),
     "a list": (edited("ledger.json", lambda _: b"[]"), "ledger.json: found a list, expected a table"),
     "deep": (edited("ledger.json", lambda _: b"[" * 100_000), "ledger.json: not JSON"),
@@ -239,6 +248,66 @@ BAD = {
     "missing rows": (edited("ledger.bin", lambda _: b""), "ledger.bin: found 0 bytes, expected"),
     "more events": (edited("events.bin", lambda old: old + b"x"), "events.bin: found"),
 }
+
+
+@pytest.mark.parametrize(
+    "name", ["run.json", "console.txt", "ledger.json", "ledger.bin", "events.bin", "symbols.json"]
+)
+def test_every_flipped_bit_is_noticed(name: str, copy: Path) -> None:
+    """Also one that leaves a file well formed: a cycle more, a name with another letter."""
+    data = (copy / name).read_bytes()
+    for place in {0, len(data) // 3, len(data) // 2, len(data) - 1}:
+        for bit in (0, 4):
+            changed = bytearray(data)
+            changed[place] ^= 1 << bit
+            (copy / name).write_bytes(changed)
+            with pytest.raises(RunError) as caught:
+                open_run(copy)
+            assert name in str(caught.value) and "\n" not in str(caught.value)
+    (copy / name).write_bytes(data)
+    open_run(copy)
+
+
+@pytest.mark.parametrize("text", ["", "{}", "[1]", '{"format": 1, "sha256": {}}', '{"format": 2}'])
+def test_a_spoilt_seal_is_no_seal(text: str, copy: Path) -> None:
+    (copy / "seal.json").write_text(text)
+    with pytest.raises(RunError, match=r"seal\.json: found another text"):
+        open_run(copy)
+
+
+def test_a_seal_names_files_of_its_own_folder_only(copy: Path, tmp_path: Path) -> None:
+    (copy / "seal.json").write_text('{"format": 1, "sha256": {"../other": "00"}}')
+    with pytest.raises(RunError, match="found another content"):
+        open_run(copy)
+
+
+def test_a_folder_of_before_there_were_seals_is_read(copy: Path) -> None:
+    (copy / "seal.json").unlink()
+    assert len(open_run(copy).rows)
+
+
+@pytest.mark.parametrize(
+    "name", ["run.json", "ledger.json", "ledger.bin", "events.bin", "symbols.json", "seal.json"]
+)
+def test_a_pipe_in_place_of_a_file_is_one_line(name: str, copy: Path) -> None:
+    """Nobody waits for a writer that never comes."""
+    (copy / name).unlink()
+    os.mkfifo(copy / name)
+    done = subprocess.run([*CLI, "books", copy], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
+    assert f"{name}: found a pipe" in done.stderr
+
+
+def test_two_runs_do_not_share_a_folder(tmp_path: Path) -> None:
+    """The second is refused and leaves the first its files; when that has ended, there is room again."""
+    manifest = image("hello")
+    with Recording(tmp_path / "run", manifest, "{}") as first:
+        with pytest.raises(RunError, match="found a run that is being recorded there"):
+            Recording(tmp_path / "run", manifest, "[]")
+        first.finish('{"first": 1}')
+    assert (tmp_path / "run/run.json").read_text() == '{"first": 1}'
+    with Recording(tmp_path / "run", manifest, "{}"):
+        pass
 
 
 @pytest.mark.parametrize("what", BAD)

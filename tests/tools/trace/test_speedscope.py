@@ -102,7 +102,8 @@ def test_without_trace_only_page_faults_have_a_place(tmp_path: Path) -> None:
 def test_a_run_that_was_killed_can_be_shown_without_names_of_functions(tmp_path: Path) -> None:
     """Nobody has written down clocks and symbols, and the last records may be cut."""
     record(image("hello"), tmp_path, trace=True)
-    (tmp_path / "symbols.json").unlink()
+    for name in ("symbols.json", "seal.json"):
+        (tmp_path / name).unlink()
     header = json.loads((tmp_path / "ledger.json").read_text())
     header["clocks"], header["names"], header["homes"] = None, {}, {}
     (tmp_path / "ledger.json").write_text(json.dumps(header))
