@@ -5,16 +5,19 @@ from __future__ import annotations
 import importlib
 import os
 import resource
+import signal
 import tempfile
-import time
+from multiprocessing import connection, parent_process
 from pathlib import Path
 from typing import Any
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.tools.runs import campaign
 from l4lab.tools.runs.campaign import Progress
+from support.handshake import leave_word
 
 BEGUN = "begun"
+"""A signpost, or a named pipe that two jobs meet at."""
 
 
 def count(folder: Path, name: str, progress: Progress) -> dict[str, Any]:
@@ -32,27 +35,25 @@ def fail(folder: Path, name: str, _: Progress) -> dict[str, Any]:
 
 
 def be_interrupted(folder: Path, name: str, _: Progress) -> dict[str, Any]:
-    """Ctrl-C, after a while."""
+    """Ctrl-C in the middle of it."""
     count(folder, name, lambda _: None)
-    time.sleep(0.5)
     raise KeyboardInterrupt
 
 
 def be_interrupted_then(folder: Path, _name: str, _progress: Progress) -> dict[str, Any]:
     """Ctrl-C as soon as `last` has begun."""
-    while not (folder / BEGUN).exists():
-        time.sleep(0.05)
+    (folder / BEGUN).read_bytes()
     raise KeyboardInterrupt
 
 
 def last(folder: Path, name: str, _: Progress) -> dict[str, Any]:
-    """Much too long; whoever stops it finds a mark that it has cleaned up."""
+    """For ever; whoever stops it finds a mark that it has cleaned up."""
     try:
-        (folder / BEGUN).touch()
-        time.sleep(60)
+        leave_word(folder / BEGUN, name)
+        while True:
+            signal.pause()
     finally:
         (folder / name).write_text("x", encoding="ascii")
-    return {}
 
 
 def die(_folder: Path, _name: str, _progress: Progress) -> dict[str, Any]:
@@ -75,11 +76,14 @@ def draw(folder: Path, name: str, _: Progress) -> dict[str, Any]:
 
 
 def report(folder: Path, name: str, progress: Progress) -> dict[str, Any]:
-    """Says how far it is until nobody listens."""
-    count(folder, name, progress)
-    while True:
-        progress(0.5)
-        time.sleep(0.02)
+    """Says how far it is when nobody listens any more."""
+    result = count(folder, name, progress)
+    leave_word(folder / BEGUN, name)
+    parent = parent_process()
+    assert parent is not None
+    connection.wait([parent.sentinel])
+    progress(0.5)
+    return result
 
 
 def fill_disk(folder: Path, name: str, _: Progress) -> dict[str, Any]:

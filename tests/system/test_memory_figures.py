@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import re
-import time
 from collections.abc import Mapping
 from pathlib import Path
 
@@ -156,7 +155,6 @@ def test_the_demo_shows_three_programs_and_the_main_job(
     assert "With 4 cores, one pager takes" in text
     assert "a pager on each core 1.00 times" in text
     assert (tmp_path / "l4lab-out/demo/demo.svg").exists()
-    start = time.monotonic()
+    monkeypatch.setattr(campaign, "_worker", None)  # nothing is run again
     assert demo.run_demo() == 0
-    assert time.monotonic() - start < 3
     assert capfdbinary.readouterr().out == first

@@ -8,7 +8,6 @@ import subprocess
 import sys
 import textwrap
 import threading
-import time
 from pathlib import Path
 
 import pytest
@@ -21,6 +20,7 @@ from l4lab.kernel import traps
 from l4lab.kernel.frame import EAX, EIP
 from l4lab.kernel.traps import DEADLINE_REACHED, HOST_STOP
 from support.guest import CODE, SYSTEM_CALL, Guest, as_bytes, instructions
+from support.handshake import PATIENCE_SECONDS, spin_until
 
 TESTS = Path(__file__).parents[2]
 ENDLESS = "40 ebfd"  # inc eax; jmp back
@@ -30,12 +30,15 @@ def test_stop_from_another_thread() -> None:
     guest = Guest()
     guest.put(guest.code_pfn, as_bytes(ENDLESS))
     frame = guest.thread()
-    timer = threading.Timer(0.05, guest.vcpu.stop)
-    timer.start()
-    start = time.monotonic()
+
+    def stop_when_it_runs() -> None:
+        spin_until(lambda: guest.vcpu.clock_cycles > 1000)
+        guest.vcpu.stop()
+
+    other = threading.Thread(target=stop_when_it_runs)
+    other.start()
     assert guest.run(frame) is HOST_STOP
-    assert time.monotonic() - start < 5
-    timer.join()
+    other.join()
     assert frame[EIP] in (CODE, CODE + 1)
     assert instructions(frame) == 2 * frame[EAX] - (frame[EIP] == CODE + 1)
 
@@ -70,24 +73,30 @@ def test_stopping_does_not_change_what_is_counted(code: str) -> None:
 
 
 CTRL_C = """
-    import signal, sys, time
+    import signal, sys, threading
     sys.path.insert(0, {tests!r})
     from support.guest import Guest, instructions
+    from support.handshake import spin_until
     from l4lab.emulator.vcpu import catch_interrupts
     from l4lab.kernel.traps import HOST_STOP
 
     guest = Guest()
     guest.put(guest.code_pfn, bytes.fromhex({code!r}))
     frame = guest.thread()
+
+    def tell_when_it_runs():
+        spin_until(lambda: guest.vcpu.clock_cycles > 1000)
+        print("running", flush=True)
+
     with catch_interrupts() as interrupted:
         assert not interrupted
-        print("running", flush=True)
+        threading.Thread(target=tell_when_it_runs).start()
         trap = guest.run(frame)
-        print("stopped", time.monotonic(), trap is HOST_STOP, bool(interrupted), flush=True)
+        print("stopped", trap is HOST_STOP, bool(interrupted), flush=True)
         assert guest.run(frame) is HOST_STOP  # and so do all runs from now on
         print("again" if {again} else "", flush=True)
-        if {again}:
-            time.sleep(10)
+        while {again}:
+            signal.pause()
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
     counted = instructions(frame)
     guest.run(frame, guest.vcpu.clock_cycles + 100)
@@ -104,31 +113,25 @@ def ctrl_c_program(*, code: str = "40ebfd", again: bool = False) -> subprocess.P
 
 # The last one jumps over bytes for whose sake the whole page is stepped.
 @pytest.mark.parametrize("code", ["40ebfd", "f3aaebfc", "d9e8ddd8ebfa", "eb04f00fa3c340ebfd"])
-def test_ctrl_c_stops_an_endless_loop_at_once(code: str) -> None:
+def test_ctrl_c_stops_an_endless_loop(code: str) -> None:
     program = ctrl_c_program(code=code)
     assert program.stdout is not None
     assert program.stdout.readline() == "running\n"
-    time.sleep(0.2)
     program.send_signal(signal.SIGINT)
-    pressed = time.monotonic()
-    out, err = program.communicate(timeout=20)
+    out, err = program.communicate(timeout=PATIENCE_SECONDS)
     assert (program.returncode, err) == (0, "")
-    stopped, when, was_stop, flagged = out.splitlines()[0].split()
-    assert (stopped, was_stop, flagged) == ("stopped", "True", "True")
-    assert float(when) - pressed < 0.1
-    assert out.splitlines()[-1] == "True True"
+    assert out.splitlines() == ["stopped True True", "", "True True"]
 
 
 def test_ctrl_c_twice_does_what_it_did_before() -> None:
     program = ctrl_c_program(again=True)
     assert program.stdout is not None
     assert program.stdout.readline() == "running\n"
-    time.sleep(0.1)
     program.send_signal(signal.SIGINT)
     for _ in range(2):
         program.stdout.readline()
     program.send_signal(signal.SIGINT)
-    _, err = program.communicate(timeout=20)
+    _, err = program.communicate(timeout=PATIENCE_SECONDS)
     assert "KeyboardInterrupt" in err
 
 
@@ -142,28 +145,24 @@ def test_interrupts_are_not_caught_outside_the_context() -> None:
 # --- many cores -------------------------------------------------------------------------------------
 
 MANY = """
-    import sys, time
+    import sys
     sys.path.insert(0, {tests!r})
     from support.guest import Guest
-    start = time.process_time()
     guest = Guest(cores=48, ram_bytes=512 << 20)
     guest.put(guest.code_pfn, bytes.fromhex("b90a00000049 75fd cd30".replace(" ", "")))
     for core in range(48):
         guest.run(guest.thread(), core=core)
-    seconds = time.process_time() - start
     status = open("/proc/self/status").read()
-    print(seconds, int(status.split("VmHWM:")[1].split()[0]) / 1024)
+    print(int(status.split("VmHWM:")[1].split()[0]) / 1024)
 """
 
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="reads /proc")
-def test_48_cores_take_little_time_and_memory() -> None:
-    """Bounds with room; the measured figures are those of `l4lab bench engine`."""
+def test_48_cores_take_little_memory() -> None:
+    """A bound with room; the measured figure is that of `l4lab bench engine`."""
     source = textwrap.dedent(MANY).format(tests=str(TESTS))
     out = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True).stdout
-    seconds, mib = map(float, out.split())
-    assert seconds < 4
-    assert mib < 400
+    assert float(out) < 400
 
 
 def test_cores_are_made_in_order() -> None:

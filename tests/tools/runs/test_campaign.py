@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import functools
 import json
+import os
 import re
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -18,6 +18,7 @@ import pytest
 from l4lab.tools.runs import campaign
 from l4lab.tools.runs.campaign import CampaignError, Job, key_of, run_all
 from support import jobs as work
+from support.handshake import PATIENCE_SECONDS, Signpost
 
 
 class Notes:
@@ -145,12 +146,12 @@ def test_workers_whose_parent_was_killed_leave_silently(tmp_path: Path) -> None:
     script.write_text(ORPHANS, encoding="ascii")
     tests = Path(__file__).resolve().parents[2]
     command = [sys.executable, str(script), str(tmp_path), str(tests)]
+    begun = Signpost(tmp_path / work.BEGUN)
     with subprocess.Popen(command, stderr=subprocess.PIPE) as parent:
-        while marks(tmp_path, "a", "b") != [1, 1]:
-            time.sleep(0.05)
-            assert parent.poll() is None
+        assert {begun.wait(), begun.wait()} == {"a", "b"}
         parent.kill()
-        said = parent.communicate(timeout=20)[1]  # all that have stderr have ended
+        said = parent.communicate(timeout=PATIENCE_SECONDS)[1]  # all that have stderr have ended
+    begun.close()
     assert said == b""
     assert list((tmp_path / "runs").iterdir()) == []
 
@@ -167,6 +168,7 @@ def test_what_was_interrupted_goes_on_where_it_stopped(tmp_path: Path) -> None:
 
 def test_whatever_else_runs_is_stopped_and_cleans_up(tmp_path: Path) -> None:
     """Temporary files of a run that nobody wants any more do not stay."""
+    os.mkfifo(tmp_path / work.BEGUN)
     plan = [job(tmp_path, "long", 9.0, work.last), job(tmp_path, "stopped", 5.0, work.be_interrupted_then)]
     with pytest.raises(KeyboardInterrupt):
         run_all(plan, tmp_path / "runs", 2)

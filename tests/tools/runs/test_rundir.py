@@ -8,7 +8,6 @@ import shutil
 import signal
 import subprocess
 import sys
-import time
 from collections.abc import Callable
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -18,6 +17,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from l4lab.emulator.ledger import BATCH_ROWS
 from l4lab.emulator.machine import Machine
 from l4lab.kernel import events
 from l4lab.kernel.errors import KernelBug
@@ -32,9 +32,11 @@ from l4lab.tools.trace.speedscope import write_speedscope
 from l4lab.tools.trace.text import text_lines
 from l4lab.tools.why.follow import follow
 from l4lab.tools.why.steps import lines
+from support.handshake import PATIENCE_SECONDS
 from support.programs import compile_program, write_manifest
 from support.runs import image, record
 
+ENOUGH_ROWS = 1000
 CLI = [sys.executable, "-P", "-m", "l4lab.tools.cli"]
 
 
@@ -164,19 +166,19 @@ def test_a_run_that_is_interrupted_or_killed_can_be_read(number: int, tmp_path: 
     process = subprocess.Popen(
         [*CLI, "boot", "talks.toml", "--out", "run"],
         cwd=tmp_path,
-        stdout=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
     )
-    rows = tmp_path / "run" / "ledger.bin"
-    deadline = time.monotonic() + 30
-    while not (rows.exists() and rows.stat().st_size > 100_000):
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    assert process.stdout is not None
+    for _ in range(
+        ENOUGH_ROWS + BATCH_ROWS
+    ):  # a row of the ledger each, and more; so many are written together
+        assert process.stdout.readline() == b"and on and on\n"
     process.send_signal(number)
-    process.wait(timeout=30)
+    process.communicate(timeout=PATIENCE_SECONDS)
     run = open_run(tmp_path / "run")
     assert imbalance(run.row_chunks(), run.cores, run.clocks) is None
-    assert len(run.rows) >= 100_000 // ROW.itemsize
+    assert len(run.rows) >= ENOUGH_ROWS
     assert (run.clocks is None) == (number == signal.SIGKILL)
     assert (run.document["result"] is None) == (number == signal.SIGKILL)
     assert run.homes  # from the events, where there was nobody to write them down
