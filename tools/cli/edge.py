@@ -23,6 +23,15 @@ EXIT_KERNEL_BUG: Final = 70
 EXIT_INTERRUPTED: Final = 130
 EXIT_CLOSED_PIPE: Final = 141
 
+_SHORTAGES: Final = {
+    errno.ENOSPC: "cannot write: No space left on device",
+    errno.EDQUOT: "cannot write: Disk quota exceeded",
+    errno.ENOMEM: "found no memory left on this host, expected more: give the machine less RAM, or raise `ulimit -v`",
+    errno.EMFILE: "found too many files open in this process, expected room for more: raise `ulimit -n`",
+    errno.ENFILE: "found too many files open on this host, expected room for more",
+}
+"""What the host can run out of anywhere, in words for its operator."""
+
 
 def say(line: str) -> None:
     """One line to the person at the terminal, not into the output."""
@@ -31,6 +40,9 @@ def say(line: str) -> None:
 
 def guarded(command: Callable[[], Any]) -> int:
     """Run `command`; every way in which it can fail becomes a line and an exit code."""
+    if sys.stdout is None:
+        say("stdout: found it closed, expected it open; to drop the output, redirect it to /dev/null")
+        return EXIT_OPERATOR
     try:
         code = command()
     except click.exceptions.Exit as exit_request:
@@ -54,9 +66,13 @@ def guarded(command: Callable[[], Any]) -> int:
     except (KeyboardInterrupt, click.Abort):
         say("interrupted")
         return EXIT_INTERRUPTED
+    except MemoryError:
+        say(_SHORTAGES[errno.ENOMEM])
+        return EXIT_OPERATOR
     except Exception as error:
-        if isinstance(error, OSError) and error.errno == errno.ENOSPC:
-            say(f"cannot write: {error.strerror}")
+        shortage = _SHORTAGES.get(error.errno or 0) if isinstance(error, OSError) else None
+        if shortage is not None:
+            say(shortage)
             return EXIT_OPERATOR
         import traceback  # seldom needed, and dear to import
 
@@ -69,7 +85,7 @@ def guarded(command: Callable[[], Any]) -> int:
 def flushed(code: int) -> int:
     """Write out what stdout still holds; the exit code: `code`, if that was possible."""
     try:
-        if sys.stdout is not None:  # so it is if it was closed beforehand
+        if sys.stdout is not None:
             sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

@@ -10,6 +10,7 @@ import click
 from l4lab.emulator.errors import OperatorError
 from l4lab.tools.bench.pma_image import MAX_CORES, MAX_PAGES, MAX_REGION_PAGES, MAX_TASKS, PmaSetup
 from l4lab.tools.cli.options import folder_option, json_option, profile_option
+from l4lab.tools.common.leaving import leaving_in_order
 
 _check_option = click.option(
     "--check",
@@ -19,8 +20,10 @@ _check_option = click.option(
 
 
 @click.group()
-def bench() -> None:
+@click.pass_context
+def bench(context: click.Context) -> None:
     """Measure: the engine, the kernel, messages, page allocation."""
+    context.with_resource(leaving_in_order())
 
 
 @bench.command(short_help="User code and kernel entries against bare Unicorn.")

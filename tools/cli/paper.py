@@ -8,6 +8,7 @@ from typing import Final
 import click
 
 from l4lab.tools.cli.options import folder_option, json_option
+from l4lab.tools.common.leaving import leaving_in_order
 from l4lab.tools.paper import catalogue
 
 
@@ -22,7 +23,8 @@ def demo() -> int:
     """
     from l4lab.tools.paper.demo import run_demo
 
-    return run_demo()
+    with leaving_in_order():
+        return run_demo()
 
 
 _REPRODUCE_HELP: Final = f"""
@@ -61,4 +63,5 @@ def reproduce(name: str, out: Path | None, quick: bool, jobs: int | None, as_jso
     """Its help is above: it lists what there is."""
     from l4lab.tools.paper.reproduce import run_reproduce
 
-    return run_reproduce(name, out=out, as_json=as_json, quick=quick, workers=jobs)
+    with leaving_in_order():
+        return run_reproduce(name, out=out, as_json=as_json, quick=quick, workers=jobs)

@@ -209,7 +209,8 @@ def _worker(job: Job, code: str, cache: Path, pipe: connection.Connection) -> No
     def tell(done: float) -> None:
         _send(pipe, done)
 
-    signal.signal(signal.SIGTERM, _leave)
+    for number in (signal.SIGTERM, signal.SIGHUP):
+        signal.signal(number, _leave)
     start = time.process_time()
     try:
         _check_code(code)

@@ -234,6 +234,63 @@ def test_output_that_cannot_be_written_gets_one_line(arguments: list[str]) -> No
     assert (done.returncode, done.stderr) == (2, "l4lab: cannot write: No space left on device\n")
 
 
+@pytest.mark.parametrize(
+    "arguments", [["boot", "hello"], ["boot", "hello", "--json"], ["profile", "show", "opteron-6174"]]
+)
+def test_a_closed_stdout_is_told_in_one_line(arguments: list[str]) -> None:
+    """As with `l4lab boot hello >&-`."""
+    shell = 'exec "$@" >&-'
+    done = subprocess.run(
+        ["sh", "-c", shell, "sh", sys.executable, "-P", "-m", "l4lab.tools.cli", *arguments],
+        stderr=subprocess.PIPE,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2
+    assert done.stderr == (
+        "l4lab: stdout: found it closed, expected it open; to drop the output, redirect it to /dev/null\n"
+    )
+
+
+LARGE = """
+[machine]
+cores = 1
+ram = "3GiB"
+profile = "opteron-6174"
+[boot]
+sigma0 = "sigma0"
+roottask = "root --init=rom/hello"
+modules = ["hello"]
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="other systems do not enforce these limits")
+@pytest.mark.parametrize(
+    ("limit", "value", "arguments", "line"),
+    [
+        ("RLIMIT_AS", 2 << 30, ["boot", "large.toml"], "found no memory left on this host"),
+        ("RLIMIT_AS", 2 << 30, ["boot", "large.toml", "--gdb", "0"], "found no memory left on this host"),
+        ("RLIMIT_NOFILE", 7, ["boot", "hello", "--out", "run"], "oo many .*open"),
+        ("RLIMIT_FSIZE", 1000, ["boot", "hello", "--out", "run"], "File too large"),
+    ],
+)
+def test_what_the_host_has_too_little_of_is_one_line(
+    limit: str, value: int, arguments: list[str], line: str, tmp_path: Path
+) -> None:
+    """Not our bug, and the operator can do something about it."""
+    (tmp_path / "large.toml").write_text(LARGE)
+    script = (
+        "import os, resource, sys\n"
+        f"resource.setrlimit(resource.{limit}, ({value}, {value}))\n"
+        "os.execv(sys.executable, [sys.executable, '-P', '-m', 'l4lab.tools.cli', *sys.argv[1:]])\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, *arguments], cwd=tmp_path, capture_output=True, text=True, check=False
+    )
+    assert done.returncode == 2, done.stderr
+    assert re.search(line, done.stderr) and done.stderr.count("\n") == 1
+
+
 # --- commands of a checkout -----------------------------------------------------------------------
 
 

@@ -2,15 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import shlex
-import signal
 import sys
 import tempfile
-import threading
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
-from types import FrameType
 from typing import TYPE_CHECKING
 
 import click
@@ -22,6 +18,7 @@ from l4lab.emulator.files.manifest import find_image, load_manifest
 from l4lab.emulator.machine import NEVER
 from l4lab.emulator.results import RunResult, StopReason, collect
 from l4lab.kernel.errors import KernelBug
+from l4lab.tools.common.leaving import leaving_in_order
 from l4lab.tools.common.report import print_tasks
 from l4lab.tools.debug.gdb.addresses import listening, reaches_beyond_this_host
 from l4lab.tools.debug.gdb.script import gdb_script, write_script, write_stand_ins
@@ -62,7 +59,7 @@ def run_under_gdb(
     Raises AddressError if nobody can listen there, KernelBug for a bug of ours. HOST_STOP: killed by gdb,
     or Ctrl-C.
     """
-    with _leaving_in_order(), listening(address) as (listener, bound), _temporary_folder() as folder:
+    with leaving_in_order(), listening(address) as (listener, bound), _temporary_folder() as folder:
         limit = NEVER if max_cycles is None else max_cycles
         machine = DebuggedMachine(manifest, console=console, limit_cycles=limit)
         programs = Programs(manifest)
@@ -86,23 +83,6 @@ def run_under_gdb(
 
 def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="l4lab-")
-
-
-@contextlib.contextmanager
-def _leaving_in_order() -> Iterator[None]:
-    """Whoever ends this process from outside leaves no files behind."""
-
-    def leave(number: int, _: FrameType | None) -> None:
-        sys.exit(128 + number)
-
-    if threading.current_thread() is not threading.main_thread():
-        yield
-        return
-    before = signal.signal(signal.SIGTERM, leave)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 def _say(line: str) -> None:

@@ -47,7 +47,7 @@ def test_mistakes_are_one_line(arguments: tuple[str, ...], why: str) -> None:
     assert done.stderr.count("\n") == 1 and done.stdout == ""
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
 @pytest.mark.parametrize("stopped", [True, False])
 def test_whoever_ends_it_from_outside_leaves_nothing_behind(
     looping: Path, tmp_path: Path, number: signal.Signals, stopped: bool
