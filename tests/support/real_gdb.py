@@ -12,7 +12,8 @@ from pathlib import Path
 
 import pytest
 
-PATIENCE_SECONDS = 120
+from support.handshake import PATIENCE_SECONDS, read_until
+
 PROMPT = "(gdb) "
 LEFT_OUT = "…"
 RECORDED_WITH = "13."
@@ -64,6 +65,11 @@ class Boot:
             if " -x " in line:
                 self.script = line.partition(" -x ")[2].strip()
                 break
+
+    def wait_for_output(self, wanted: str) -> None:
+        """Until a line with that has been printed by a guest; such lines are not in `console` then."""
+        assert self.process.stdout is not None
+        read_until(self.process.stdout, wanted)
 
     def end(self) -> None:
         """Wait until it ends by itself."""

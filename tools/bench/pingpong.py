@@ -26,6 +26,7 @@ from l4lab.emulator.results import StopReason
 from l4lab.emulator.vcpu import catch_interrupts
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.state import TlbPolicy
+from l4lab.tools.runs.campaign import Progress
 from l4lab.tools.runs.recording import Recording
 from l4lab.tools.runs.rundir import Run, open_run
 
@@ -247,3 +248,14 @@ def read_results(console: str, places: Sequence[Place]) -> tuple[Measurement, ..
             )
         )
     return tuple(found)
+
+
+def near_and_far_cycles(
+    profile: str, messages: Sequence[str], rounds: int, samples: int, _: Progress
+) -> dict[str, float]:
+    """A job of a campaign: one message on one core and to another core, on a profile that has several."""
+    with Bench() as bench:
+        session = bench.measure(profile, messages=messages, rounds=rounds, samples=samples)
+        across = cross_core_cycles(session)
+        assert across is not None
+        return {"same core": float(session.cycles("inter_space")), "other core": float(across)}

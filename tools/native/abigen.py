@@ -21,7 +21,7 @@ from pathlib import Path
 from l4lab.kernel.fiasco import abi
 
 ROOT = Path(__file__).resolve().parents[2]
-SOURCE = ROOT / "kernel" / "abi" / "fiasco.py"
+SOURCE = ROOT / "kernel" / "fiasco" / "abi.py"
 HEADER = ROOT / "userland" / "include" / "l4" / "abi.h"
 PREFIX = "L4_"
 

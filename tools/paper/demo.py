@@ -7,6 +7,7 @@ The figures of `l4lab reproduce` have the same runs, larger. What is printed is 
 from __future__ import annotations
 
 import sys
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
@@ -16,14 +17,14 @@ from rich.table import Table
 
 from l4lab.emulator.files.manifest import find_image, load_manifest
 from l4lab.emulator.files.profile import load_profile
-from l4lab.tools.bench.pingpong import Bench, cross_core_cycles, make_manifest, places_of
+from l4lab.tools.bench.pingpong import make_manifest, near_and_far_cycles, places_of
 from l4lab.tools.bench.pma_experiment import measuring
 from l4lab.tools.bench.pma_image import PmaSetup
 from l4lab.tools.common import progress
 from l4lab.tools.common.report import grouped, print_tasks
 from l4lab.tools.paper.catalogue import DEFAULT_OUT
 from l4lab.tools.runs import campaign, session
-from l4lab.tools.runs.campaign import Finished, Job, Progress, key_of
+from l4lab.tools.runs.campaign import Finished, Job, key_of
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -39,6 +40,7 @@ _MESSAGES: Final = ("0",)
 _ROUNDS: Final = 16
 _SAMPLES: Final = 2
 _MESSAGE_WEIGHT: Final = 1.0
+_MEASURE_MESSAGES: Final = partial(near_and_far_cycles, PROFILE, _MESSAGES, _ROUNDS, _SAMPLES)
 
 
 def run_demo() -> int:
@@ -48,7 +50,7 @@ def run_demo() -> int:
         return code
     setups = {(design, cores): _setup(design, cores) for design in DESIGNS for cores in CORES}
     jobs = {where: measuring(setup) for where, setup in setups.items()}
-    messages = Job("messages", messages_key(), _MESSAGE_WEIGHT, _measure_messages)
+    messages = Job("messages", messages_key(), _MESSAGE_WEIGHT, _MEASURE_MESSAGES)
     finished = campaign.run_all(
         [*jobs.values(), messages], DEFAULT_OUT / _NAME / _KEPT, campaign.host_workers(), progress.Console()
     )
@@ -76,15 +78,6 @@ def messages_key() -> str:
     places = places_of(load_profile(PROFILE))
     manifest = make_manifest(PROFILE, places, _MESSAGES, rounds=_ROUNDS, samples=_SAMPLES)
     return key_of("demo", manifest.resolved())
-
-
-def _measure_messages(_: Progress) -> dict[str, Any]:
-    """One message on one core and to another core, in cycles."""
-    with Bench() as bench:
-        session = bench.measure(PROFILE, messages=_MESSAGES, rounds=_ROUNDS, samples=_SAMPLES)
-        across = cross_core_cycles(session)
-        assert across is not None
-        return {"same core": float(session.cycles("inter_space")), "other core": float(across)}
 
 
 def _cycles(finished: Finished) -> float:

@@ -24,7 +24,7 @@ def random_page(r: random.Random) -> bytes:
 
 RUN = """
     import random, sys
-    sys.path[:0] = [{tests!r}, {tests!r} + "/emulator"]
+    sys.path[:0] = [{tests!r}, {tests!r} + "/emulator/shim"]
     from support.guest import CODE, LARGE, READ_ONLY, READ_WRITE, Guest, instructions
     from test_vcpu_random_bytes import random_page
     from l4lab.kernel.frame import DS, ES, FS, GS, SS, EFLAGS, EIP, ESP

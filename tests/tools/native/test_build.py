@@ -221,8 +221,8 @@ def test_compiler_error_is_shown_and_hinders_nothing_else(checkout: Path) -> Non
 
 
 def test_builds_at_the_same_time_wait_for_each_other(checkout: Path) -> None:
-    (checkout / "tools").mkdir()
-    shutil.copy2(ROOT / "tools/native/build.py", checkout / "tools")
+    (checkout / "tools/native").mkdir(parents=True)
+    shutil.copy2(ROOT / "tools/native/build.py", checkout / "tools/native")
     command = [sys.executable, str(checkout / "tools/native/build.py")]
     builds = [subprocess.Popen(command, stderr=subprocess.PIPE, text=True) for _ in range(3)]
     told = [process.communicate()[1] for process in builds]

@@ -2,23 +2,33 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import subprocess
 import sys
-import time
+import threading
 from pathlib import Path
 
 import pytest
 
+from support.handshake import Signpost
 from support.programs import compile_program, write_manifest
 from support.real_gdb import Boot, answers, needs_gdb, run_gdb
 
 
 @pytest.fixture(scope="module")
 def looping(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """A root task that never ends."""
+    """A root task that never ends, and says so after a million cycles."""
     folder = tmp_path_factory.mktemp("looping")
-    compile_program("int main(void) { for (;;); }", folder / "looping")
+    source = """
+        #include <l4/print.h>
+        int main(void)
+        {
+            for (volatile int turn = 0; turn < 1000000; turn++);
+            printf("looping\\n");
+            for (;;);
+        }"""
+    compile_program(source, folder / "looping")
     return write_manifest(folder / "looping.toml", "looping")
 
 
@@ -58,7 +68,7 @@ def test_whoever_ends_it_from_outside_leaves_nothing_behind(
         script = Path(boot.script)
         assert script.exists() and path.exists()
         if not stopped:
-            time.sleep(0.3)
+            boot.wait_for_output("looping")
         boot.process.send_signal(number)
         boot.end()
     finally:
@@ -71,12 +81,23 @@ def test_whoever_ends_it_from_outside_leaves_nothing_behind(
 @needs_gdb
 def test_ctrl_c_in_gdb_stops_the_machine_where_it_is(looping: Path, tmp_path: Path) -> None:
     boot = Boot(looping)
+    post = Signpost(tmp_path / "post")
+
+    def press_ctrl_c() -> None:
+        number = int(post.wait())
+        boot.wait_for_output("looping")
+        os.kill(number, signal.SIGINT)
+
+    person = threading.Thread(target=press_ctrl_c)
+    person.start()
     try:
-        commands = ["shell (sleep 1; kill -INT $PPID) &", "continue", "p $cycles > 1000000", "bt 1", "kill"]
+        commands = [f"shell echo $PPID > {post.path}", "continue", "p $cycles > 1000000", "bt 1", "kill"]
         printed = dict(answers(run_gdb(boot, commands, tmp_path)))
         boot.end()
     finally:
         boot.kill()
+        person.join()
+        post.close()
     assert "received signal SIGINT" in printed["continue"]
     assert printed["p $cycles > 1000000"] == "$1 = 1\n"
     assert "main ()" in printed["bt 1"]

@@ -20,10 +20,9 @@ from l4lab.tools.debug.gdb.server import Server
 from l4lab.tools.debug.gdb.target import Target
 from l4lab.tools.runs.programs import Programs
 from support.gdb_client import STAND_INS
+from support.handshake import PATIENCE_SECONDS
 from support.programs import compile_program, write_manifest
 from support.runs import image
-
-PATIENCE_SECONDS = 20
 
 
 class Connection:
@@ -33,7 +32,11 @@ class Connection:
         if "/" in address:
             self.socket = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
             self.socket.settimeout(PATIENCE_SECONDS)
-            self.socket.connect(address)
+            try:
+                self.socket.connect(address)
+            except OSError:
+                self.socket.close()
+                raise
         else:
             host, _, port = address.rpartition(":")
             self.socket = socket.create_connection((host, int(port)), timeout=PATIENCE_SECONDS)
@@ -68,7 +71,8 @@ class Served:
         self.clients: list[Connection] = []
         self.ended = threading.Event()
         self.stop: Stop | None = None
-        self.machine = DebuggedMachine(manifest)
+        self.printed = threading.Event()
+        self.machine = DebuggedMachine(manifest, console=lambda _: self.printed.set())
         self.target = Target(Debugger(self.machine), Programs(manifest))
         self.address = ""
         listens = threading.Event()
@@ -95,9 +99,10 @@ class Served:
 
 @pytest.fixture(scope="module")
 def looping(tmp_path_factory: pytest.TempPathFactory) -> Manifest:
-    """A root task that never ends."""
+    """A root task that never ends, and says when it begins not to."""
     folder = tmp_path_factory.mktemp("looping")
-    compile_program("int main(void) { for (;;); }", folder / "looping")
+    source = '#include <l4/print.h>\nint main(void) { printf("looping\\n"); for (;;); }'
+    compile_program(source, folder / "looping")
     write_manifest(folder / "looping.toml", "looping")
     return load_manifest(folder / "looping.toml")
 
@@ -118,9 +123,10 @@ def serve() -> Iterator[Serve]:
     for served in running:
         for client in served.clients:
             client.socket.close()
-        while not served.ended.wait(0.01):
-            with contextlib.suppress(OSError):
-                served.connect().send(encode(b"k"))
+        with contextlib.suppress(OSError):  # until nobody listens any more
+            while True:  # who is turned away, because the one before has not been missed yet, comes again
+                served.connect().ask("k")
+        served.end()
         for client in served.clients:
             client.socket.close()
 
@@ -193,6 +199,7 @@ def test_ctrl_c_as_often_as_one_likes(serve: Serve, looping: Manifest) -> None:
 
 def test_a_machine_that_was_not_stopped_runs_until_somebody_connects(serve: Serve, looping: Manifest) -> None:
     served = serve(looping, stopped=False)
+    assert served.printed.wait(PATIENCE_SECONDS)
     client = served.connect().greet()
     assert client.ask("?").startswith("T02")
     assert ">root<" in client.ask("qXfer:osdata:read:cores:0,ffff")

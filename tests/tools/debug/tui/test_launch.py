@@ -6,12 +6,10 @@ import asyncio
 import fcntl
 import os
 import pty
-import select
 import struct
 import subprocess
 import sys
 import termios
-import time
 
 import pytest
 
@@ -21,20 +19,17 @@ from l4lab.kernel.errors import KernelBug
 from l4lab.tools.debug.tui import launch, screenshot
 from l4lab.tools.debug.tui.app import DebugApp
 from l4lab.tools.debug.tui.session import Session
+from support.handshake import PATIENCE_SECONDS, read_some
 from support.runs import image
 
 CLI = [sys.executable, "-P", "-m", "l4lab.tools.cli"]
 
 
-def read_until(terminal: int, wanted: bytes, seconds: float = 30) -> bytes:
+def read_until(terminal: int, wanted: bytes) -> None:
     """What the program writes, until it has written `wanted`."""
     data = b""
-    end = time.monotonic() + seconds
     while wanted not in data:
-        assert time.monotonic() < end, data[-2000:]
-        if select.select([terminal], [], [], 0.1)[0]:
-            data += os.read(terminal, 65536)
-    return data
+        data += read_some(terminal)
 
 
 def test_on_a_terminal() -> None:
@@ -52,7 +47,7 @@ def test_on_a_terminal() -> None:
         read_until(ours, b"fetch from 0x100000")
         os.write(ours, b"q")
         read_until(ours, b"\x1b[?1049l")
-        assert child.wait(30) == 0
+        assert child.wait(PATIENCE_SECONDS) == 0
         assert termios.tcgetattr(theirs)[:4] == before[:4]
     finally:
         child.kill()

@@ -31,6 +31,7 @@ from l4lab.tools.debug.tui.places import CommandError
 from l4lab.tools.debug.tui.session import Session
 from l4lab.tools.ledger.timeline import Operations, Timeline
 from l4lab.tools.runs.rundir import open_run
+from support.handshake import PATIENCE_SECONDS
 from support.runs import image, record
 from support.sessions import ACROSS, ON_ONE_CORE, to_first_fault
 
@@ -280,11 +281,17 @@ def test_choosing_a_thread_chooses_its_core(session: Session) -> None:
 
 
 def test_pause_stops_what_would_run_for_ever(endless: Path) -> None:
-    session = Session(load_manifest(endless))
-    timer = threading.Timer(0.1, session.pause)
-    timer.start()
+    printed = threading.Event()
+    session = Session(load_manifest(endless), console=lambda _: printed.set())
+
+    def pause() -> None:
+        assert printed.wait(PATIENCE_SECONDS)
+        session.pause()
+
+    person = threading.Thread(target=pause)
+    person.start()
     stop = session.go_on()
-    timer.join()
+    person.join()
     assert stop.kind is StopKind.INTERRUPTED
     assert session.moment.text == "interrupted"
     clock = session.moment.clock
