@@ -210,3 +210,70 @@ def test_a_new_clone_sets_itself_up_once(clone: Path, tmp_path: Path) -> None:
     (clone / "requirements.lock").write_text((clone / "requirements.lock").read_text() + "\n")
     assert "requirements or Python changed" in launch(clone, "--version").stderr
     assert launch(clone, "--version").stderr == ""
+
+
+# --- a checkout that this user may not write to ---------------------------------------------------
+
+
+def stand_in_of(clone: Path, caches: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The folder that the launcher uses instead of `clone`; root may write everywhere, so that is denied here."""
+    real = os.access
+    monkeypatch.setattr(os, "access", lambda path, mode: Path(path) != clone and real(path, mode))
+    monkeypatch.setenv("XDG_CACHE_HOME", str(caches))
+    monkeypatch.delenv("PYTHONPYCACHEPREFIX", raising=False)
+    return Path(load_launcher(clone).CHECKOUT)
+
+
+def test_a_checkout_that_cannot_be_written_has_a_stand_in(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before = sorted(clone.rglob("*"))
+    stand_in = stand_in_of(clone, tmp_path / "caches", monkeypatch)
+    assert stand_in.parent == tmp_path / "caches/l4lab"
+    assert (stand_in / "userland").samefile(clone / "userland")
+    assert (stand_in / "src/l4lab/tools/native/build.py").samefile(clone / "tools/native/build.py")
+    assert not (stand_in / "src/l4lab").is_symlink() and not (stand_in / "src/l4lab/_native").exists()
+    assert sorted(clone.rglob("*")) == before
+
+
+def test_a_stand_in_follows_its_checkout(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What is made there stays; links to what has gone do not."""
+    stand_in = stand_in_of(clone, tmp_path / "caches", monkeypatch)
+    (stand_in / "build").mkdir(exist_ok=True)
+    (clone / "new.md").write_text("")
+    (clone / "README.md").unlink(missing_ok=True)
+    assert stand_in_of(clone, tmp_path / "caches", monkeypatch) == stand_in
+    assert (stand_in / "new.md").is_symlink() and (stand_in / "build").is_dir()
+    assert not (stand_in / "README.md").is_symlink()
+
+
+def test_native_code_of_a_stand_in_is_built_there(
+    clone: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stand_in = stand_in_of(clone, tmp_path / "caches", monkeypatch)
+    script = "import runpy, sys; print(runpy.run_path(sys.argv[1])['CHECKOUT'])"
+    for path in (stand_in / "tools/native/build.py", stand_in / "src/l4lab/tools/native/build.py"):
+        done = subprocess.run(
+            [sys.executable, "-c", script, path], capture_output=True, text=True, check=True
+        )
+        assert done.stdout == f"{stand_in}\n"
+
+
+def test_without_any_place_to_write_there_is_one_line(clone: Path, tmp_path: Path) -> None:
+    (tmp_path / "caches").write_text("no folder")
+    script = (
+        "import os, runpy, sys\n"
+        "os.access = lambda *_: False\n"
+        "runpy.run_path(sys.argv[1], run_name='__main__')\n"
+    )
+    done = subprocess.run(
+        [sys.executable, "-c", script, str(clone / "l4lab")],
+        env={**os.environ, "XDG_CACHE_HOME": str(tmp_path / "caches")},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert done.returncode == 2 and done.stdout == ""
+    assert "cannot write to" in done.stderr and done.stderr.count("\n") == 1

@@ -41,8 +41,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
+
+def _checkout(here: Path) -> Path:
+    """The checkout that this file is used from, which may link to another one's sources; else the package."""
+    for folder in here.parents:
+        ours = folder / "tools/native/build.py"
+        if (folder / "pyproject.toml").is_file() and ours.is_file() and ours.samefile(here):
+            return folder
+    return here.parents[2]
+
+
 ZIGLANG_VERSION: Final = "0.15.2"  # as in pyproject.toml and requirements.lock; a test compares them
-CHECKOUT: Final = Path(__file__).resolve().parents[2]
+CHECKOUT: Final = _checkout(Path(__file__).absolute())
 
 COMMON_FLAGS: Final = ("-g", "-Wall", "-Wextra", "-Werror", "-fno-sanitize=all")
 # Bytes must not depend on where checkout, compiler and packages lie.
