@@ -21,8 +21,8 @@ from l4lab.emulator.files.elf import ElfImage, Segment, load_elf
 from l4lab.emulator.files.manifest import Manifest, Module
 from l4lab.emulator.ram import Ram
 from l4lab.kernel.fiasco import abi, kip
-from l4lab.kernel.fiasco.boot import BootParameters
 from l4lab.kernel.fiasco.kip import MemoryDescriptor
+from l4lab.kernel.interface import BootParameters
 from l4lab.kernel.units import PAGE_BYTES, SUPERPAGE_BYTES, page_ceil, page_floor
 
 _INFO_START = PAGE_BYTES

@@ -28,8 +28,7 @@ from l4lab.kernel import causes, tracing
 from l4lab.kernel.costs import CAUSES, IPI, SHOOTDOWN
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.errors import KernelBug
-from l4lab.kernel.fiasco import boot as kernel_boot
-from l4lab.kernel.fiasco.abi import TICK_US
+from l4lab.kernel.fiasco.interface import FIASCO
 from l4lab.kernel.frame import EIP, FPU_AREA, FPU_AREA_WORDS, FPU_SWITCHES, FPU_VALID, TLB_MISSES
 from l4lab.kernel.requests import FlushRequest
 from l4lab.kernel.state import ConsoleOutput, CopyFpu, End, FlushTlb, Ipi, KernelWritten, TimerSet
@@ -102,7 +101,7 @@ class Machine:
         costs = self.profile.kernel_costs()
         if manifest.idle is Idle.POLL:
             costs = replace(costs, halt_exit=0)
-        self.kernel: Kernel = kernel_boot.start(self.ram.words, parameters, costs)
+        self.kernel: Kernel = FIASCO.start(self.ram.words, parameters, costs)
         self.kernel.tlb_policy = manifest.tlb
         self.engine = Engine(self.ram, self.profile.instruction_costs(), self.profile.cpuid)
         self.cores = [self._make_core(number) for number in range(manifest.cores)]
@@ -112,7 +111,8 @@ class Machine:
         if ledger is not None:
             causes.start(self.kernel, ledger.log)
             self.kernel.trace = ledger.log if ledger.trace else None
-        self._tick_cycles = TICK_US * self.profile.mhz
+        self._tick_us = self.kernel.interface.tick_us
+        self._tick_cycles = self._tick_us * self.profile.mhz
         self._lookahead_cycles = min(cost.cycles for cost in self.profile.ipi_latency.values())
         topology = self.profile.topology
         numbers = range(manifest.cores)
@@ -243,7 +243,7 @@ class Machine:
         moment = core.interrupts[0][0] if core.interrupts else NEVER
         deadline_us = self.kernel.cores[core.number].wake_ups.next_deadline_us()
         if deadline_us is not None:
-            ticks = -(-deadline_us // TICK_US)
+            ticks = -(-deadline_us // self._tick_us)
             moment = min(moment, ticks * self._tick_cycles)
         return max(moment, clock)
 

@@ -12,14 +12,7 @@ from typing import Final
 from l4lab.kernel.quota import Quota
 from l4lab.kernel.units import PAGE_BYTES
 
-WRITE: Final = 1
-SPECIAL: Final = 2
-READ: Final = 4
-DELETE: Final = 8
-ALL_RIGHTS: Final = WRITE | SPECIAL | READ | DELETE
 SLOTS_PER_PAGE: Final = 256
-ALL_EXTRA: Final = 0xE0
-"""Object-specific rights of a new capability; an IPC gate reads one of them."""
 
 
 class KernelObject:
@@ -66,7 +59,7 @@ class KernelObject:
 
 
 class Capability:
-    """One slot's content. `extra`: object-specific rights (bits 0x20 to 0x80)."""
+    """One slot's content. `rights`, `extra` (specific to the kind of object): words of the interface."""
 
     __slots__ = ("counted", "extra", "index", "object", "rights", "table")
 
@@ -81,10 +74,8 @@ class Capability:
         self.index = index
 
     def __repr__(self) -> str:
-        letters = "".join(
-            c if self.rights & bit else "-" for c, bit in (("R", 4), ("W", 1), ("S", 2), ("D", 8))
-        )
-        return f"<cap {self.index:#x} {letters}{'' if self.counted else ' weak'} {self.object!r}>"
+        weak = "" if self.counted else " weak"
+        return f"<cap {self.index:#x} rights {self.rights:#x}{weak} {self.object!r}>"
 
 
 class CapabilityTable:

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from l4lab.kernel.objects import Task
     from l4lab.kernel.state import Kernel
 
-INDEX_LIMIT = 1 << 18
-"""Slots of a table: the real kernel's two levels hold 1024 pages of 256; a selector could name more."""
-
 
 def lookup(task: Task | None, index: int) -> Capability | None:
     """What slot `index` holds; None if it is empty or there is no task. Index 0 is never valid."""
@@ -34,8 +31,9 @@ def insert_new(kernel: Kernel, task: Task, index: int, obj: KernelObject) -> boo
     if old is not None:
         displace(kernel, old)
     kernel.bill[MAP] += kernel.costs.map_capability
+    interface = kernel.interface
     return capability.insert(
-        task.capability_table, index, obj, capability.ALL_RIGHTS, capability.ALL_EXTRA, counted=True
+        task.capability_table, index, obj, interface.all_rights, interface.all_extra_rights, counted=True
     )
 
 
@@ -54,15 +52,13 @@ def map_range(
 ) -> tuple[int, bool]:
     """Copy (or move) the capabilities of `count` slots; empty ones are skipped.
 
-    `rights`: those to pass on; without READ nothing is. `extra`: object-specific rights to pass on.
+    `rights`, `extra`: those to pass on, as far as the source has them.
     Returns (capabilities mapped, complete); not complete means the target's quota refused.
     """
-    if not rights & capability.READ:
-        return 0, True
     mapped = 0
     for index in _occupied(source, source_index, count):
         at = target_index + index - source_index
-        if at >= INDEX_LIMIT or at == 0:
+        if at >= kernel.interface.object_index_limit or at == 0:
             continue
         done = _map_one(kernel, source, index, target, at, rights, extra, weak, grant)
         if done is None:
@@ -99,20 +95,20 @@ def _map_one(
     return 1
 
 
-def unmap_range(kernel: Kernel, task: Task, index: int, count: int, rights: int, *, delete: bool) -> None:
-    """Take `rights` from the capabilities of `count` slots; READ takes the capability itself.
-
-    `delete`: where READ takes a capability that has the DELETE right, the object ends at once.
-    """
+def unmap_range(kernel: Kernel, task: Task, index: int, count: int, *, delete: bool) -> None:
+    """Take the capabilities of `count` slots; `delete`: with the delete right, end their objects at once."""
     slots = task.capability_table.slots
     for slot in _occupied(task, index, count):
         cap = slots.get(slot)
-        if cap is None:
-            continue
-        if rights & capability.READ:
+        if cap is not None:  # it may have gone with another of the range
             displace(kernel, cap) if delete else remove(kernel, cap)
-        else:
-            cap.rights &= ~(rights & (capability.WRITE | capability.SPECIAL))
+
+
+def restrict_range(task: Task, index: int, count: int, rights: int) -> None:
+    """Take `rights` from the capabilities of `count` slots, which stay there."""
+    slots = task.capability_table.slots
+    for slot in _occupied(task, index, count):
+        slots[slot].rights &= ~rights
 
 
 def _occupied(task: Task, index: int, count: int) -> list[int]:
@@ -131,8 +127,8 @@ def remove(kernel: Kernel, cap: Capability) -> None:
 
 
 def displace(kernel: Kernel, cap: Capability) -> None:
-    """Something else comes into the slot, or its task ends: with the DELETE right that ends the object."""
-    if cap.rights & capability.DELETE and not cap.object.permanent:
+    """Something else comes into the slot, or its task ends: with the delete right that ends the object."""
+    if cap.rights & kernel.interface.delete_right and not cap.object.permanent:
         kill_object(kernel, cap.object)
     else:
         remove(kernel, cap)

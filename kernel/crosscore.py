@@ -24,7 +24,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from l4lab.kernel import causes, contention, dispatch, ipc, shootdown
-from l4lab.kernel.fiasco import abi
 from l4lab.kernel.requests import (
     Answer,
     FlushRequest,
@@ -90,7 +89,7 @@ def _serve_send(kernel: Kernel, core: Core, request: SendRequest) -> None:
         return
     sender.state = READY
     sender.partner = None
-    words = sender.send_tag & abi.TAG_WORDS_MASK
+    words = kernel.interface.tag(sender.send_tag).words
     lines = contention.THREAD_LINES + -(-words // contention.WORDS_PER_LINE)
     contention.use(kernel, sender, lines)
     ipc.resume_send(kernel, core, sender, partner)

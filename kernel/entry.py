@@ -1,6 +1,6 @@
 """The only way in: a trap of one core comes in, a decision goes out.
 
-Read forward: `handle_trap` → `syscalls` or `faults` → `ipc` → `messages`, `items` → `dispatch`.
+Read forward: `handle_trap` → the interface's entries → `ipc` → the interface's `transfer` → `dispatch`.
 Nothing here or below calls the machine; what it must do is in the decision.
 """
 
@@ -8,10 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, assert_never
 
-from l4lab.kernel import contention, crosscore, dispatch, fastpath, lifecycle, shootdown, tracing, waiting
+from l4lab.kernel import contention, crosscore, dispatch, lifecycle, shootdown, tracing, waiting
 from l4lab.kernel.costs import CAUSES, ENTRY, EXIT, HALT, IPI, TIMER
-from l4lab.kernel.fiasco import abi, faults, syscalls
-from l4lab.kernel.frame import EIP
 from l4lab.kernel.state import End
 from l4lab.kernel.thread import LATE, READY
 from l4lab.kernel.traps import (
@@ -29,9 +27,6 @@ if TYPE_CHECKING:
     from l4lab.kernel.sched import Core
     from l4lab.kernel.state import Effect, Kernel
     from l4lab.kernel.thread import Thread
-
-_SYSTEM_CALL_BYTES = 2
-_KIP_CLOCK = abi.KIP_OFF_CLOCK // 4
 
 
 class Decision:
@@ -70,10 +65,7 @@ def handle_trap(kernel: Kernel, number: int, trap: Trap, now_cycles: int, decisi
     kernel.served = me.request if me is not None else 0
     if trap is SYSTEM_CALL and me is not None:
         kernel.bill[ENTRY] = kernel.costs.kernel_entry
-        if me.alien:
-            _alien_call(kernel, core, me)
-        elif not kernel.fast_path or not fastpath.call_or_reply(kernel, core, me):
-            syscalls.system_call(kernel, core, me)
+        kernel.system_call(kernel, core, me)
     else:
         _serve_other(kernel, core, me, trap)
     if kernel.dying:
@@ -94,10 +86,10 @@ def _serve_other(kernel: Kernel, core: Core, me: Thread | None, trap: Trap) -> N
     match trap:
         case PageFault():
             if me is not None:  # None: another core has killed the thread since it trapped
-                faults.page_fault(kernel, core, me, trap)
+                kernel.interface.page_fault(kernel, core, me, trap)
         case CpuException():
             if me is not None:
-                faults.cpu_exception(kernel, core, me, trap)
+                kernel.interface.cpu_exception(kernel, core, me, trap)
         case DeadlineReached():
             _tick(kernel, core)
         case Interrupt():
@@ -138,12 +130,12 @@ def _tick(kernel: Kernel, core: Core) -> None:
 
 
 def advance_clock(kernel: Kernel) -> None:
-    """Bring the KIP clock to the last tick at or before now (ABI sheet section 10: 1000 us)."""
-    now_us = kernel.now_cycles // kernel.mhz // abi.TICK_US * abi.TICK_US
+    """Bring the clock that programs see to the last tick at or before now."""
+    tick_us = kernel.interface.tick_us
+    now_us = kernel.now_cycles // kernel.mhz // tick_us * tick_us
     if now_us > kernel.clock_us:
         kernel.clock_us = now_us
-        kernel.words[kernel.kip_word + _KIP_CLOCK] = now_us & 0xFFFFFFFF
-        kernel.words[kernel.kip_word + _KIP_CLOCK + 1] = now_us >> 32
+        kernel.interface.show_clock(kernel)
 
 
 def _settle(kernel: Kernel, core: Core) -> None:
@@ -162,7 +154,7 @@ def _settle(kernel: Kernel, core: Core) -> None:
                 waiting.finish_late(kernel, current)
         if current.pending_exception is None:
             return
-        faults.raise_pending(kernel, core, current)
+        kernel.interface.raise_pending(kernel, core, current)
         if kernel.dying:
             lifecycle.reap(kernel, core)
 
@@ -194,17 +186,3 @@ def _decide(kernel: Kernel, core: Core, before: Thread | None, decision: Decisio
     decision.effects = kernel.effects
     if kernel.held:
         contention.release_all(kernel, kernel.now_cycles + decision.kernel_cycles)
-
-
-# --- alien threads ------------------------------------------------------------------------------
-
-
-def _alien_call(kernel: Kernel, core: Core, me: Thread) -> None:
-    """An alien's system call is shown to its exception handler before and after (ABI sheet section 1)."""
-    if not me.alien_pass:
-        me.frame[EIP] = me.frame[EIP] - _SYSTEM_CALL_BYTES & 0xFFFFFFFF
-        faults.exception(kernel, core, me, (faults.VECTOR_GENERAL_PROTECTION, abi.ALIEN_BEFORE, 0))
-        return
-    syscalls.system_call(kernel, core, me)
-    me.alien_pass = False
-    me.pending_exception = (faults.VECTOR_GENERAL_PROTECTION, abi.ALIEN_AFTER, 0)

@@ -11,7 +11,10 @@ x87/SSE state of a frame's last owner. `FramePool` recycles them.
 from __future__ import annotations
 
 from array import array
-from typing import Final
+from typing import TYPE_CHECKING, Final
+
+if TYPE_CHECKING:
+    from l4lab.kernel.interface import Selectors
 
 # Word indices. Order of the general registers: as the x86 encodes them.
 EAX: Final = 0
@@ -31,11 +34,11 @@ ES: Final = 13
 FS: Final = 14
 GS: Final = 15
 UTCB_BASE: Final = 16
-"""Segment base of GDT entry 8 (selector 0x43): user address of the UTCB + 0xfc."""
+"""Base of the segment that `Selectors.utcb` names; where in the UTCB that is, the interface says."""
 CR3: Final = 17
 """Physical address of the page directory; a run with another value than the last is a CR3 load."""
 GDT_ENTRIES: Final = 18
-"""Eight words: low and high half of the thread's four own GDT entries (selectors 0x4b .. 0x63)."""
+"""Eight words: low and high half of the thread's own descriptors, from `Selectors.first_thread` on."""
 FPU_CORE: Final = 26
 """1 + number of the core whose x87/SSE registers hold this thread's state; 0: the frame has it."""
 FPU_VALID: Final = 27
@@ -52,11 +55,6 @@ FPU_AREA: Final = 64
 FPU_AREA_WORDS: Final = 128
 FRAME_WORDS: Final = FPU_AREA + FPU_AREA_WORDS
 
-USER_CODE_SELECTOR: Final = 0x1B
-USER_DATA_SELECTOR: Final = 0x23
-UTCB_SELECTOR: Final = 0x43
-FIRST_THREAD_SELECTOR: Final = 0x4B
-
 EFLAGS_START: Final = 0x202  # IF and the bit that is always one
 EFLAGS_USER_MASK: Final = 0x250DD5  # CF PF AF ZF SF TF DF OF RF AC ID: what user code may set
 
@@ -71,19 +69,21 @@ def read_counter(frame: array[int], index: int) -> int:
 class FramePool:
     """Hands out blank frames and takes them back; see the module's header for why."""
 
-    __slots__ = ("_free", "blank")
+    __slots__ = ("_free", "_selectors", "blank")
 
-    def __init__(self) -> None:
+    def __init__(self, selectors: Selectors) -> None:
+        self._selectors = selectors
         self._free: list[array[int]] = []
         self.blank = array("I", _BLANK)  # stands in for the frame of a thread that is gone; never runs
 
     def take(self) -> array[int]:
-        """A frame with every word zero but the selectors and EFLAGS of a new thread (ABI section 2)."""
+        """A frame with every word zero but the selectors and EFLAGS of a new thread."""
         frame = self._free.pop() if self._free else array("I", _BLANK)
         frame[EFLAGS] = EFLAGS_START
-        frame[CS] = USER_CODE_SELECTOR
-        frame[SS] = frame[DS] = frame[ES] = USER_DATA_SELECTOR
-        frame[FS] = frame[GS] = UTCB_SELECTOR
+        selectors = self._selectors
+        frame[CS] = selectors.code
+        frame[SS] = frame[DS] = frame[ES] = selectors.data
+        frame[FS] = frame[GS] = selectors.utcb
         return frame
 
     def give_back(self, frame: array[int]) -> None:

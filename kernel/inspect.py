@@ -12,17 +12,14 @@ from collections.abc import Mapping as MappingOf
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from l4lab.kernel.capability import DELETE, READ, SPECIAL, WRITE, KernelObject
+from l4lab.kernel.capability import KernelObject
 from l4lab.kernel.causes import thread_of
 from l4lab.kernel.events import OBJECT_KINDS
-from l4lab.kernel.fiasco import abi
-from l4lab.kernel.fiasco.messages import label_of
 from l4lab.kernel.frame import EIP, INSTRUCTIONS, USER_CYCLES, read_counter
 from l4lab.kernel.objects import Factory, Gate, Icu, Irq, Semaphore, Task
 from l4lab.kernel.requests import FlushRequest, PlaceRequest, SendRequest, TransferRequest
 from l4lab.kernel.thread import (
     LATE,
-    NEVER_SET,
     NO_CORE,
     READY,
     RECEIVING,
@@ -32,6 +29,7 @@ from l4lab.kernel.thread import (
     WAITING,
     Thread,
 )
+from l4lab.kernel.traps import VECTOR_PAGE_FAULT
 
 if TYPE_CHECKING:
     from l4lab.kernel.requests import Request
@@ -98,11 +96,6 @@ def object_name(obj: KernelObject) -> str:
     return f"{obj.kind} {obj.number}" + (f" {obj.name}" if obj.name and obj.name != obj.kind else "")
 
 
-def _rights(rights: int) -> str:
-    letters = (("R", READ), ("W", WRITE), ("S", SPECIAL), ("D", DELETE))
-    return "".join(letter if rights & bit else "-" for letter, bit in letters)
-
-
 # --- threads (JDB: lp, s, t) ------------------------------------------------------------------------
 
 
@@ -151,7 +144,7 @@ def state_text(kernel: Kernel, thread: Thread) -> str:
         text = thread.state_name
     if thread.kernel_message is not None and state in (SENDING, RECEIVING, LATE, REMOTE):
         number, _, address = thread.kernel_message.fault
-        text += f" (page fault at {address:#x})" if number == 14 else f" (exception {number})"
+        text += f" (page fault at {address:#x})" if number == VECTOR_PAGE_FAULT else f" (exception {number})"
     if thread.timeout is not None and thread.timeout.thread is thread:
         text += f", until {thread.timeout.deadline_us} us"
     return text
@@ -161,8 +154,8 @@ def thread_details(kernel: Kernel, thread: Thread) -> View:
     """One thread, everything (JDB: t)."""
     task = thread.task
 
-    def handler(index: int) -> str:
-        if index == NEVER_SET:
+    def handler(index: int | None) -> str:
+        if index is None:
             return "none"
         cap = task.capability_table.slots.get(index) if task is not None else None
         return f"cap {index:#x}: {object_name(cap.object) if cap is not None else 'empty'}"
@@ -175,8 +168,7 @@ def thread_details(kernel: Kernel, thread: Thread) -> View:
         ("priority", thread.priority),
         ("quantum left", f"{thread.quantum_left_cycles} of {thread.quantum_cycles} cycles"),
         ("UTCB", f"{thread.utcb_address:#x}"),
-        ("pager", handler(thread.pager)),
-        ("exception handler", handler(thread.exception_handler)),
+        *((what, handler(index)) for what, index in kernel.interface.handlers(thread)),
         ("owes an answer to", thread_name(caller) if caller is not None else "nobody"),
         ("senders queued", ", ".join(object_name(sender) for sender in thread.senders) or "none"),
         ("system calls", thread.system_calls),
@@ -201,14 +193,12 @@ def senders(kernel: Kernel) -> View:
 
 def message(kernel: Kernel, thread: Thread) -> View:
     """The message registers of a thread, as its last tag counts them, or all that it sends now."""
-    words = kernel.words
+    sent: Sequence[int]
     if thread.kernel_message is not None:
-        sent: Sequence[int] = thread.kernel_message.words
+        sent = thread.kernel_message.words
     else:
-        count = thread.send_tag & abi.TAG_WORDS_MASK
-        items = thread.send_tag >> abi.TAG_ITEMS_SHIFT & abi.TAG_ITEMS_MASK
-        sent = words[thread.utcb : thread.utcb + min(count + 2 * items, abi.UTCB_MR_WORDS)].tolist()
-    label = label_of(thread.send_tag)
+        sent = kernel.interface.message_words(kernel, thread)
+    label = kernel.interface.tag(thread.send_tag).label
     title = f"{thread_name(thread)}: tag {thread.send_tag:#x}, protocol {label}, label {thread.send_label:#x}"
     return View(
         title, ("register", "word"), tuple((f"MR{i}", f"{word:#010x}") for i, word in enumerate(sent))
@@ -236,7 +226,7 @@ def tasks(kernel: Kernel) -> View:
     return View(counted(len(rows), "task"), columns, tuple(rows))
 
 
-def capabilities(task: Task) -> View:
+def capabilities(kernel: Kernel, task: Task) -> View:
     """A task's capability table (JDB: O)."""
     rows = [
         (
@@ -245,7 +235,7 @@ def capabilities(task: Task) -> View:
             object_name(cap.object)
             if isinstance(cap.object, Thread)
             else cap.object.name or str(cap.object.number),
-            _rights(cap.rights),
+            kernel.interface.rights_text(cap),
             f"{cap.extra:#04x}",
             "counted" if cap.counted else "weak",
             _target_text(cap.object),

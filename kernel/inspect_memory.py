@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from l4lab.kernel import mapdb, paging
-from l4lab.kernel.fiasco import abi
 from l4lab.kernel.inspect import Cell, View, counted, task_name
 
 if TYPE_CHECKING:
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
 
 
 def _page_rights(rights: int) -> str:
-    letters = (("r", abi.RIGHT_R), ("w", abi.RIGHT_W), ("x", abi.RIGHT_X))
+    letters = (("r", mapdb.READ), ("w", mapdb.WRITE), ("x", mapdb.EXECUTE))
     return "".join(letter if rights & bit else "-" for letter, bit in letters)
 
 

@@ -27,7 +27,6 @@ from typing import TYPE_CHECKING, NoReturn
 
 from l4lab.kernel import paging
 from l4lab.kernel.errors import KernelBug
-from l4lab.kernel.fiasco import abi
 from l4lab.kernel.mapdb import WRITE, Mapping
 from l4lab.kernel.objects import Gate, Icu, Irq, Semaphore
 from l4lab.kernel.quota import MAPPING_BYTES, Quota
@@ -270,7 +269,7 @@ def check_capabilities(kernel: Kernel) -> None:
         for index, cap in task.capability_table.slots.items():
             if cap.index != index or cap.table is not task.capability_table:
                 _fail(f"{cap!r} is in the wrong slot")
-            if not 0 < index < abi.CAP_INDEX_LIMIT:
+            if not 0 < index < kernel.interface.object_index_limit:
                 _fail(f"{cap!r} is in a slot that does not exist")
             if cap not in cap.object.capabilities:
                 _fail(f"{cap!r} is unknown to its object")
@@ -385,7 +384,7 @@ def check_references(kernel: Kernel) -> None:
                 _fail(f"{obj.thread!r} does not know {obj!r}")
             if obj.pending and obj.thread.state != DEAD:
                 _fail(f"{obj!r} keeps a delivery that {obj.thread!r} could have")
-            if obj.queued != obj.thread.senders.holds(obj, abi.IRQ_QUEUE_PRIORITY):
+            if obj.queued != obj.thread.senders.holds(obj, obj.queued_priority):
                 _fail(f"{obj!r} is{'' if obj.queued else ' not'} queued at {obj.thread!r}, it says")
         if isinstance(obj, Irq | Semaphore):
             _check_notifier(obj)
@@ -411,7 +410,7 @@ def _check_utcb(kernel: Kernel, thread: Thread) -> None:
         return
     if thread not in task.threads:
         _fail(f"{thread!r} is unknown to {task!r}")
-    found = kernel.memory.ku_word(task.space, thread.utcb_address, abi.UTCB_BYTES)
+    found = kernel.memory.ku_word(task.space, thread.utcb_address, kernel.interface.utcb_bytes)
     if found != thread.utcb:
         _fail(f"the UTCB of {thread!r} is elsewhere")
 

@@ -10,7 +10,7 @@ receiver's queue, a receiver in its state. Nothing is buffered.
     start without send phase ────────────────┘                   ├─ wait (RECEIVING)
                                                                  └─ timeout is over
 
-Layouts and error numbers are in `messages`; this module knows neither.
+Layouts and error numbers are behind the door (`interface`); this module knows neither.
 Source: ABI sheet section 6; its scheduling rules are applied by `dispatch`.
 """
 
@@ -21,8 +21,7 @@ from typing import TYPE_CHECKING
 from l4lab.kernel import causes, dispatch, waiting
 from l4lab.kernel.costs import IPC
 from l4lab.kernel.errors import KernelBug
-from l4lab.kernel.fiasco import messages
-from l4lab.kernel.fiasco.messages import EXPIRED, NEVER
+from l4lab.kernel.interface import CANCELLED, EXPIRED, NEVER, NOT_EXISTENT, TIMED_OUT
 from l4lab.kernel.objects import Gate, Irq
 from l4lab.kernel.requests import Answer, ReceiveRequest, SendRequest, TransferRequest, post
 from l4lab.kernel.thread import (
@@ -46,8 +45,6 @@ if TYPE_CHECKING:
     from l4lab.kernel.sched import Core
     from l4lab.kernel.state import Kernel
 
-IRQ_PRIORITY = 255
-
 
 # --- the operation ------------------------------------------------------------------------------
 
@@ -60,7 +57,7 @@ def send_and_receive(kernel: Kernel, core: Core, me: Thread, partner: Thread, do
     """
     state = partner.state
     if state == DEAD or state == DORMANT:
-        messages.fail_send(kernel, me, messages.NOT_EXISTENT)
+        kernel.interface.send_failed(kernel, me, NOT_EXISTENT)
         return
     if partner.core != core.number and partner.core != NO_CORE:
         request_send(kernel, me, partner)
@@ -76,7 +73,7 @@ def send_and_receive(kernel: Kernel, core: Core, me: Thread, partner: Thread, do
     if partner.timeout is not None:
         waiting.disarm(partner)
     late = partner.state == LATE
-    sent = messages.transfer(kernel, me, partner)
+    sent = kernel.interface.transfer(kernel, me, partner)
     partner.state = READY
     partner.partner = None
     if sent and open_wait and me.receive == RECEIVE_CLOSED and me.receive_from is partner:
@@ -87,7 +84,7 @@ def send_and_receive(kernel: Kernel, core: Core, me: Thread, partner: Thread, do
         dispatch.wake(kernel, core, partner)
         return
     if me.receive == RECEIVE_NONE:
-        messages.finish_send(kernel, me)
+        kernel.interface.sent(kernel, me)
         _activate(kernel, core, me, partner, donate and core.context is not me)
         return
     _receive_after_send(kernel, core, me, partner, donate)
@@ -102,7 +99,7 @@ def _receive_after_send(kernel: Kernel, core: Core, me: Thread, partner: Thread,
         take(kernel, core, me, queued)
         _activate(kernel, core, me, partner, donate=False)
         return
-    deadline_us = messages.deadline_us(kernel, me, me.receive_timeout)
+    deadline_us = kernel.interface.receive_deadline_us(kernel, me)
     call = me.receive == RECEIVE_CLOSED
     if deadline_us == EXPIRED:
         me.state = LATE
@@ -130,9 +127,9 @@ def receive_only(kernel: Kernel, core: Core, me: Thread) -> None:
     if queued is not None:
         take(kernel, core, me, queued)
         return
-    deadline_us = messages.deadline_us(kernel, me, me.receive_timeout)
+    deadline_us = kernel.interface.receive_deadline_us(kernel, me)
     if deadline_us == EXPIRED:
-        messages.fail_receive(kernel, me, messages.RECEIVE_TIMEOUT)
+        kernel.interface.receive_failed(kernel, me, TIMED_OUT)
         return
     waiting.wait_to_receive(kernel, me, deadline_us)
     if me.receive == RECEIVE_CLOSED and me.receive_from is me:
@@ -172,9 +169,9 @@ def take(kernel: Kernel, core: Core, me: Thread, sender: KernelObject) -> None:
     while chain:
         receiver, taken = chain.pop()
         if isinstance(taken, Irq):
-            receiver.senders.remove(taken, IRQ_PRIORITY)
+            receiver.senders.remove(taken, taken.queued_priority)
             taken.queued = False
-            messages.deliver_irq(kernel, receiver, taken)
+            kernel.interface.notify(kernel, receiver, taken)
         elif isinstance(taken, Thread):
             following = _take_from_thread(kernel, core, receiver, taken)
             if following is not None:
@@ -192,7 +189,7 @@ def _take_from_thread(kernel: Kernel, core: Core, receiver: Thread, sender: Thre
     if sender.timeout is not None:
         waiting.disarm(sender)
     kernel.bill[IPC] += kernel.costs.ipc_path
-    sent = messages.transfer(kernel, sender, receiver)
+    sent = kernel.interface.transfer(kernel, sender, receiver)
     sender.state = READY
     sender.partner = None
     if not sent:
@@ -202,7 +199,7 @@ def _take_from_thread(kernel: Kernel, core: Core, receiver: Thread, sender: Thre
     if calling and receiver.receive == RECEIVE_OPEN:
         (receiver.reply_slot_wanted or receiver.reply).fill(sender, sender.send_rights)
     if sender.receive == RECEIVE_NONE:
-        messages.finish_send(kernel, sender)
+        kernel.interface.sent(kernel, sender)
         dispatch.wake(kernel, core, sender)
         return None
     if sender.began and sender.receive == RECEIVE_OPEN:
@@ -213,7 +210,7 @@ def _take_from_thread(kernel: Kernel, core: Core, receiver: Thread, sender: Thre
     following = next_sender(sender)
     if following is not None:
         return following
-    deadline_us = messages.deadline_us(kernel, sender, sender.receive_timeout)
+    deadline_us = kernel.interface.receive_deadline_us(kernel, sender)
     if deadline_us == EXPIRED:
         sender.state = LATE
         sender.partner = sender.receive_from
@@ -245,7 +242,7 @@ def gate_bound(kernel: Kernel, core: Core, gate: Gate) -> None:
         waiting.disarm(sender)
         sender.partner = None
         sender.state = READY
-        messages.address_to(sender, gate)
+        kernel.interface.address_to(sender, gate)
         if sender.receive == RECEIVE_CLOSED:
             sender.receive_from = gate.thread
         if sender.sends:
@@ -262,7 +259,7 @@ def resume_send(kernel: Kernel, core: Core, sender: Thread, partner: Thread) -> 
         run_receive_phase(kernel, core, partner)  # the answer to it is under way, and must not be overtaken
     state = partner.state
     if state == DEAD or state == DORMANT:
-        messages.fail_send(kernel, sender, messages.NOT_EXISTENT)
+        kernel.interface.send_failed(kernel, sender, NOT_EXISTENT)
         dispatch.wake(kernel, core, sender)
         return
     if partner.core != core.number and partner.core != NO_CORE:
@@ -271,12 +268,16 @@ def resume_send(kernel: Kernel, core: Core, sender: Thread, partner: Thread) -> 
     if partner.held_by is not None and partner.partner is sender:
         partner.held_by.clear()
     acceptable = accepts(partner, sender)
-    deadline_us = NEVER if acceptable else messages.deadline_us(kernel, sender, messages.send_timeout(sender))
+    deadline_us = NEVER if acceptable else kernel.interface.send_deadline_us(kernel, sender)
     if deadline_us == EXPIRED:
-        messages.fail_send(kernel, sender, messages.SEND_TIMEOUT)
+        kernel.interface.send_failed(kernel, sender, TIMED_OUT)
         dispatch.wake(kernel, core, sender)
         return
-    if acceptable and sender.core not in (core.number, NO_CORE) and messages.has_items(sender):
+    if (
+        acceptable
+        and sender.core not in (core.number, NO_CORE)
+        and kernel.interface.tag(sender.send_tag).items
+    ):
         _reserve(kernel, partner, sender)
         return
     if kernel.events is not None and not acceptable:
@@ -315,12 +316,12 @@ def transfer_remote(kernel: Kernel, core: Core, me: Thread, partner: Thread) -> 
     me.state = READY
     me.partner = None
     if partner.state != TAKING:
-        messages.fail_send(kernel, me, messages.SEND_CANCELLED)  # it was killed
+        kernel.interface.send_failed(kernel, me, CANCELLED)  # it was killed
         dispatch.wake(kernel, core, me)
         return
     # POINT OF NO RETURN
     kernel.bill[IPC] += kernel.costs.ipc_path
-    sent = messages.transfer(kernel, me, partner)
+    sent = kernel.interface.transfer(kernel, me, partner)
     partner.state = READY
     partner.partner = None
     calling = me.receive == RECEIVE_CLOSED and me.receive_from is partner
@@ -333,7 +334,7 @@ def transfer_remote(kernel: Kernel, core: Core, me: Thread, partner: Thread) -> 
         resume_receive(kernel, core, me)
         return
     if sent:
-        messages.finish_send(kernel, me)
+        kernel.interface.sent(kernel, me)
     dispatch.wake(kernel, core, me)
 
 
@@ -351,9 +352,9 @@ def resume_receive(kernel: Kernel, core: Core, me: Thread) -> None:
         take(kernel, core, me, queued)
         dispatch.wake(kernel, core, me)
         return
-    deadline_us = messages.deadline_us(kernel, me, me.receive_timeout)
+    deadline_us = kernel.interface.receive_deadline_us(kernel, me)
     if deadline_us == EXPIRED:
-        messages.fail_receive(kernel, me, messages.RECEIVE_TIMEOUT)
+        kernel.interface.receive_failed(kernel, me, TIMED_OUT)
         dispatch.wake(kernel, core, me)
     else:
         waiting.wait_to_receive(kernel, me, deadline_us)
@@ -382,7 +383,8 @@ def trigger(kernel: Kernel, core: Core, irq: Irq) -> None:
     if irq.queued:
         return
     irq.queued = True
-    thread.senders.add(irq, IRQ_PRIORITY)
+    irq.queued_priority = kernel.interface.irq_priority
+    thread.senders.add(irq, irq.queued_priority)
     if thread.core != core.number and thread.core != NO_CORE:
         post(kernel, thread.core, ReceiveRequest(thread))
     elif accepts(thread, irq):

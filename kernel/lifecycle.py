@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING
 
 from l4lab.kernel import capspace, causes, dispatch, ipc, ports, tracing, waiting
 from l4lab.kernel.costs import IPI
-from l4lab.kernel.fiasco import abi, messages
-from l4lab.kernel.frame import CR3, UTCB_BASE
+from l4lab.kernel.frame import CR3
+from l4lab.kernel.interface import CANCELLED, NOT_EXISTENT
 from l4lab.kernel.memory import EVERY_PAGE
 from l4lab.kernel.objects import Factory, Gate, Irq, Semaphore, Task
 from l4lab.kernel.quota import (
@@ -31,9 +31,6 @@ if TYPE_CHECKING:
     from l4lab.kernel.capability import KernelObject
     from l4lab.kernel.sched import Core
     from l4lab.kernel.state import Kernel
-
-UTCB_WORDS = abi.UTCB_BYTES // 4
-
 
 # --- birth --------------------------------------------------------------------------------------
 
@@ -64,6 +61,7 @@ def create_thread(kernel: Kernel, quota: Quota) -> Thread | None:
         kernel.frame_pool.take(),
         kernel.scratch_utcb,
         kernel.quantum_cycles,
+        kernel.interface.thread_state(),
     )
     thread.frame[CR3] = kernel.blank_directory_pfn << 12
     kernel.threads[thread.number] = thread
@@ -107,7 +105,7 @@ def bind_thread(kernel: Kernel, thread: Thread, task: Task, utcb_address: int) -
     """Put an unbound thread into `task`, its UTCB at `utcb_address`; False if that is no place for one."""
     if utcb_address & 3:
         return False
-    word = kernel.memory.ku_word(task.space, utcb_address, abi.UTCB_BYTES)
+    word = kernel.memory.ku_word(task.space, utcb_address, kernel.interface.utcb_bytes)
     if word is None:
         return False
     # POINT OF NO RETURN
@@ -117,8 +115,7 @@ def bind_thread(kernel: Kernel, thread: Thread, task: Task, utcb_address: int) -
     task.threads[thread] = None
     thread.utcb = word
     thread.utcb_address = utcb_address
-    kernel.words[word + messages.ADDRESS] = utcb_address
-    thread.frame[UTCB_BASE] = utcb_address + abi.UTCB_ADDRESS
+    kernel.interface.utcb_bound(kernel, thread)
     thread.frame[CR3] = task.space.tables.cr3
     return True
 
@@ -163,7 +160,7 @@ def kill(kernel: Kernel, me: Thread) -> None:
     me.kernel_message = None
     me.pending_exception = None
     me.reply.clear()
-    kernel.words[me.utcb + messages.FREE_MARKER] = 0
+    kernel.interface.utcb_released(kernel, me)
     core = kernel.cores[max(me.core, 0)]
     for sender in list(me.senders):
         if isinstance(sender, Thread):
@@ -171,10 +168,10 @@ def kill(kernel: Kernel, me: Thread) -> None:
             sender.partner = None
             waiting.disarm(sender)
             sender.state = READY
-            messages.fail_send(kernel, sender, messages.SEND_CANCELLED)
+            kernel.interface.send_failed(kernel, sender, CANCELLED)
             dispatch.wake_without_preempting(kernel, sender)
         elif isinstance(sender, Irq):
-            me.senders.remove(sender, ipc.IRQ_PRIORITY)
+            me.senders.remove(sender, sender.queued_priority)
             sender.queued = False
             sender.pending = True
     if me.delete_irq is not None:
@@ -265,7 +262,7 @@ def _end_gate(kernel: Kernel, core: Core, gate: Gate) -> None:
         assert isinstance(sender, Thread)
         waiting.stop_waiting(kernel, sender)
         sender.state = READY
-        messages.fail_send(kernel, sender, messages.NOT_EXISTENT)
+        kernel.interface.send_failed(kernel, sender, NOT_EXISTENT)
         dispatch.wake(kernel, core, sender)
     thread = gate.thread
     gate.thread = None
@@ -283,7 +280,7 @@ def unbind_irq(irq: Irq) -> bool:
     if thread is not None:
         thread.bound_irqs.pop(irq, None)
         if irq.queued:
-            thread.senders.remove(irq, ipc.IRQ_PRIORITY)
+            thread.senders.remove(irq, irq.queued_priority)
             irq.queued = False
             irq.pending = True
         irq.thread = None
@@ -313,7 +310,7 @@ def _end_semaphore(kernel: Kernel, core: Core, semaphore: Semaphore) -> None:
         assert isinstance(thread, Thread)
         waiting.stop_waiting(kernel, thread)
         thread.state = READY
-        messages.fail_semaphore(kernel, thread, messages.NOT_EXISTENT)
+        kernel.interface.down_failed(kernel, thread, NOT_EXISTENT)
         dispatch.wake(kernel, core, thread)
     detach_from_pin(semaphore)
     if semaphore.notifies is not None:

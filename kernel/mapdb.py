@@ -17,9 +17,10 @@ from typing import TYPE_CHECKING, Final
 if TYPE_CHECKING:
     from l4lab.kernel.memory import Space
 
-READ: Final = 4
+# Rights to a page; the interface has bits of its own for them.
+READ: Final = 1
 WRITE: Final = 2
-EXECUTE: Final = 1
+EXECUTE: Final = 4
 ALL_RIGHTS: Final = READ | WRITE | EXECUTE
 
 PAGES_PER_SUPERPAGE: Final = 1024

@@ -23,9 +23,6 @@ from l4lab.kernel.units import PAGE_BYTES
 if TYPE_CHECKING:
     from l4lab.kernel.frames import KernelFrames
 
-REFERENCED: Final = 1
-MODIFIED: Final = 2
-
 EVERY_PAGE: Final = -1
 FRAMES: Final = 1 << 20
 """Page frames that physical addresses can name; most have no RAM behind them."""
@@ -335,7 +332,7 @@ class Memory:
         """Take `rights` from everything derived from these pages; `also_self`: from the pages too.
 
         Taking READ removes the mapping. A 4 MiB mapping that is hit by a smaller range loses the
-        whole of it. Kernel-user memory is left alone. Returns REFERENCED | MODIFIED as far as any
+        whole of it. Kernel-user memory is left alone. Returns ACCESSED | DIRTY as far as any
         page looked at was touched since the last time, and clears those marks; without `also_self` they
         move to this space's own entries. A new mapping starts with the marks of the one it comes from.
         """
@@ -356,7 +353,7 @@ class Memory:
             if not also_self and collected and mapping.parent is not None:
                 space.tables.add_access_bits(mapping.vpn, mapping.is_superpage, collected)
             touched |= collected
-        return (REFERENCED if touched & ACCESSED else 0) | (MODIFIED if touched & DIRTY else 0)
+        return touched & (ACCESSED | DIRTY)
 
     def _mappings_in(self, space: Space, vpn: int, pages: int) -> list[Mapping]:
         """The mappings of `space` that overlap the range, by address. O(min(range, mappings))."""

@@ -86,12 +86,13 @@ class Gate(KernelObject):
 class Irq(KernelObject):
     """A source of asynchronous notifications: edge triggered, at most one kept.
 
-    `pending`: triggered while no thread could take it. `queued`: stands in `thread`'s sender queue.
+    `pending`: triggered while no thread could take it. `queued`: stands in `thread`'s sender queue, with
+    `queued_priority`.
     `pin`: (interrupt controller, pin number) that triggers it, if any.
     `notifies`: the thread whose gates' end it reports, if registered for that.
     """
 
-    __slots__ = ("label", "notifies", "pending", "pin", "queued", "thread")
+    __slots__ = ("label", "notifies", "pending", "pin", "queued", "queued_priority", "thread")
 
     kind = "irq"
 
@@ -101,6 +102,7 @@ class Irq(KernelObject):
         self.thread: Thread | None = None
         self.pending = False
         self.queued = False
+        self.queued_priority = 0
         self.pin: tuple[Icu, int] | None = None
         self.notifies: Thread | None = None
 

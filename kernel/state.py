@@ -12,10 +12,13 @@ from l4lab.kernel.frame import FramePool
 from l4lab.kernel.sched import Core
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from l4lab.kernel.capability import KernelObject
     from l4lab.kernel.contention import Shared
     from l4lab.kernel.events import EventLog
     from l4lab.kernel.frames import KernelFrames
+    from l4lab.kernel.interface import Interface
     from l4lab.kernel.memory import Memory
     from l4lab.kernel.objects import Task
     from l4lab.kernel.ports import PortMapping
@@ -108,15 +111,18 @@ Effect = KernelWritten | ConsoleOutput | Ipi | CopyFpu | TimerSet | FlushTlb
 class Kernel:
     """The kernel of one machine. Only `kernel` modules change it.
 
-    `words`: guest RAM as 32-bit words. `tasks`, `threads`: number -> object, live ones, by age.
-    `fast_path`: `fastpath` may be used. `fixed_frames`: kernel frames taken at boot for good. `clock_us`:
-    the KIP clock. `here`: the core that is being served. `bill`: cycles spent in this kernel entry, by cause.
+    `interface`: what its programs see of it; `system_call`: the same object's, bound once.
+    `words`: guest RAM as 32-bit words; `kip_word`: where in them the kernel info page is. `tasks`, `threads`:
+    number -> object, live ones, by age. `fast_path`: the interface may take short cuts. `fixed_frames`: kernel
+    frames taken at boot for good. `clock_us`: the clock that programs see. `here`: the core that is being served.
+    `bill`: cycles spent in this kernel entry, by cause.
     `line_cycles[a][b]`: what a cache line costs that core a has and core b wants. `held`: locks of this
     entry. `effects`: what the machine must do before any user code runs. `dying`: objects whose last
     capability went in this operation; `lifecycle.reap` ends them. `events`, `trace`: where to log what
     happens, None: nowhere (see `events`). `served`: the request that this entry is booked to, 0: none.
     """
 
+    interface: Interface
     words: memoryview[int]
     memory: Memory
     frames: KernelFrames
@@ -128,8 +134,8 @@ class Kernel:
     kip_word: int
     blank_directory_pfn: int
     quantum_cycles: int
+    frame_pool: FramePool
     fixed_frames: int = 0
-    frame_pool: FramePool = field(default_factory=FramePool)
     tasks: dict[int, Task] = field(default_factory=dict)
     threads: dict[int, Thread] = field(default_factory=dict)
     fast_path: bool = True
@@ -152,6 +158,10 @@ class Kernel:
     port_roots: dict[int, dict[PortMapping, None]] = field(default_factory=dict)
     ended_tasks: list[Task] = field(default_factory=list)
     warnings: list[str] = field(default_factory=list)
+    system_call: Callable[[Kernel, Core, Thread], None] = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.system_call = self.interface.system_call
 
     def new_number(self) -> int:
         """A number that no other object of this machine has or had."""

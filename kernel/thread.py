@@ -27,7 +27,7 @@ from l4lab.kernel.capability import KernelObject
 from l4lab.kernel.quota import Quota
 
 if TYPE_CHECKING:
-    from l4lab.kernel.fiasco.faults import KernelMessage
+    from l4lab.kernel.interface import InterfaceState, KernelMessage
     from l4lab.kernel.objects import Task
     from l4lab.kernel.timeouts import Timeout
 
@@ -69,8 +69,6 @@ RECEIVE_CLOSED: Final = 1
 RECEIVE_OPEN: Final = 2
 
 NO_CORE: Final = -1
-NEVER_SET: Final = 0xFFFFF
-"""Capability index of a pager or exception handler that nobody has set (ABI sheet section 11.3)."""
 
 
 class ReplySlot:
@@ -190,17 +188,10 @@ class Thread(KernelObject):
         "quantum_cycles",
         "quantum_left_cycles",
         "queued",
-        # Handlers: capability indices in the thread's own task.
-        "pager",
-        "exception_handler",
-        "alien",
-        "alien_pass",
-        "alien_after",
+        # What the interface keeps besides: handlers, modes.
+        "interface_state",
         # An exception to raise before the thread runs again: (trap number, error code, address).
         "pending_exception",
-        # Page-fault trampoline: index into RAM's words of the block; None without.
-        "trampoline",
-        "trampoline_armed",
         # Which request it works for, and which one it began with its operation in flight (`causes`).
         # `last_request`: the latest of either, still known when it is over.
         "request",
@@ -223,6 +214,7 @@ class Thread(KernelObject):
         frame: array[int],
         scratch_utcb: int,
         quantum_cycles: int,
+        interface_state: InterfaceState,
     ) -> None:
         super().__init__(number, quota, charged_bytes)
         self.frame = frame
@@ -257,14 +249,8 @@ class Thread(KernelObject):
         self.operation = 0
         self.sent = False
         self.taken_operation = 0
-        self.pager = NEVER_SET
-        self.exception_handler = NEVER_SET
-        self.alien = False
-        self.alien_pass = False
-        self.alien_after = False
+        self.interface_state = interface_state
         self.pending_exception: tuple[int, int, int] | None = None
-        self.trampoline: int | None = None
-        self.trampoline_armed = False
         self.request = 0
         self.began = 0
         self.last_request = 0

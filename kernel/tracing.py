@@ -28,7 +28,6 @@ from l4lab.kernel.events import (
     UNMAP_CAPABILITY,
     object_kind,
 )
-from l4lab.kernel.fiasco.abi import SYSTEM_CALL_PAGE
 from l4lab.kernel.frame import EIP, ESP
 
 if TYPE_CHECKING:
@@ -60,7 +59,7 @@ def entered(kernel: Kernel, log: EventLog, core: int, thread: Thread, trap: int,
     """`thread` is about to enter the kernel for the trap of this number."""
     eip = thread.frame[EIP]
     caller = 0
-    if eip & ~_PAGE_MASK == SYSTEM_CALL_PAGE and thread.task is not None:
+    if eip & ~_PAGE_MASK == kernel.interface.system_call_page and thread.task is not None:
         caller = _word_at(kernel, thread.task, thread.frame[ESP])
     extra = trap << EXTRA_SHIFT
     log.pending += (now_cycles, core, ENTER | extra, thread.number, 0, thread.request, eip, caller)

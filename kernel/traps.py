@@ -13,6 +13,12 @@ if TYPE_CHECKING:
     from l4lab.kernel.requests import Request
 
 
+# Vectors of x86 that the kernel treats by themselves. Ref: Intel SDM vol. 3, 6.3.1.
+VECTOR_OVERFLOW: Final = 4
+VECTOR_GENERAL_PROTECTION: Final = 13
+VECTOR_PAGE_FAULT: Final = 14
+
+
 @dataclass(frozen=True, slots=True)
 class SystemCall:
     """`int 0x30` was executed. EIP stands behind the instruction."""

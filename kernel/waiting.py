@@ -13,8 +13,7 @@ from l4lab.kernel import causes, dispatch
 from l4lab.kernel.costs import IPC
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.events import OBTAINED, TIMEOUT
-from l4lab.kernel.fiasco import messages
-from l4lab.kernel.fiasco.messages import EXPIRED, NEVER
+from l4lab.kernel.interface import CANCELLED, EXPIRED, NEVER, TIMED_OUT
 from l4lab.kernel.objects import Gate, Semaphore
 from l4lab.kernel.thread import (
     DEAD,
@@ -42,9 +41,9 @@ if TYPE_CHECKING:
 
 def queue_up(kernel: Kernel, me: Thread, partner: Thread) -> None:
     """`partner` does not take the message now: wait in its queue under the send timeout, or give up."""
-    deadline_us = messages.deadline_us(kernel, me, messages.send_timeout(me))
+    deadline_us = kernel.interface.send_deadline_us(kernel, me)
     if deadline_us == EXPIRED:
-        messages.fail_send(kernel, me, messages.SEND_TIMEOUT)
+        kernel.interface.send_failed(kernel, me, TIMED_OUT)
         return
     kernel.bill[IPC] += kernel.costs.ipc_block
     _enter(kernel, me, SENDING, partner, partner.senders, deadline_us)
@@ -52,18 +51,18 @@ def queue_up(kernel: Kernel, me: Thread, partner: Thread) -> None:
 
 def wait_for_gate(kernel: Kernel, me: Thread, gate: Gate) -> None:
     """No thread is bound to `gate`: wait for one, under the send timeout (ABI sheet section 6)."""
-    deadline_us = messages.deadline_us(kernel, me, messages.send_timeout(me))
+    deadline_us = kernel.interface.send_deadline_us(kernel, me)
     if deadline_us == EXPIRED:
-        messages.fail_send(kernel, me, messages.SEND_TIMEOUT)
+        kernel.interface.send_failed(kernel, me, TIMED_OUT)
     else:
         _enter(kernel, me, SENDING, gate, gate.waiting, deadline_us)
 
 
 def wait_for_semaphore(kernel: Kernel, me: Thread, semaphore: Semaphore) -> None:
     """The count is zero: wait under the receive timeout."""
-    deadline_us = messages.deadline_us(kernel, me, me.receive_timeout)
+    deadline_us = kernel.interface.receive_deadline_us(kernel, me)
     if deadline_us == EXPIRED:
-        messages.fail_semaphore(kernel, me, messages.RECEIVE_TIMEOUT)
+        kernel.interface.down_failed(kernel, me, TIMED_OUT)
     else:
         _enter(kernel, me, WAITING, semaphore, semaphore.waiting, deadline_us)
 
@@ -134,11 +133,11 @@ def time_out(kernel: Kernel, me: Thread) -> None:
     stop_waiting(kernel, me)
     me.state = READY
     if state == SENDING:
-        messages.fail_send(kernel, me, messages.SEND_TIMEOUT)
+        kernel.interface.send_failed(kernel, me, TIMED_OUT)
     elif state == WAITING:
-        messages.fail_semaphore(kernel, me, messages.RECEIVE_TIMEOUT)
+        kernel.interface.down_failed(kernel, me, TIMED_OUT)
     else:
-        messages.fail_receive(kernel, me, messages.RECEIVE_TIMEOUT)
+        kernel.interface.receive_failed(kernel, me, TIMED_OUT)
 
 
 def cancel(kernel: Kernel, me: Thread) -> None:
@@ -151,18 +150,18 @@ def cancel(kernel: Kernel, me: Thread) -> None:
     stop_waiting(kernel, me)
     me.state = READY
     if state == SENDING or (state == REMOTE and not me.sent):
-        messages.fail_send(kernel, me, messages.SEND_CANCELLED)
+        kernel.interface.send_failed(kernel, me, CANCELLED)
     elif state == WAITING:
-        messages.fail_semaphore(kernel, me, messages.RECEIVE_CANCELLED)
+        kernel.interface.down_failed(kernel, me, CANCELLED)
     else:
-        messages.fail_receive(kernel, me, messages.RECEIVE_CANCELLED)
+        kernel.interface.receive_failed(kernel, me, CANCELLED)
 
 
 def finish_late(kernel: Kernel, me: Thread) -> None:
     """A LATE thread is about to run and nobody has sent: now its timeout counts."""
     me.state = READY
     me.partner = None
-    messages.fail_receive(kernel, me, messages.RECEIVE_TIMEOUT)
+    kernel.interface.receive_failed(kernel, me, TIMED_OUT)
 
 
 def release(kernel: Kernel, core: Core, semaphore: Semaphore) -> None:
@@ -177,5 +176,5 @@ def release(kernel: Kernel, core: Core, semaphore: Semaphore) -> None:
         causes.woken(kernel, kernel.events, OBTAINED, thread, semaphore.number)
     stop_waiting(kernel, thread)
     thread.state = READY
-    messages.semaphore_obtained(thread)
+    kernel.interface.down_done(thread)
     dispatch.wake(kernel, core, thread)

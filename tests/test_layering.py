@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import subprocess
 import sys
 from collections.abc import Iterator
 from pathlib import Path
@@ -122,3 +123,48 @@ def test_the_walk_sees_every_kind_of_import(package: str, source: str, offending
 def test_every_package_is_walked() -> None:
     assert {package for package, _ in modules()} == set(ALLOWED)
     assert sum(package == "kernel" for package, _ in modules()) > 5
+
+
+# --- inside the kernel --------------------------------------------------------------------------
+
+MEMBERS = ("fiasco",)
+"""Folders of `kernel` that know an interface's numbers, each behind `kernel/interface.py`."""
+MECHANISMS = sorted((PACKAGE / "kernel").glob("*.py"))
+
+
+@pytest.mark.parametrize("path", MECHANISMS, ids=lambda path: path.name)
+def test_mechanisms_name_no_member_of_the_family(path: Path) -> None:
+    """Not for types either: whatever a mechanism needs of an interface, it asks at the door."""
+    named = []
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+        if isinstance(node, ast.Import):
+            named += [alias.name for alias in node.names]
+        elif isinstance(node, ast.ImportFrom):
+            named += [f"{node.module}.{alias.name}" for alias in node.names]
+    assert [name for name in named if set(name.split(".")) & set(MEMBERS)] == []
+
+
+_WITHOUT_MEMBERS = """
+import importlib, sys
+
+class Refuse:
+    def find_spec(self, name, path=None, target=None):
+        if name in REFUSED:
+            raise ModuleNotFoundError(name)
+
+REFUSED = {f"l4lab.kernel.{member}" for member in sys.argv[1].split(",")}
+sys.meta_path.insert(0, Refuse())
+for name in sys.argv[2:]:
+    importlib.import_module(f"l4lab.kernel.{name}")
+try:
+    importlib.import_module(sorted(REFUSED)[0])
+except ModuleNotFoundError:
+    print(len(sys.argv[2:]))
+"""
+
+
+def test_mechanisms_can_be_imported_without_any_member() -> None:
+    names = [path.stem for path in MECHANISMS if path.stem != "__init__"]
+    command = [sys.executable, "-c", _WITHOUT_MEMBERS, ",".join(MEMBERS), *names]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert (done.stdout.strip(), done.stderr) == (str(len(names)), "")

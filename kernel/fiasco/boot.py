@@ -6,15 +6,14 @@ Ref: ABI sheet section 13. Who is loaded where is the boot loader's business
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from l4lab.kernel import capability, capspace, lifecycle, paging
 from l4lab.kernel.capability import KernelObject
-from l4lab.kernel.costs import KernelCosts
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.fiasco import abi
-from l4lab.kernel.frame import CR3, ECX, EIP
+from l4lab.kernel.fiasco.threadstate import state_of
+from l4lab.kernel.frame import CR3, ECX, EIP, FramePool
 from l4lab.kernel.frames import KernelFrames
 from l4lab.kernel.memory import Memory
 from l4lab.kernel.objects import Debugger, Factory, Icu, Log, Scheduler, Task
@@ -24,35 +23,20 @@ from l4lab.kernel.state import Kernel, KernelWritten
 from l4lab.kernel.thread import READY, Thread
 from l4lab.kernel.units import PAGE_BYTES
 
+if TYPE_CHECKING:
+    from l4lab.kernel.costs import KernelCosts
+    from l4lab.kernel.interface import BootParameters, Interface
+
 T = TypeVar("T")
 ICU_PINS = 24
 _SHARED_INDEX = abi.SYSTEM_CALL_PAGE >> 22
 
 
-@dataclass(frozen=True, slots=True)
-class BootParameters:
-    """What the boot loader found and placed. Addresses and frames are physical.
-
-    `global_pages`: whether the processor can keep translations in its TLB when it loads CR3.
-    """
-
-    first_kernel_pfn: int
-    kernel_frame_count: int
-    cores: int
-    mhz: int
-    quantum_us: int
-    kip_pfn: int
-    sigma0_entry: int
-    root_entry: int
-    global_pages: bool = True
-
-
-def start(words: memoryview[int], parameters: BootParameters, costs: KernelCosts) -> Kernel:
-    """A kernel whose sigma0 and root task are ready to run on core 0.
-
-    `words`: all of RAM, with programs, modules and KIP in place.
-    """
-    kernel = _empty_kernel(words, parameters, costs)
+def start(
+    interface: Interface, words: memoryview[int], parameters: BootParameters, costs: KernelCosts
+) -> Kernel:
+    """`Interface.start`: sigma0 and the root task are ready to run."""
+    kernel = _empty_kernel(interface, words, parameters, costs)
     common = _permanent_objects(kernel)
     sigma0 = _boot_task(kernel, "sigma0", common)
     kernel.memory.sigma0 = sigma0.space
@@ -67,9 +51,10 @@ def start(words: memoryview[int], parameters: BootParameters, costs: KernelCosts
     sigma0_thread.bound_gates[gate] = None
     # A client's view: all rights, but not the server's (section 13).
     table = root.capability_table
-    _must(capability.insert(table, abi.BOOT_CAP_PAGER, gate, capability.ALL_RIGHTS, 0, counted=True))
-    root_thread.pager = abi.BOOT_CAP_PAGER
-    root_thread.exception_handler = 0
+    _must(capability.insert(table, abi.BOOT_CAP_PAGER, gate, abi.OBJECT_RIGHTS, 0, counted=True))
+    state = state_of(root_thread)
+    state.pager = abi.BOOT_CAP_PAGER
+    state.exception_handler = 0
     kernel.effects.append(KernelWritten(parameters.kip_pfn, 1, active=True))
     for thread in (sigma0_thread, root_thread):  # in this order: sigma0 runs first
         thread.core = 0
@@ -78,9 +63,11 @@ def start(words: memoryview[int], parameters: BootParameters, costs: KernelCosts
     return kernel
 
 
-def _empty_kernel(words: memoryview[int], parameters: BootParameters, costs: KernelCosts) -> Kernel:
+def _empty_kernel(
+    interface: Interface, words: memoryview[int], parameters: BootParameters, costs: KernelCosts
+) -> Kernel:
     frames = KernelFrames(parameters.first_kernel_pfn, parameters.kernel_frame_count)
-    memory = Memory(words, frames, abi.USER_LIMIT)
+    memory = Memory(words, frames, interface.user_limit)
     root_quota = Quota(parameters.kernel_frame_count * PAGE_BYTES)
     shared_table = _kernel_frame(frames, root_quota, words)
     stub = _kernel_frame(frames, root_quota, words)
@@ -93,6 +80,7 @@ def _empty_kernel(words: memoryview[int], parameters: BootParameters, costs: Ker
     memory.shared_tables[_SHARED_INDEX] = shared_table
     paging.PageTables(words, blank_directory).share_table(_SHARED_INDEX, shared_table)
     kernel = Kernel(
+        interface=interface,
         words=words,
         memory=memory,
         frames=frames,
@@ -104,6 +92,7 @@ def _empty_kernel(words: memoryview[int], parameters: BootParameters, costs: Ker
         kip_word=parameters.kip_pfn << 10,
         blank_directory_pfn=blank_directory,
         quantum_cycles=parameters.quantum_us * parameters.mhz,
+        frame_pool=FramePool(interface.selectors),
         fixed_frames=frames.taken_count,
     )
     # Another core may run a thread that is gone, until the interrupt that tells it arrives.

@@ -7,7 +7,7 @@
                                                                                   to the handler
 
 A thread with a kernel message in flight is an ordinary sender and receiver; only the words come from
-`KernelMessage` instead of its UTCB, and the answer goes to `take_answer` instead of its registers.
+`FaultMessage` instead of its UTCB, and the answer goes to `take_answer` instead of its registers.
 Its message and buffer registers are therefore never touched.
 
 Source: ABI sheet sections 8 and 9.
@@ -15,12 +15,12 @@ Source: ABI sheet sections 8 and 9.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from l4lab.kernel import capspace, causes, events, ipc, lifecycle, ports, tracing, waiting
 from l4lab.kernel.costs import FAULT
 from l4lab.kernel.fiasco import abi, items, messages
+from l4lab.kernel.fiasco.threadstate import NEVER_SET, state_of
 from l4lab.kernel.frame import (
     CS,
     DS,
@@ -40,8 +40,10 @@ from l4lab.kernel.frame import (
     GS,
     SS,
 )
+from l4lab.kernel.interface import KernelMessage
 from l4lab.kernel.objects import Gate
-from l4lab.kernel.thread import NEVER_SET, RECEIVE_CLOSED, SENDING, Thread
+from l4lab.kernel.thread import RECEIVE_CLOSED, SENDING, Thread
+from l4lab.kernel.traps import VECTOR_GENERAL_PROTECTION, VECTOR_OVERFLOW, VECTOR_PAGE_FAULT
 
 if TYPE_CHECKING:
     from l4lab.kernel.objects import Task
@@ -52,10 +54,6 @@ if TYPE_CHECKING:
 PAGE_FAULT: Final = 0
 EXCEPTION: Final = 1
 STUCK: Final = 2
-
-VECTOR_PAGE_FAULT: Final = 14
-VECTOR_GENERAL_PROTECTION: Final = 13
-VECTOR_OVERFLOW: Final = 4
 
 _STATE_ORDER: Final = (
     ES,
@@ -83,17 +81,17 @@ _SEGMENT_INDICES: Final = {ES, DS, GS, FS, SS}
 _ALWAYS_SET: Final = 0x202
 
 
-@dataclass(frozen=True, slots=True)
-class KernelMessage:
-    """A message that the kernel sends in a thread's name.
+class FaultMessage(KernelMessage):
+    """A fault of a thread, for its pager or exception handler.
 
     `kind`: PAGE_FAULT, EXCEPTION, or STUCK: nothing is sent, the thread waits on itself for good.
-    `fault`: (trap number, error code, address) as an exception message would report it.
     """
 
-    kind: int
-    words: tuple[int, ...]
-    fault: tuple[int, int, int]
+    __slots__ = ("kind",)
+
+    def __init__(self, kind: int, words: tuple[int, ...], fault: tuple[int, int, int]) -> None:
+        super().__init__(words, fault)
+        self.kind = kind
 
     def take_answer(self, kernel: Kernel, sender: Thread, receiver: Thread) -> bool:
         """The pager or handler of `receiver` answered: `messages.transfer` for such a receiver.
@@ -123,8 +121,9 @@ class KernelMessage:
         if self.kind == EXCEPTION:
             if count >= abi.EXCEPTION_WORDS and not from_kernel:
                 load_state(kernel, receiver, sender.utcb)
-            if receiver.alien and label == abi.PROTO_ALLOW_SYSCALL:
-                receiver.alien_pass = True
+            state = state_of(receiver)
+            if state.alien and label == abi.PROTO_ALLOW_SYSCALL:
+                state.alien_pass = True
         elif label < 0:
             receiver.pending_exception = self.fault
         return True
@@ -162,10 +161,11 @@ def page_fault(kernel: Kernel, core: Core, me: Thread, trap: PageFault) -> None:
         exception(kernel, core, me, fault)  # a pager cannot help: nothing answers at that physical address
         return
     word = trap.address & abi.FAULT_ADDRESS_MASK | trap.present | trap.write << 1
-    if me.trampoline is not None and me.trampoline_armed:
+    state = state_of(me)
+    if state.trampoline is not None and state.trampoline_armed:
         _enter_trampoline(kernel, me, word, fault)
         return
-    _send_page_fault(kernel, core, me, KernelMessage(PAGE_FAULT, (word, me.frame[EIP]), fault))
+    _send_page_fault(kernel, core, me, FaultMessage(PAGE_FAULT, (word, me.frame[EIP]), fault))
 
 
 def _has_ram(kernel: Kernel, task: Task, address: int) -> bool:
@@ -174,9 +174,10 @@ def _has_ram(kernel: Kernel, task: Task, address: int) -> bool:
     return found is None or found.physical >> 12 < kernel.memory.ram_frames
 
 
-def _send_page_fault(kernel: Kernel, core: Core, me: Thread, message: KernelMessage) -> None:
+def _send_page_fault(kernel: Kernel, core: Core, me: Thread, message: FaultMessage) -> None:
     """Call the pager; step 4 of section 8."""
-    cap = capspace.lookup(me.task, me.pager) if me.pager != NEVER_SET else None
+    state = state_of(me)
+    cap = capspace.lookup(me.task, state.pager) if state.pager != NEVER_SET else None
     if cap is None:
         if kernel.trace is not None:
             tracing.no_pager(kernel, kernel.trace, me, message.fault[2])
@@ -186,14 +187,14 @@ def _send_page_fault(kernel: Kernel, core: Core, me: Thread, message: KernelMess
         )
         lifecycle.kill(kernel, me)
         return
-    if me.alien:
+    if state.alien:
         exception(kernel, core, me, message.fault)
         return
     call(kernel, core, me, message, cap.object, cap.rights, abi.PROTO_PAGE_FAULT)
 
 
 def call(
-    kernel: Kernel, core: Core, me: Thread, message: KernelMessage, target: object, rights: int, protocol: int
+    kernel: Kernel, core: Core, me: Thread, message: FaultMessage, target: object, rights: int, protocol: int
 ) -> None:
     """Send a kernel message as a call, without timeouts, to a gate or a thread."""
     me.kernel_message = message
@@ -229,11 +230,12 @@ def exception(kernel: Kernel, core: Core, me: Thread, fault: tuple[int, int, int
     if kernel.events is not None:
         causes.begin(kernel, kernel.events, me, events.EXCEPTION, 0, fault[0])
     kernel.bill[FAULT] += kernel.costs.fault_path
-    cap = capspace.lookup(me.task, me.exception_handler) if me.exception_handler != NEVER_SET else None
+    handler = state_of(me).exception_handler
+    cap = capspace.lookup(me.task, handler) if handler != NEVER_SET else None
     if cap is None or not isinstance(cap.object, Gate | Thread):
         get_stuck(kernel, me, fault)
         return
-    message = KernelMessage(EXCEPTION, state_words(me, fault), fault)
+    message = FaultMessage(EXCEPTION, state_words(me, fault), fault)
     call(kernel, core, me, message, cap.object, cap.rights, abi.PROTO_EXCEPTION)
 
 
@@ -244,7 +246,7 @@ def get_stuck(kernel: Kernel, me: Thread, fault: tuple[int, int, int]) -> None:
         f"{me.name or me!r}: trap {number}, error {error:#x}, address {address:#x}, "
         f"EIP {me.frame[EIP]:#x}: nobody handles it"
     )
-    me.kernel_message = KernelMessage(STUCK, (), fault)
+    me.kernel_message = FaultMessage(STUCK, (), fault)
     me.state = SENDING
     me.partner = me
     me.queued_priority = me.priority
@@ -301,35 +303,37 @@ def load_state(kernel: Kernel, me: Thread, first_word: int) -> None:
 
 def _enter_trampoline(kernel: Kernel, me: Thread, word: int, fault: tuple[int, int, int]) -> None:
     """Continue the thread at its own handler (section 8, "Page fault trampoline")."""
-    block = me.trampoline
+    state = state_of(me)
+    block = state.trampoline
     assert block is not None
     words, frame = kernel.words, me.frame
     causes.end(kernel, me)
-    me.trampoline_armed = False
+    state.trampoline_armed = False
     words[block + abi.TRAMPOLINE_SAVED_MR0 // 4] = words[me.utcb]
     first = block + abi.TRAMPOLINE_STATE // 4
     for offset, value in enumerate(state_words(me, fault)):
         words[first + offset] = value
     words[block + abi.TRAMPOLINE_FLAGS // 4] |= abi.TRAMPOLINE_IN_PROGRESS
     frame[EIP] = words[block + abi.TRAMPOLINE_HANDLER // 4]
-    frame[EAX] = me_block_address(kernel, me)
+    frame[EAX] = _user_address(me, block)
     frame[EDX] = word
 
 
-def me_block_address(kernel: Kernel, me: Thread) -> int:
-    """The user address of the trampoline block of `me`."""
+def _user_address(me: Thread, block: int) -> int:
+    """Where the thread itself sees its trampoline block."""
     task = me.task
-    assert task is not None and me.trampoline is not None
+    assert task is not None
     for area in task.space.ku_areas:
         first = area.first_pfn << 10
-        if first <= me.trampoline < first + (area.pages << 10):
-            return (area.vpn << 12) + ((me.trampoline - first) << 2)
+        if first <= block < first + (area.pages << 10):
+            return (area.vpn << 12) + ((block - first) << 2)
     return 0
 
 
 def leave_trampoline(kernel: Kernel, core: Core, me: Thread, reflect: bool) -> None:
     """Resume, or Reflect: restore MR[0] and all registers, re-arm, and perhaps raise an exception."""
-    block = me.trampoline
+    own = state_of(me)
+    block = own.trampoline
     assert block is not None
     words = kernel.words
     flags_at = block + abi.TRAMPOLINE_FLAGS // 4
@@ -337,7 +341,7 @@ def leave_trampoline(kernel: Kernel, core: Core, me: Thread, reflect: bool) -> N
     pending = words[flags_at] & abi.TRAMPOLINE_EXCEPTION_PENDING
     words[me.utcb] = words[block + abi.TRAMPOLINE_SAVED_MR0 // 4]
     words[flags_at] &= ~(abi.TRAMPOLINE_IN_PROGRESS | abi.TRAMPOLINE_EXCEPTION_PENDING) & 0xFFFFFFFF
-    me.trampoline_armed = True
+    own.trampoline_armed = True
     load_state(kernel, me, state)
     if reflect:
         error, address = words[state + abi.EXC_ERR], words[state + abi.EXC_PFA]

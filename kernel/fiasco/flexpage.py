@@ -6,8 +6,17 @@ Ref: ABI sheet section 6, "Flexpage word" and "Placement".
 from __future__ import annotations
 
 from dataclasses import dataclass
+from typing import Final
 
+from l4lab.kernel import mapdb, paging
 from l4lab.kernel.fiasco import abi
+
+_MEMORY_RIGHTS: Final = tuple(
+    (mapdb.READ if bits & abi.RIGHT_R else 0)
+    | (mapdb.WRITE if bits & abi.RIGHT_W else 0)
+    | (mapdb.EXECUTE if bits & abi.RIGHT_X else 0)
+    for bits in range(abi.FPAGE_RIGHTS_MASK + 1)
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,6 +42,17 @@ def decode(word: int) -> Flexpage:
     if kind == abi.FPAGE_TYPE_MEMORY:
         address <<= abi.FPAGE_ADDRESS_SHIFT
     return Flexpage(kind, address >> order << order if order < 32 else 0, order, word & abi.FPAGE_RIGHTS_MASK)
+
+
+def memory_rights(rights: int) -> int:
+    """A flexpage's rights bits as rights to a page (`mapdb`)."""
+    return _MEMORY_RIGHTS[rights]
+
+
+def access_flags(bits: int) -> int:
+    """ACCESSED and DIRTY of a page table entry as the flags that unmap returns (section 7)."""
+    flags = abi.ACCESS_REFERENCED if bits & paging.ACCESSED else 0
+    return flags | (abi.ACCESS_DIRTY if bits & paging.DIRTY else 0)
 
 
 def place(

@@ -210,7 +210,7 @@ def _map_memory(
         target.space,
         at >> 12,
         1 << (order - 12),
-        page.rights & abi.MEMORY_RIGHTS,
+        flexpage.memory_rights(page.rights),
         grant=bool(control & abi.ITEM_GRANT),
         cached=cached,
     )
@@ -249,6 +249,8 @@ def mapped_steps(pages: int) -> int:
 def _map_objects(
     kernel: Kernel, source: Task, page: Flexpage, target: Task, window: Flexpage, hot_spot: int, control: int
 ) -> tuple[int, bool]:
+    if not page.rights & abi.OBJECT_RIGHT_R:
+        return 0, True
     window_order = 20 if window.is_everything else min(window.order, 20)
     start, at, order = flexpage.place(
         page.address, min(page.order, 20), window.address, window_order, hot_spot

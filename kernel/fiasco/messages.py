@@ -1,7 +1,7 @@
 """What a message is on this interface: UTCBs, tags, timeouts, error codes, results.
 
-`ipc` decides who meets whom; this module moves the words and writes the results. Another member of
-the family would bring its own. Typed items are in `items`.
+`kernel.ipc` decides who meets whom; this module moves the words and writes the results. Typed items are in
+`items`.
 
 Source: ABI sheet sections 3, 4, 6. Register results are the **[run2]** list of section 4.
 """
@@ -14,24 +14,13 @@ from l4lab.kernel import causes
 from l4lab.kernel.costs import COPY
 from l4lab.kernel.fiasco import abi, items
 from l4lab.kernel.frame import EAX, ECX, ESI
+from l4lab.kernel.interface import EXPIRED, NEVER
 from l4lab.kernel.state import CopyFpu
 
 if TYPE_CHECKING:
     from l4lab.kernel.objects import Gate, Irq
     from l4lab.kernel.state import Kernel
     from l4lab.kernel.thread import Thread
-
-NEVER: Final = -1
-"""`deadline_us`: wait without end."""
-EXPIRED: Final = -2
-"""`deadline_us`: zero or in the past."""
-
-SEND_TIMEOUT: Final = abi.IPC_SEND_TIMEOUT
-RECEIVE_TIMEOUT: Final = abi.IPC_RECEIVE_TIMEOUT
-NOT_EXISTENT: Final = abi.IPC_NOT_EXISTENT
-SEND_CANCELLED: Final = abi.IPC_SEND_CANCELLED
-RECEIVE_CANCELLED: Final = abi.IPC_RECEIVE_CANCELLED
-NO_REPLY_SLOT: Final = abi.IPC_NO_REPLY_SLOT
 
 MR: Final = abi.UTCB_MR // 4
 BDR: Final = abi.UTCB_BDR // 4
@@ -135,11 +124,6 @@ def address_to(sender: Thread, gate: Gate) -> None:
 
 
 # --- transfer -----------------------------------------------------------------------------------
-
-
-def has_items(sender: Thread) -> bool:
-    """Whether the message of `sender` has typed items."""
-    return bool(sender.send_tag >> abi.TAG_ITEMS_SHIFT & abi.TAG_ITEMS_MASK)
 
 
 def transfer(kernel: Kernel, sender: Thread, receiver: Thread) -> bool:

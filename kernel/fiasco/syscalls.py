@@ -13,10 +13,11 @@ from typing import TYPE_CHECKING
 
 from l4lab.kernel import causes, dispatch, ipc, tracing, waiting
 from l4lab.kernel.costs import DECODE, OBJECT
-from l4lab.kernel.fiasco import abi, messages
+from l4lab.kernel.fiasco import abi, faults, messages
 from l4lab.kernel.fiasco.protocols import factory, gate, icu, irq, log, scheduler, task, thread
 from l4lab.kernel.fiasco.protocols.common import BLOCKED, NO_REPLY, Call, error
-from l4lab.kernel.frame import EAX, ECX, EDX, ESI
+from l4lab.kernel.fiasco.threadstate import state_of
+from l4lab.kernel.frame import EAX, ECX, EDX, EIP, ESI
 from l4lab.kernel.objects import (
     Debugger,
     Factory,
@@ -37,6 +38,7 @@ from l4lab.kernel.thread import (
     ReplySlot,
     Thread,
 )
+from l4lab.kernel.traps import VECTOR_GENERAL_PROTECTION
 from l4lab.kernel.units import PAGE_BYTES
 
 if TYPE_CHECKING:
@@ -57,11 +59,26 @@ HANDLERS: dict[type, Handler] = {
     Log: log.handle_log,
     Debugger: log.handle_debugger,
 }
+_SYSTEM_CALL_BYTES = 2
 _REPLY_SLOTS_PER_PAGE = 1024
 _OWN_RIGHTS = abi.OBJECT_RIGHT_W | abi.OBJECT_RIGHT_S
 _SPECIAL = abi.CAP_INVALID_BIT | abi.CAP_EXPLICIT_REPLY_BIT
 _THREAD_LABEL = abi.PROTO_THREAD & 0xFFFF
 _KOBJECT_LABEL = abi.PROTO_KOBJECT & 0xFFFF
+
+
+def entered(kernel: Kernel, core: Core, me: Thread) -> None:
+    """Any system call. An alien's is shown to its exception handler before and after (ABI sheet section 1)."""
+    state = state_of(me)
+    if not state.alien:
+        system_call(kernel, core, me)
+    elif state.alien_pass:
+        system_call(kernel, core, me)
+        state.alien_pass = False
+        me.pending_exception = (VECTOR_GENERAL_PROTECTION, abi.ALIEN_AFTER, 0)
+    else:
+        me.frame[EIP] = me.frame[EIP] - _SYSTEM_CALL_BYTES & 0xFFFFFFFF
+        faults.exception(kernel, core, me, (VECTOR_GENERAL_PROTECTION, abi.ALIEN_BEFORE, 0))
 
 
 def system_call(kernel: Kernel, core: Core, me: Thread) -> None:

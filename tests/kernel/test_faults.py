@@ -6,6 +6,7 @@ import pytest
 
 from l4lab.kernel import frame as f
 from l4lab.kernel.fiasco import abi
+from l4lab.kernel.fiasco.interface import SELECTORS
 from l4lab.kernel.paging import SUPERPAGE
 from l4lab.kernel.thread import DEAD, READY, RECEIVING, SENDING, Thread
 from l4lab.kernel.traps import SYSTEM_CALL, CpuException, PageFault
@@ -216,7 +217,7 @@ def test_exception_message() -> None:
     frame = faults.faulter.frame
     expected = [frame[index] for index in (f.ES, f.DS, f.GS, f.FS, f.EDI, f.ESI, f.EBP)]
     expected += [0, frame[f.EBX], frame[f.EDX], frame[f.ECX], frame[f.EAX], 13, 0x1234]
-    expected += [0x8000, f.USER_CODE_SELECTOR, 0x246, 0x9000, f.USER_DATA_SELECTOR]
+    expected += [0x8000, SELECTORS.code, 0x246, 0x9000, SELECTORS.data]
     assert world.message(handler, 19) == expected
 
 
@@ -233,7 +234,7 @@ def test_answer_with_the_state_replaces_the_registers() -> None:
     assert [frame[index] for index in (f.EDI, f.ESI, f.EBP, f.EBX, f.EDX, f.ECX, f.EAX)] == [
         0x2004, 0x2005, 0x2006, 0x2008, 0x2009, 0x200A, 0x200B,
     ]  # fmt: skip
-    assert (frame[f.EIP], frame[f.ESP], frame[f.CS]) == (0x200E, 0x2011, f.USER_CODE_SELECTOR)
+    assert (frame[f.EIP], frame[f.ESP], frame[f.CS]) == (0x200E, 0x2011, SELECTORS.code)
     assert frame[f.EFLAGS] & 0x3000 == 0 and frame[f.EFLAGS] & 0x4000 == 0 and frame[f.EFLAGS] & 0x200
     assert frame[f.EFLAGS] & 0x20000 == 0, "virtual 8086 mode"
     assert frame[f.DS] <= 0xFFFF

@@ -62,7 +62,7 @@ def test_capabilities_and_objects_name_what_they_lead_to() -> None:
     gate = world.new_gate(GATE, SERVER, label=0x40)
     task = world.root.task
     assert task is not None
-    row = rows(inspect.capabilities(task))[f"{GATE:#x}"]
+    row = rows(inspect.capabilities(world.kernel, task))[f"{GATE:#x}"]
     assert (row["kind"], row["leads to"]) == (
         "gate",
         f"{inspect.thread_name(world.kernel.threads[gate.thread.number])}, label 0x40"

@@ -11,6 +11,7 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 from l4lab.kernel.fiasco import abi, flexpage, messages
 from l4lab.kernel.fiasco.protocols.scheduler import cpu_set_contains
 from l4lab.kernel.frames import KernelFrames
+from l4lab.kernel.interface import InterfaceState
 from l4lab.kernel.quota import Quota
 from l4lab.kernel.sched import ReadyQueue
 from l4lab.kernel.thread import SenderQueue, Thread
@@ -22,7 +23,7 @@ words = st.integers(0, 2**32 - 1)
 
 
 def new_thread(number: int, priority: int) -> Thread:
-    thread = Thread(number, Quota(1), 0, array("I"), 0, 1000)
+    thread = Thread(number, Quota(1), 0, array("I"), 0, 1000, InterfaceState())
     thread.priority = priority
     return thread
 

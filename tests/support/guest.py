@@ -8,6 +8,7 @@ from collections.abc import Iterator
 from l4lab.emulator.costs import CostTable
 from l4lab.emulator.ram import Ram
 from l4lab.emulator.vcpu import NO_DEADLINE, Engine, Vcpu
+from l4lab.kernel.fiasco.interface import FIASCO
 from l4lab.kernel.frame import CR3, EIP, ESP, INSTRUCTIONS, TLB_MISSES, USER_CYCLES, FramePool, read_counter
 from l4lab.kernel.traps import Trap
 
@@ -63,7 +64,7 @@ class Guest:
         self.engine = Engine(self.ram, costs or CostTable.uniform())
         self.vcpus = [Vcpu(self.engine, core) for core in range(cores)]
         self.vcpu = self.vcpus[0]
-        self.pool = FramePool()
+        self.pool = FramePool(FIASCO.selectors)
         self._free_frames: Iterator[int] = iter(range(16, ram_bytes >> 12))
         self.space = AddressSpace(self)
         self.code_pfn = self.new_page(CODE, READ_ONLY)

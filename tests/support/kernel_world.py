@@ -12,8 +12,10 @@ from dataclasses import dataclass
 
 from l4lab.kernel.costs import KernelCosts
 from l4lab.kernel.entry import Decision, handle_trap
-from l4lab.kernel.fiasco import abi, boot
+from l4lab.kernel.fiasco import abi
+from l4lab.kernel.fiasco.interface import FIASCO
 from l4lab.kernel.frame import EAX, ECX, EDX, ESI
+from l4lab.kernel.interface import BootParameters
 from l4lab.kernel.invariants import check_all
 from l4lab.kernel.objects import Gate, Task
 from l4lab.kernel.requests import Request
@@ -64,7 +66,7 @@ class World:
         self.interrupts: list[deque[Request | None]] = [deque() for _ in range(cores)]
         self.console = bytearray()
         self.effects: list[Effect] = []  # all that there ever were
-        parameters = boot.BootParameters(
+        parameters = BootParameters(
             first_kernel_pfn=RAM_BYTES - kernel_bytes >> 12,
             kernel_frame_count=kernel_bytes >> 12,
             cores=cores,
@@ -74,7 +76,7 @@ class World:
             sigma0_entry=0x100000,
             root_entry=0x240000,
         )
-        self.kernel = boot.start(self.ram, parameters, KernelCosts())
+        self.kernel = FIASCO.start(self.ram, parameters, KernelCosts())
         self.kernel.line_cycles = [[0] * cores for _ in range(cores)]
         self.decisions = [Decision() for _ in range(cores)]
         self.sigma0, self.root = self.kernel.threads.values()

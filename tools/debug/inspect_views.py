@@ -15,10 +15,10 @@ from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.inputs import did_you_mean, printable
 from l4lab.kernel import inspect, inspect_memory
 from l4lab.kernel.fiasco import abi
-from l4lab.kernel.fiasco.faults import VECTOR_PAGE_FAULT
 from l4lab.kernel.fiasco.messages import label_of
 from l4lab.kernel.inspect import Cell, View
 from l4lab.kernel.thread import LATE, RECEIVING, REMOTE, SENDING, TAKING, Thread
+from l4lab.kernel.traps import VECTOR_PAGE_FAULT
 from l4lab.tools.debug import callchain
 from l4lab.tools.debug.gdb.documents import JDB_LETTERS
 from l4lab.tools.debug.gdb.documents import VIEWS as OF_THE_MACHINE
@@ -192,7 +192,7 @@ def _capabilities(looked: Looked, words: list[str]) -> list[View]:
     _at_most(words, 1, "one task")
     machine = looked.machine
     chosen = [find_task(machine, words[0])] if words else list(machine.kernel.tasks.values())
-    return [inspect.capabilities(task) for task in chosen]
+    return [inspect.capabilities(machine.kernel, task) for task in chosen]
 
 
 def _page_tables(looked: Looked, words: list[str]) -> list[View]:

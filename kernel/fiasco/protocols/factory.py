@@ -41,7 +41,7 @@ def handle(call: Call, factory: KernelObject) -> int:
     assert call.me.task is not None
     words = 1 if isinstance(created, Task) and call.word(2) else 0
     area_word = call.word(2)
-    if not 0 < slot < capspace.INDEX_LIMIT or not capspace.insert_new(
+    if not 0 < slot < call.kernel.interface.object_index_limit or not capspace.insert_new(
         call.kernel, call.me.task, slot, created
     ):
         if isinstance(created, Gate) and created.thread is not None:

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from l4lab.kernel import capspace, lifecycle, ports, tracing
 from l4lab.kernel.costs import MAP, UNMAP
@@ -13,6 +13,9 @@ from l4lab.kernel.objects import Gate, Task
 
 if TYPE_CHECKING:
     from l4lab.kernel.capability import Capability, KernelObject
+
+
+_REMOVABLE_RIGHTS: Final = abi.OBJECT_RIGHT_W | abi.OBJECT_RIGHT_S
 
 
 def handle(call: Call, task: KernelObject) -> int:
@@ -79,9 +82,11 @@ def _unmap_page(call: Call, task: Task, page: flexpage.Flexpage, mask: int) -> i
             memory = call.kernel.memory
             items.lock_trees(call.kernel, task, page.address >> 12, 1 << (order - 12))
             before = memory.removals
-            flags = memory.unmap_range(
-                task.space, page.address >> 12, 1 << (order - 12), page.rights, also_self=also_self
+            rights = flexpage.memory_rights(page.rights)
+            touched = memory.unmap_range(
+                task.space, page.address >> 12, 1 << (order - 12), rights, also_self=also_self
             )
+            flags = flexpage.access_flags(touched)
             call.kernel.bill[UNMAP] += (memory.removals - before) * call.kernel.costs.unmap_page
             if trace is not None:
                 tracing.unmapped(call.kernel, trace, task, page.address, 1 << (order - 12), page.rights)
@@ -92,8 +97,11 @@ def _unmap_page(call: Call, task: Task, page: flexpage.Flexpage, mask: int) -> i
     if (page.kind == abi.FPAGE_TYPE_OBJECT or page.is_everything) and also_self:
         start = 0 if page.is_everything else page.address
         order = 20 if page.is_everything else min(page.order, 20)
-        delete = bool(mask & abi.UNMAP_DELETE)
-        capspace.unmap_range(call.kernel, task, start, 1 << order, page.rights, delete=delete)
+        if page.rights & abi.OBJECT_RIGHT_R:
+            delete = bool(mask & abi.UNMAP_DELETE)
+            capspace.unmap_range(call.kernel, task, start, 1 << order, delete=delete)
+        else:
+            capspace.restrict_range(task, start, 1 << order, page.rights & _REMOVABLE_RIGHTS)
         if trace is not None:
             tracing.capabilities_unmapped(call.kernel, trace, task, start, 1 << order, page.rights)
     return flags

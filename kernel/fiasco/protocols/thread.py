@@ -8,9 +8,10 @@ from l4lab.kernel import dispatch, lifecycle, waiting
 from l4lab.kernel.fiasco import abi, faults
 from l4lab.kernel.fiasco.messages import make_tag
 from l4lab.kernel.fiasco.protocols.common import BLOCKED, OK, Call, error, object_argument
+from l4lab.kernel.fiasco.threadstate import NEVER_SET, state_of
 from l4lab.kernel.frame import EFLAGS, EIP, ESP, GDT_ENTRIES, USER_CYCLES, read_counter
 from l4lab.kernel.objects import Irq, Semaphore, Task
-from l4lab.kernel.thread import DEAD, DORMANT, NEVER_SET, NO_CORE, READY, SENDING, TAKING, Thread
+from l4lab.kernel.thread import DEAD, DORMANT, NO_CORE, READY, SENDING, TAKING, Thread
 
 if TYPE_CHECKING:
     from l4lab.kernel.capability import KernelObject
@@ -52,18 +53,19 @@ def _control(call: Call, thread: Thread) -> int:
         return error(abi.EINVAL)
     flags = call.word(0)
     pager, handler, values, utcb = call.word(1), call.word(2), call.word(4), call.word(5)
-    old_pager, old_handler = thread.pager, thread.exception_handler
+    state = state_of(thread)
+    old_pager, old_handler = state.pager, state.exception_handler
     if flags & abi.CONTROL_BIND_TASK:
         refusal = _bind(call, thread, utcb)
         if refusal:
             return refusal
     # POINT OF NO RETURN
     if flags & abi.CONTROL_SET_PAGER:
-        thread.pager = _handler_index(pager)
+        state.pager = _handler_index(pager)
     if flags & abi.CONTROL_SET_EXCEPTION_HANDLER:
-        thread.exception_handler = _handler_index(handler)
+        state.exception_handler = _handler_index(handler)
     if flags & abi.CONTROL_ALIEN:
-        thread.alien = bool(values & abi.CONTROL_ALIEN)
+        state.alien = bool(values & abi.CONTROL_ALIEN)
     call.answer_word(1, old_pager << abi.CAP_SHIFT)
     call.answer_word(2, old_handler << abi.CAP_SHIFT)
     return make_tag(0, 3)
@@ -93,7 +95,7 @@ def _ex_regs(call: Call, thread: Thread) -> int:
     old = (frame[EFLAGS], frame[EIP], frame[ESP])
     cancel = bool(flags & abi.EX_REGS_CANCEL)
     message = thread.kernel_message
-    in_exception = message is not None and message.kind == faults.EXCEPTION
+    in_exception = isinstance(message, faults.FaultMessage) and message.kind == faults.EXCEPTION
     if thread.state != DEAD and thread.task is not None and (cancel or not in_exception):
         # POINT OF NO RETURN
         if ip != abi.EX_REGS_KEEP:
@@ -179,6 +181,7 @@ def _relabel(label: int, groups: list[tuple[int, ...]]) -> int:
 def _trampoline(call: Call, thread: Thread) -> int:
     """Page-fault trampolines (section 8). Resume and reflect have no answer: all registers are replaced."""
     kernel = call.kernel
+    state = state_of(thread)
     flags = call.word(0) & ~abi.THREAD_OP_MASK
     if call.items:
         return error(abi.EMSGTOOLONG)
@@ -191,7 +194,7 @@ def _trampoline(call: Call, thread: Thread) -> int:
     if flags in (abi.PF_TRAMP_RESUME, abi.PF_TRAMP_REFLECT):
         if thread is not call.me:
             return error(abi.EPERM)
-        block = thread.trampoline
+        block = state.trampoline
         if block is None:
             return error(abi.EINVAL)
         if not kernel.words[block + abi.TRAMPOLINE_FLAGS // 4] & abi.TRAMPOLINE_IN_PROGRESS:
@@ -199,12 +202,12 @@ def _trampoline(call: Call, thread: Thread) -> int:
         faults.leave_trampoline(kernel, call.core, thread, reflect=flags == abi.PF_TRAMP_REFLECT)
         return BLOCKED
     if flags == abi.PF_TRAMP_ENABLE:
-        if thread.trampoline is None:
+        if state.trampoline is None:
             return error(abi.EINVAL)
-        thread.trampoline_armed = True
+        state.trampoline_armed = True
         return OK
-    call.answer_word(0, int(thread.trampoline_armed))
-    thread.trampoline_armed = False
+    call.answer_word(0, int(state.trampoline_armed))
+    state.trampoline_armed = False
     return make_tag(0, 1)
 
 
@@ -221,8 +224,9 @@ def _setup_trampoline(call: Call, thread: Thread) -> int:
     if word is None:
         return error(abi.EINVAL)
     # POINT OF NO RETURN
-    thread.trampoline = word
-    thread.trampoline_armed = True
+    state = state_of(thread)
+    state.trampoline = word
+    state.trampoline_armed = True
     return OK
 
 

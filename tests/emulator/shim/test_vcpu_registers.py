@@ -15,6 +15,7 @@ from l4lab.emulator.ram import Ram
 from l4lab.emulator.vcpu import Engine, Vcpu, _shim
 from l4lab.kernel import frame as frame_module
 from l4lab.kernel import traps
+from l4lab.kernel.fiasco.interface import FIASCO
 from l4lab.kernel.frame import (
     CR3,
     DS,
@@ -546,7 +547,7 @@ def test_cpuid_of_another_processor() -> None:
     ram.words[0x1000 >> 2] = 0x2007
     ram.words[0x2000 >> 2] = 0x3007
     ram.bytes_[0x3000:0x3004] = b"\x0f\xa2\xcd\x30"
-    frame = FramePool().take()
+    frame = FramePool(FIASCO.selectors).take()
     frame[CR3] = 0x1000
     assert Vcpu(engine, 0).run(frame, 100) is traps.SYSTEM_CALL
     assert text(frame[EBX], frame[EDX], frame[ECX]) == b"GenuineIntel"

@@ -18,8 +18,9 @@ from l4lab.kernel.costs import KernelCosts
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.events import EventLog
-from l4lab.kernel.fiasco import abi, boot
+from l4lab.kernel.fiasco.interface import FIASCO
 from l4lab.kernel.frame import CR3
+from l4lab.kernel.interface import BootParameters
 from l4lab.kernel.state import ConsoleOutput, FlushTlb, Ipi
 from l4lab.kernel.thread import READY, Thread
 from l4lab.kernel.traps import DEADLINE_REACHED, INTERRUPT, Interrupt
@@ -95,18 +96,18 @@ class Bench:
     ) -> None:
         self.rng = rng
         self.ram = memoryview(mmap.mmap(-1, ram_bytes)).cast("I")  # zero, and not there until it is used
-        parameters = boot.BootParameters(
+        parameters = BootParameters(
             first_kernel_pfn=ram_bytes - kernel_bytes >> 12,
             kernel_frame_count=kernel_bytes >> 12,
             cores=cores,
             mhz=MHZ,
-            quantum_us=abi.QUANTUM_DEFAULT_US,
+            quantum_us=FIASCO.default_quantum_us,
             kip_pfn=KIP_PFN,
             sigma0_entry=0x100000,
             root_entry=0x240000,
         )
         costs = KernelCosts(**{each.name: 7 for each in dataclasses.fields(KernelCosts)})
-        self.kernel: Kernel = boot.start(self.ram, parameters, costs)
+        self.kernel: Kernel = FIASCO.start(self.ram, parameters, costs)
         self.kernel.line_cycles = [[5] * cores for _ in range(cores)]
         self.kernel.tlb_policy = policy
         self.kernel.events = self.kernel.trace = EventLog() if events else None
@@ -160,7 +161,7 @@ class Bench:
 
     def tick(self, core: int) -> None:
         """A timer tick on `core`; time goes on to the next millisecond."""
-        tick_cycles = abi.TICK_US * MHZ
+        tick_cycles = FIASCO.tick_us * MHZ
         self.trap(core, DEADLINE_REACHED, tick_cycles - self.now_cycles % tick_cycles)
 
     def _apply(self, effect: Effect) -> None:

@@ -215,7 +215,7 @@ class Monitor:
         return inspect.message(self._target.debugger.machine.kernel, self._thread(words)).lines()
 
     def _caps(self, words: list[str]) -> list[str]:
-        return inspect.capabilities(self._task(words)).lines()
+        return inspect.capabilities(self._target.debugger.machine.kernel, self._task(words)).lines()
 
     def _page_table(self, words: list[str]) -> list[str]:
         kernel = self._target.debugger.machine.kernel

@@ -16,12 +16,13 @@ from typing import TYPE_CHECKING, Final
 
 from l4lab.kernel import causes, tracing
 from l4lab.kernel.costs import COPY, DECODE, IPC
-from l4lab.kernel.fiasco import abi
+from l4lab.kernel.fiasco import abi, syscalls
 from l4lab.kernel.frame import EAX, ECX, EDX, ESI
 from l4lab.kernel.objects import Gate
 from l4lab.kernel.thread import READY, RECEIVE_CLOSED, RECEIVE_OPEN, RECEIVING, Thread
 
 if TYPE_CHECKING:
+    from l4lab.kernel.fiasco.threadstate import ThreadState
     from l4lab.kernel.sched import Core
     from l4lab.kernel.state import Kernel
 
@@ -34,50 +35,57 @@ _THREAD_LABEL: Final = abi.PROTO_THREAD & 0xFFFF
 _KOBJECT_LABEL: Final = abi.PROTO_KOBJECT & 0xFFFF
 
 
-def call_or_reply(kernel: Kernel, core: Core, me: Thread) -> bool:
-    """Run the system call of `me` if it is the common case; False: nothing has happened."""
+def system_call(kernel: Kernel, core: Core, me: Thread) -> None:
+    """Run the system call of `me`, the ordinary way unless it is the common case."""
     frame = me.frame
     selector, tag = frame[EDX], frame[EAX]
-    if tag & _SPECIAL_TAG or frame[ECX] & _RECEIVE_TIMEOUT or me.senders:
-        return False
+    state: ThreadState = me.interface_state  # type: ignore[assignment]  # asking would cost host time
+    if (
+        tag & _SPECIAL_TAG
+        or frame[ECX] & _RECEIVE_TIMEOUT
+        or me.senders
+        or state.alien
+        or not kernel.fast_path
+    ):
+        return syscalls.entered(kernel, core, me)
     operation = selector & _OPERATION
     label = frame[ESI]
     partner: Thread | None
     if operation == abi.OP_CALL:
         if selector & _SPECIAL or me.task is None:
-            return False
+            return syscalls.entered(kernel, core, me)
         cap = me.task.capability_table.slots.get(selector >> abi.CAP_SHIFT)
         if cap is None:
-            return False
+            return syscalls.entered(kernel, core, me)
         target = cap.object
         rights = cap.rights
         if type(target) is Gate:
             partner = target.thread
             label = target.label | rights & abi.LABEL_RIGHTS_MASK
             if tag >> abi.TAG_LABEL_SHIFT == _KOBJECT_LABEL:
-                return False
+                return syscalls.entered(kernel, core, me)
         elif type(target) is Thread:
             partner = target
             if tag >> abi.TAG_LABEL_SHIFT == _THREAD_LABEL:
-                return False
+                return syscalls.entered(kernel, core, me)
         else:
-            return False
+            return syscalls.entered(kernel, core, me)
     elif operation == abi.OP_REPLY_AND_WAIT:
         if selector & _SPECIAL == abi.CAP_EXPLICIT_REPLY_BIT or core.context is me:
-            return False
+            return syscalls.entered(kernel, core, me)
         partner = me.reply.caller
         rights = me.reply.rights
     else:
-        return False
+        return syscalls.entered(kernel, core, me)
     if partner is None or partner.state != RECEIVING or partner.core != core.number or partner is me:
-        return False
+        return syscalls.entered(kernel, core, me)
     wanted = partner.partner
     if wanted is not None and wanted is not me:
-        return False
+        return syscalls.entered(kernel, core, me)
     if partner.timeout is not None or partner.kernel_message is not None:
-        return False
+        return syscalls.entered(kernel, core, me)
     if partner.pending_exception is not None:
-        return False
+        return syscalls.entered(kernel, core, me)
     # POINT OF NO RETURN
     costs, bill = kernel.costs, kernel.bill
     bill[DECODE] += costs.syscall_decode
@@ -127,4 +135,4 @@ def call_or_reply(kernel: Kernel, core: Core, me: Thread) -> bool:
     partner.state = READY
     partner.partner = None
     core.current = partner
-    return True
+    return None
