@@ -12,6 +12,7 @@ COPIED_FILES: Final = (
     "l4lab",
     "pyproject.toml",
     "hatch_build.py",
+    "requirements.in",
     "requirements.lock",
     "README.md",
     "LICENSE",

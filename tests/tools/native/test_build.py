@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib.util
+import re
 import shutil
 import subprocess
 import sys
@@ -295,3 +296,19 @@ def test_one_compiler_version_everywhere() -> None:
     assert pinned in project["build-system"]["requires"]
     assert pinned in project["project"]["optional-dependencies"]["dev"]
     assert pinned in (ROOT / "requirements.lock").read_text(encoding="utf-8").split()
+
+
+def test_every_package_that_set_up_installs_is_pinned_by_hash() -> None:
+    """The lock file is what the list of versions becomes, and pip takes nothing that it does not know."""
+    wanted = [line for line in _lines("requirements.in") if "==" in line]
+    locked = "\n".join(_lines("requirements.lock")).replace(" \\\n", " ").splitlines()
+    assert sorted(line.split()[0] for line in locked) == sorted(wanted)
+    for line in locked:
+        hashes = line.split()[1:]
+        assert hashes and all(re.fullmatch(r"--hash=sha256:[0-9a-f]{64}", each) for each in hashes), line
+    assert '"--require-hashes"' in (ROOT / "l4lab").read_text(encoding="utf-8")
+
+
+def _lines(name: str) -> list[str]:
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
