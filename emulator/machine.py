@@ -24,13 +24,13 @@ from l4lab.emulator.ledger import BATCH_VALUES, SAMPLE_CYCLES, Ledger
 from l4lab.emulator.ram import Ram
 from l4lab.emulator.results import RunResult, StopReason, collect
 from l4lab.emulator.vcpu import Engine, Vcpu
-from l4lab.kernel import causes, tracing
+from l4lab.kernel import requests, tracing
 from l4lab.kernel.costs import CAUSES, IPI, SHOOTDOWN
+from l4lab.kernel.drq import FlushDrq
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.fiasco.interface import FIASCO
 from l4lab.kernel.frame import EIP, FPU_AREA, FPU_AREA_WORDS, FPU_SWITCHES, FPU_VALID, TLB_MISSES
-from l4lab.kernel.requests import FlushRequest
 from l4lab.kernel.state import ConsoleOutput, CopyFpu, End, FlushTlb, Ipi, KernelWritten, TimerSet
 from l4lab.kernel.traps import (
     DEADLINE_REACHED,
@@ -56,7 +56,7 @@ class CoreState:
     `trap`: what its last run ended with, not yet served. `moment`: when it next does something, as
     the agenda has it. `clock_cycles`: its vCPU's clock.
     `interrupts`: (arrival, order of sending, what arrives), soonest first.
-    `inbox`: the latest of them that brings requests, until it is taken; when it arrives.
+    `inbox`: the latest of them that brings DRQs, until it is taken; when it arrives.
     `idle_since_cycles`: when it became idle; None while it runs a thread. `booked_until`: the end of its
     last ledger row. `samples`: where its user code was since then, in a trace: (cycle, EIP, TLB misses of the
     thread so far), one after the other; `next_sample`: when the next is due.
@@ -109,7 +109,7 @@ class Machine:
         self._console = console
         self.ledger = ledger
         if ledger is not None:
-            causes.start(self.kernel, ledger.log)
+            requests.start(self.kernel, ledger.log)
             self.kernel.trace = ledger.log if ledger.trace else None
         self._tick_us = self.kernel.interface.tick_us
         self._tick_cycles = self._tick_us * self.profile.mhz
@@ -411,41 +411,41 @@ class Machine:
                 for page in flush.pages:
                     other.vcpu.invalidate_page(page << 12)
             if flush.waits_for >> other.number & 1:
-                request = FlushRequest(len(flush.pages) if flush.pages is not None else 0)
-                arrival = self._send_interrupt(core.number, other.number, Interrupt(request), now)
-                handled = max(arrival, other.clock_cycles) + self._flush_cycles(request)
+                drq = FlushDrq(len(flush.pages) if flush.pages is not None else 0)
+                arrival = self._send_interrupt(core.number, other.number, Interrupt(drq), now)
+                handled = max(arrival, other.clock_cycles) + self._flush_cycles(drq)
                 answered = max(answered, handled + self.kernel.line_cycles[other.number][core.number])
         waited = answered - now
         if waited:
             core.decision.bill[SHOOTDOWN] += waited
             core.decision.kernel_cycles += waited
 
-    def _flush_cycles(self, request: FlushRequest) -> int:
+    def _flush_cycles(self, drq: FlushDrq) -> int:
         """What a core takes to serve one: entry, receipt, and the flush itself."""
         costs = self.kernel.costs
-        flush = request.pages * costs.invalidate_page if request.pages else costs.cr3_load
+        flush = drq.pages * costs.invalidate_page if drq.pages else costs.cr3_load
         return costs.exception_entry + costs.ipi_receive + flush
 
     def _post(self, core: CoreState, ipi: Ipi, now: int) -> None:
-        """The kernel on `core` has put a request into another core's queue at `now`, if `ipi` has one.
+        """The kernel on `core` has put a DRQ into another core's queue at `now`, if `ipi` has one.
 
         It sends an interrupt only if it finds that queue empty. It is not empty if an interrupt for it
-        cannot have been taken by `now`: the kernel on the other core will find this request, too.
+        cannot have been taken by `now`: the kernel on the other core will find this DRQ, too.
         """
         target = self.cores[ipi.core]
-        inbox, request = target.inbox, ipi.request
-        if request is None:
+        inbox, drq = target.inbox, ipi.drq
+        if drq is None:
             self._send_interrupt(core.number, ipi.core, INTERRUPT, now)
         elif inbox is not None and max(target.inbox_arrival_cycles, target.clock_cycles) >= now:
-            inbox.merged.append(request)
+            inbox.merged.append(drq)
             spared = self.kernel.costs.ipi_send
             core.decision.bill[IPI] -= spared
             core.decision.kernel_cycles -= spared
             if self.kernel.events is not None:
                 wait = max(target.inbox_arrival_cycles - now, 0)
-                causes.sent(self.kernel.events, now, core.number, ipi.core, request, wait, 0)
+                requests.sent(self.kernel.events, now, core.number, ipi.core, drq, wait, 0)
         else:
-            target.inbox = interrupt = Interrupt(request)
+            target.inbox = interrupt = Interrupt(drq)
             target.inbox_arrival_cycles = self._send_interrupt(core.number, ipi.core, interrupt, now)
 
     def _send_interrupt(self, source: int, number: int, interrupt: Interrupt, now: int) -> int:
@@ -458,7 +458,7 @@ class Machine:
         travel = self._latency_cycles[source][number]
         arrival = start + travel
         if self.kernel.events is not None:
-            causes.sent(self.kernel.events, now, source, number, interrupt.request, start - now, travel)
+            requests.sent(self.kernel.events, now, source, number, interrupt.drq, start - now, travel)
         self._sent += 1
         target = self.cores[number]
         heapq.heappush(target.interrupts, (arrival, self._sent, interrupt))

@@ -18,8 +18,8 @@ if TYPE_CHECKING:
 
 THREAD_LINES: Final = 3
 """State and queues, saved registers, UTCB header."""
-REQUEST_LINES: Final = 2
-"""Of a core's queue of requests: its head with the lock, and the link in the thread that is queued."""
+DRQ_LINES: Final = 2
+"""Of a core's queue of DRQs: its head with the lock, and the link in the thread that is queued."""
 WORDS_PER_LINE: Final = 16
 NO_CORE: Final = -1
 

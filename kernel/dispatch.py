@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING
 
 from l4lab.kernel import contention, tracing
 from l4lab.kernel.costs import SCHEDULE, SPACE_SWITCH, SWITCH
+from l4lab.kernel.drq import WakeDrq, post
 from l4lab.kernel.frame import CR3
-from l4lab.kernel.requests import WakeRequest, post
 from l4lab.kernel.sched import outranks_running
 from l4lab.kernel.state import FlushTlb, TimerSet
 from l4lab.kernel.thread import DEAD, LATE, NO_CORE, READY
@@ -66,7 +66,7 @@ def wake_by_timeout(kernel: Kernel, core: Core, thread: Thread) -> None:
 def _wake_remote(kernel: Kernel, thread: Thread, *, preempt: bool) -> None:
     if not thread.in_flight:
         thread.in_flight = True
-        post(kernel, thread.core, WakeRequest(thread, preempt))
+        post(kernel, thread.core, WakeDrq(thread, preempt))
 
 
 def switch_donating(kernel: Kernel, core: Core, thread: Thread) -> None:

@@ -104,9 +104,9 @@ def _interrupt(kernel: Kernel, core: Core, trap: Interrupt) -> None:
     advance_clock(kernel)
     core.interrupted = True
     kernel.served = 0
-    if trap.request is not None:
+    if trap.drq is not None:
         kernel.bill[IPI] += kernel.costs.ipi_receive
-        crosscore.serve(kernel, core, trap.request, trap.merged)
+        crosscore.serve(kernel, core, trap.drq, trap.merged)
     else:
         dispatch.preempt_if_outranked(core)
 

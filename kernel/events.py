@@ -101,10 +101,10 @@ MEANINGS: Final = (
     "thread partner got label b of IRQ object thread",
     "the operation of thread ended without answer; a: error code, 0: sent, nothing to be received",
     "thread waits to send to partner, an object of kind extra (OBJECT_KINDS)",
-    "core sent a request about thread to core partner; extra: its kind (REQUEST_KINDS), "
+    "core sent a request about thread to core partner; extra: its kind (DRQ_KINDS), "
     "a: cycles until the interconnect was free, b: cycles under way; b 0: it goes along with an interrupt "
     "that arrives in a cycles",
-    "core serves a request about thread; extra: its kind (REQUEST_KINDS)",
+    "core serves a request about thread; extra: its kind (DRQ_KINDS)",
     "the timeout of thread is over",
     "thread obtained semaphore partner, for which it had waited",
     "thread belongs to task partner",
@@ -128,7 +128,7 @@ MEANINGS: Final = (
 )
 """For each kind, what its columns say. Threads, tasks, objects: by number, 0: none."""
 
-REQUEST_KINDS: Final = ("look", "send", "wake", "receive", "place", "flush", "answer", "transfer", "release")
+DRQ_KINDS: Final = ("look", "send", "wake", "receive", "place", "flush", "answer", "transfer", "release")
 OBJECT_KINDS: Final = (
     "thread",
     "task",

@@ -13,11 +13,11 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from l4lab.kernel.capability import KernelObject
-from l4lab.kernel.causes import thread_of
+from l4lab.kernel.drq import FlushDrq, PlaceDrq, SendDrq, TransferDrq
 from l4lab.kernel.events import OBJECT_KINDS
 from l4lab.kernel.frame import EIP, INSTRUCTIONS, USER_CYCLES, read_counter
 from l4lab.kernel.objects import Factory, Gate, Icu, Irq, Semaphore, Task
-from l4lab.kernel.requests import FlushRequest, PlaceRequest, SendRequest, TransferRequest
+from l4lab.kernel.requests import thread_of
 from l4lab.kernel.thread import (
     LATE,
     NO_CORE,
@@ -32,7 +32,7 @@ from l4lab.kernel.thread import (
 from l4lab.kernel.traps import VECTOR_PAGE_FAULT
 
 if TYPE_CHECKING:
-    from l4lab.kernel.requests import Request
+    from l4lab.kernel.drq import Drq
     from l4lab.kernel.state import Kernel
 
 Cell = str | int
@@ -343,31 +343,27 @@ def timeouts(kernel: Kernel) -> View:
     )
 
 
-def pending_interrupts(pending: MappingOf[int, Iterable[tuple[int, Request | None]]]) -> View:
-    """Interrupts between cores that are on their way. `pending`: core -> (cycle of arrival, request)."""
-    rows = [
-        (core, arrival, request_text(request))
-        for core, arrivals in pending.items()
-        for arrival, request in arrivals
-    ]
+def pending_interrupts(pending: MappingOf[int, Iterable[tuple[int, Drq | None]]]) -> View:
+    """Interrupts between cores that are on their way. `pending`: core -> (cycle of arrival, DRQ)."""
+    rows = [(core, arrival, drq_text(drq)) for core, arrivals in pending.items() for arrival, drq in arrivals]
     return View(
         f"{counted(len(rows), 'interrupt')} under way", ("to core", "arrives at cycle", "for"), tuple(rows)
     )
 
 
-def request_text(request: Request | None) -> str:
+def drq_text(drq: Drq | None) -> str:
     """What one core asks of another, in words."""
-    if request is None:
+    if drq is None:
         return "look"
-    if isinstance(request, FlushRequest):
-        return f"flush {request.pages or 'all'} translations"
-    name = type(request).__name__.removesuffix("Request").lower()
-    thread = thread_of(request)
+    if isinstance(drq, FlushDrq):
+        return f"flush {drq.pages or 'all'} translations"
+    name = type(drq).__name__.removesuffix("Drq").lower()
+    thread = thread_of(drq)
     who = thread_name(thread) if thread is not None else ""
-    if isinstance(request, SendRequest | TransferRequest):
-        return f"{name} from {who} to {thread_name(request.partner)}"
-    if isinstance(request, PlaceRequest):
-        return f"{name} {who} on core {request.core}, priority {request.priority}"
+    if isinstance(drq, SendDrq | TransferDrq):
+        return f"{name} from {who} to {thread_name(drq.partner)}"
+    if isinstance(drq, PlaceDrq):
+        return f"{name} {who} on core {drq.core}, priority {drq.priority}"
     return f"{name} {who}".rstrip()
 
 

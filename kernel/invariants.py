@@ -342,7 +342,7 @@ def _check_waiting(thread: Thread) -> None:
 
 
 def check_rendezvous(kernel: Kernel) -> None:
-    """Nobody waits to receive what somebody waits to send. Holds while no request is between cores."""
+    """Nobody waits to receive what somebody waits to send. Holds while no DRQ is between cores."""
     for thread in kernel.threads.values():
         if thread.state == RECEIVING and thread.core != NO_CORE:
             for sender in thread.senders:

@@ -18,12 +18,12 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import causes, dispatch, waiting
+from l4lab.kernel import dispatch, requests, waiting
 from l4lab.kernel.costs import IPC
+from l4lab.kernel.drq import AnswerDrq, ReceiveDrq, SendDrq, TransferDrq, post
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.interface import CANCELLED, EXPIRED, NEVER, NOT_EXISTENT, TIMED_OUT
 from l4lab.kernel.objects import Gate, Irq
-from l4lab.kernel.requests import Answer, ReceiveRequest, SendRequest, TransferRequest, post
 from l4lab.kernel.thread import (
     DEAD,
     DORMANT,
@@ -93,7 +93,7 @@ def send_and_receive(kernel: Kernel, core: Core, me: Thread, partner: Thread, do
 def _receive_after_send(kernel: Kernel, core: Core, me: Thread, partner: Thread, donate: bool) -> None:
     """The receive phase of `me`, whose message `partner` has just got."""
     if me.began and me.receive == RECEIVE_OPEN:
-        causes.end(kernel, me)  # what comes next is no answer
+        requests.end(kernel, me)  # what comes next is no answer
     queued = next_sender(me)
     if queued is not None:
         take(kernel, core, me, queued)
@@ -118,7 +118,7 @@ def request_send(kernel: Kernel, me: Thread, partner: Thread) -> None:
     me.sent = False
     me.partner = partner
     me.operation += 1
-    post(kernel, partner.core, SendRequest(me, partner, me.operation))
+    post(kernel, partner.core, SendDrq(me, partner, me.operation))
 
 
 def receive_only(kernel: Kernel, core: Core, me: Thread) -> None:
@@ -203,7 +203,7 @@ def _take_from_thread(kernel: Kernel, core: Core, receiver: Thread, sender: Thre
         dispatch.wake(kernel, core, sender)
         return None
     if sender.began and sender.receive == RECEIVE_OPEN:
-        causes.end(kernel, sender)
+        requests.end(kernel, sender)
     if sender.core not in (core.number, NO_CORE):
         _receive_at_home(kernel, sender, receiver)
         return None
@@ -226,7 +226,7 @@ def _receive_at_home(kernel: Kernel, me: Thread, partner: Thread) -> None:
     me.partner = partner
     me.sent = True
     me.operation += 1
-    post(kernel, me.core, Answer(me, me.operation))
+    post(kernel, me.core, AnswerDrq(me, me.operation))
 
 
 # --- threads that do not run -------------------------------------------------------------------
@@ -281,7 +281,7 @@ def resume_send(kernel: Kernel, core: Core, sender: Thread, partner: Thread) -> 
         _reserve(kernel, partner, sender)
         return
     if kernel.events is not None and not acceptable:
-        causes.queued(kernel, kernel.events, sender, partner)
+        requests.queued(kernel, kernel.events, sender, partner)
     sender.state = SENDING
     sender.partner = partner
     sender.queued_priority = sender.priority
@@ -308,7 +308,7 @@ def _reserve(kernel: Kernel, me: Thread, sender: Thread) -> None:
     sender.sent = False
     sender.operation += 1
     me.taken_operation = sender.operation
-    post(kernel, sender.core, TransferRequest(sender, me, sender.operation))
+    post(kernel, sender.core, TransferDrq(sender, me, sender.operation))
 
 
 def transfer_remote(kernel: Kernel, core: Core, me: Thread, partner: Thread) -> None:
@@ -330,7 +330,7 @@ def transfer_remote(kernel: Kernel, core: Core, me: Thread, partner: Thread) -> 
     dispatch.wake(kernel, core, partner)
     if sent and me.receive != RECEIVE_NONE:
         if me.began and me.receive == RECEIVE_OPEN:
-            causes.end(kernel, me)
+            requests.end(kernel, me)
         resume_receive(kernel, core, me)
         return
     if sent:
@@ -386,7 +386,7 @@ def trigger(kernel: Kernel, core: Core, irq: Irq) -> None:
     irq.queued_priority = kernel.interface.irq_priority
     thread.senders.add(irq, irq.queued_priority)
     if thread.core != core.number and thread.core != NO_CORE:
-        post(kernel, thread.core, ReceiveRequest(thread))
+        post(kernel, thread.core, ReceiveDrq(thread))
     elif accepts(thread, irq):
         receive_now(kernel, core, thread)
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import capspace, causes, dispatch, ipc, ports, tracing, waiting
+from l4lab.kernel import capspace, dispatch, ipc, ports, requests, tracing, waiting
 from l4lab.kernel.costs import IPI
 from l4lab.kernel.frame import CR3
 from l4lab.kernel.interface import CANCELLED, NOT_EXISTENT
@@ -110,7 +110,7 @@ def bind_thread(kernel: Kernel, thread: Thread, task: Task, utcb_address: int) -
         return False
     # POINT OF NO RETURN
     if kernel.events is not None:
-        causes.bound(kernel, kernel.events, thread, task)
+        requests.bound(kernel, kernel.events, thread, task)
     thread.task = task
     task.threads[thread] = None
     thread.utcb = word

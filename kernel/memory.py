@@ -21,7 +21,7 @@ from l4lab.kernel.quota import MAPPING_BYTES, Quota
 from l4lab.kernel.units import PAGE_BYTES
 
 if TYPE_CHECKING:
-    from l4lab.kernel.frames import KernelFrames
+    from l4lab.kernel.pageframes import KernelFrames
 
 EVERY_PAGE: Final = -1
 FRAMES: Final = 1 << 20

@@ -84,7 +84,7 @@ class Core:
     unless the time was donated. `reschedule`: `current` must not simply go on. `space`: whose page
     directory is loaded, None while it idles. `context_since_cycles`: since when `context` has been
     running. `interrupted`: an interrupt has come since the last change of space, so nothing may have
-    run in that. `last_core`, `locked_until_cycles`: of its queue of requests, see `contention`.
+    run in that. `last_core`, `locked_until_cycles`: of its queue of DRQs, see `contention`.
     `idle_cycles`, `switches`: for people.
     """
 

@@ -16,7 +16,7 @@ from l4lab.kernel.memory import EVERY_PAGE
 from l4lab.kernel.state import FlushTlb, TlbPolicy
 
 if TYPE_CHECKING:
-    from l4lab.kernel.requests import FlushRequest
+    from l4lab.kernel.drq import FlushDrq
     from l4lab.kernel.state import Kernel
 
 PAGES_BEFORE_FULL_FLUSH: Final = 32
@@ -55,9 +55,9 @@ def _few_pages(stale: list[tuple[int, int]]) -> tuple[int, ...] | None:
     return tuple(pages)
 
 
-def serve(kernel: Kernel, request: FlushRequest) -> None:
+def serve(kernel: Kernel, drq: FlushDrq) -> None:
     """Another core wants translations forgotten here; the machine has done it, this is its price."""
-    kernel.bill[SHOOTDOWN] += _flush_cycles(kernel, request.pages)
+    kernel.bill[SHOOTDOWN] += _flush_cycles(kernel, drq.pages)
 
 
 def _flush_cycles(kernel: Kernel, pages: int) -> int:

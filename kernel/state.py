@@ -16,14 +16,14 @@ if TYPE_CHECKING:
 
     from l4lab.kernel.capability import KernelObject
     from l4lab.kernel.contention import Shared
+    from l4lab.kernel.drq import Drq
     from l4lab.kernel.events import EventLog
-    from l4lab.kernel.frames import KernelFrames
     from l4lab.kernel.interface import Interface
     from l4lab.kernel.memory import Memory
     from l4lab.kernel.objects import Task
+    from l4lab.kernel.pageframes import KernelFrames
     from l4lab.kernel.ports import PortMapping
     from l4lab.kernel.quota import Quota
-    from l4lab.kernel.requests import Request
     from l4lab.kernel.thread import Thread
 
 
@@ -55,10 +55,10 @@ class ConsoleOutput:
 
 @dataclass(frozen=True, slots=True)
 class Ipi:
-    """Interrupt core `core`; the request goes along and comes back in `traps.Interrupt`."""
+    """Interrupt core `core`; the DRQ goes along and comes back in `traps.Interrupt`."""
 
     core: int
-    request: Request | None
+    drq: Drq | None
 
 
 @dataclass(frozen=True, slots=True, eq=False)

@@ -192,7 +192,7 @@ class Thread(KernelObject):
         "interface_state",
         # An exception to raise before the thread runs again: (trap number, error code, address).
         "pending_exception",
-        # Which request it works for, and which one it began with its operation in flight (`causes`).
+        # Which request it works for, and which one it began with its operation in flight (`requests`).
         # `last_request`: the latest of either, still known when it is over.
         "request",
         "began",

@@ -1,6 +1,6 @@
 """What is only logged in a trace: switches, mappings, lives of objects. Nothing here is called without one.
 
-The causal part of the log, which is kept with every ledger, is in `causes`; what the records mean stands
+The causal part of the log, which is kept with every ledger, is in `requests`; what the records mean stands
 in `events`.
 """
 

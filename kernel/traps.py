@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, ClassVar, Final
 
 if TYPE_CHECKING:
-    from l4lab.kernel.requests import Request
+    from l4lab.kernel.drq import Drq
 
 
 # Vectors of x86 that the kernel treats by themselves. Ref: Intel SDM vol. 3, 6.3.1.
@@ -71,15 +71,15 @@ class DeadlineReached:
 
 @dataclass(frozen=True, slots=True)
 class Interrupt:
-    """Another core wants this core's attention; `request` is what for, None: just look.
+    """Another core wants this core's attention; `drq` is what for, None: just look.
 
     `merged`: what else was put into this core's queue while the interrupt was under way, by any core.
     """
 
     number: ClassVar[int] = 4
 
-    request: Request | None
-    merged: list[Request] = field(default_factory=list)
+    drq: Drq | None
+    merged: list[Drq] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)

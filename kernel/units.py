@@ -2,16 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Final, NewType
-
-VAddr = NewType("VAddr", int)
-"""A linear byte address in some address space."""
-PAddr = NewType("PAddr", int)
-"""A byte address in guest RAM."""
-Pfn = NewType("Pfn", int)
-"""A physical page frame number: PAddr >> PAGE_SHIFT."""
-Cycles = NewType("Cycles", int)
-"""Time on one core's clock."""
+from typing import Final
 
 PAGE_SHIFT: Final = 12
 PAGE_BYTES: Final = 1 << PAGE_SHIFT

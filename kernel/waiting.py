@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import causes, dispatch
+from l4lab.kernel import dispatch, requests
 from l4lab.kernel.costs import IPC
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.events import OBTAINED, TIMEOUT
@@ -72,7 +72,7 @@ def _enter(
 ) -> None:
     """Block `me` in a queue, with its priority of now. POINT OF NO RETURN."""
     if kernel.events is not None:
-        causes.queued(kernel, kernel.events, me, partner)
+        requests.queued(kernel, kernel.events, me, partner)
     me.state = state
     me.partner = partner
     me.queued_priority = me.priority
@@ -129,7 +129,7 @@ def time_out(kernel: Kernel, me: Thread) -> None:
     """The timeout of a blocked thread expired: it gets the phase's error and becomes ready."""
     state = me.state
     if kernel.events is not None:
-        causes.woken(kernel, kernel.events, TIMEOUT, me)
+        requests.woken(kernel, kernel.events, TIMEOUT, me)
     stop_waiting(kernel, me)
     me.state = READY
     if state == SENDING:
@@ -173,7 +173,7 @@ def release(kernel: Kernel, core: Core, semaphore: Semaphore) -> None:
     if not isinstance(thread, Thread):
         raise KernelBug(f"{thread!r} waits for a semaphore")
     if kernel.events is not None:
-        causes.woken(kernel, kernel.events, OBTAINED, thread, semaphore.number)
+        requests.woken(kernel, kernel.events, OBTAINED, thread, semaphore.number)
     stop_waiting(kernel, thread)
     thread.state = READY
     kernel.interface.down_done(thread)

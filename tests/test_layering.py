@@ -102,7 +102,7 @@ def test_module_imports_only_what_its_package_may(package: str, path: Path) -> N
         ("kernel", "def f():\n    from l4lab.emulator import ram", ["2: l4lab.emulator"]),
         ("kernel", "from ..emulator.ram import Ram", ["1: l4lab.emulator.ram"]),
         ("kernel", "from l4lab import emulator", ["1: l4lab.emulator"]),
-        ("kernel", "from l4lab.kernel.units import Pfn\nimport dataclasses", []),
+        ("kernel", "from l4lab.kernel.units import PAGE_BYTES\nimport dataclasses", []),
         ("emulator", "from l4lab.tools import cli", ["1: l4lab.tools"]),
         ("emulator", "import unicorn.x86_const\nfrom l4lab.kernel import traps", []),
         (

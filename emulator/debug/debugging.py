@@ -43,7 +43,7 @@ from l4lab.emulator.debug.stops import (
 )
 from l4lab.emulator.debug.watching import Watching
 from l4lab.emulator.machine import NEVER
-from l4lab.kernel import causes
+from l4lab.kernel import requests
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.events import Event, EventLog, decode
 from l4lab.kernel.frame import EIP, INSTRUCTIONS, read_counter
@@ -398,7 +398,7 @@ class Debugger:
         self._watching.resolve(self.watchpoints if self._stops else ())
         if self._stops and (self.catches or self.observers):
             self._events = EventLog()
-            causes.start(machine.kernel, self._events)
+            requests.start(machine.kernel, self._events)
             machine.kernel.trace = self._events
             self._events.pending.clear()
             for thread in machine.kernel.threads.values():

@@ -14,9 +14,9 @@ from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.fiasco import abi
 from l4lab.kernel.fiasco.threadstate import state_of
 from l4lab.kernel.frame import CR3, ECX, EIP, FramePool
-from l4lab.kernel.frames import KernelFrames
 from l4lab.kernel.memory import Memory
 from l4lab.kernel.objects import Debugger, Factory, Icu, Log, Scheduler, Task
+from l4lab.kernel.pageframes import KernelFrames
 from l4lab.kernel.quota import UNLIMITED, Quota
 from l4lab.kernel.sched import Core
 from l4lab.kernel.state import Kernel, KernelWritten

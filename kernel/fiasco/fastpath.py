@@ -14,7 +14,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel import causes, tracing
+from l4lab.kernel import requests, tracing
 from l4lab.kernel.costs import COPY, DECODE, IPC
 from l4lab.kernel.fiasco import abi, syscalls
 from l4lab.kernel.frame import EAX, ECX, EDX, ESI
@@ -111,12 +111,12 @@ def system_call(kernel: Kernel, core: Core, me: Thread) -> None:
         if log is not None:
             if kernel.trace is not None and type(target) is Gate:
                 tracing.gate_invoked(kernel, kernel.trace, me, target)
-            causes.begin_ipc(kernel, log, me, partner)
+            requests.begin_ipc(kernel, log, me, partner)
     else:
         me.receive = RECEIVE_OPEN
         me.receive_from = None
     if log is not None:
-        causes.pass_on(kernel, log, me, partner, tag)
+        requests.pass_on(kernel, log, me, partner, tag)
     if wanted is not None and partner.held_by is not None:
         partner.held_by.clear()
     if calling:
@@ -125,7 +125,7 @@ def system_call(kernel: Kernel, core: Core, me: Thread) -> None:
             (partner.reply_slot_wanted or partner.reply).fill(me, rights)
     else:
         if me.began:
-            causes.end(kernel, me)
+            requests.end(kernel, me)
         me.partner = None
         me.request = 0
     me.state = RECEIVING

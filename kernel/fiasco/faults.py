@@ -17,7 +17,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel import capspace, causes, events, ipc, lifecycle, ports, tracing, waiting
+from l4lab.kernel import capspace, events, ipc, lifecycle, ports, requests, tracing, waiting
 from l4lab.kernel.costs import FAULT
 from l4lab.kernel.fiasco import abi, items, messages
 from l4lab.kernel.fiasco.threadstate import NEVER_SET, state_of
@@ -130,7 +130,7 @@ class FaultMessage(KernelMessage):
 
     def failed(self, kernel: Kernel, me: Thread, code: int) -> None:
         """The message did not get through: retry, unless a page fault found nobody to send to."""
-        causes.end(kernel, me, code)
+        requests.end(kernel, me, code)
         me.kernel_message = None
         if self.kind == PAGE_FAULT and code == abi.IPC_NOT_EXISTENT:
             me.pending_exception = self.fault
@@ -144,7 +144,7 @@ def page_fault(kernel: Kernel, core: Core, me: Thread, trap: PageFault) -> None:
     me.page_faults += 1
     if kernel.events is not None:
         kind = events.FAULT | (trap.error_code | trap.fetch << 4) << events.EXTRA_SHIFT
-        causes.begin(kernel, kernel.events, me, kind, 0, trap.address)
+        requests.begin(kernel, kernel.events, me, kind, 0, trap.address)
     kernel.bill[FAULT] += kernel.costs.fault_path
     task = me.task
     fault = (VECTOR_PAGE_FAULT, trap.error_code, trap.address)
@@ -152,7 +152,7 @@ def page_fault(kernel: Kernel, core: Core, me: Thread, trap: PageFault) -> None:
         exception(kernel, core, me, fault)
         return
     if task is not None and task.space is kernel.memory.sigma0:
-        causes.end(kernel, me)
+        requests.end(kernel, me)
         if not kernel.memory.identity_map_sigma0(trap.address >> 12):
             kernel.warn(f"sigma0 touched {trap.address:#x}, which is not RAM it owns, at {me.frame[EIP]:#x}")
             exception(kernel, core, me, fault)
@@ -219,7 +219,7 @@ def call(
         ipc.send_and_receive(kernel, core, me, target, donate=True)
     else:
         # A kernel object as pager answers at once, with a negative label: it refuses.
-        causes.end(kernel, me)
+        requests.end(kernel, me)
         me.kernel_message = None
         me.pending_exception = message.fault
 
@@ -228,7 +228,7 @@ def exception(kernel: Kernel, core: Core, me: Thread, fault: tuple[int, int, int
     """Call the exception handler with the register state; without one the thread waits on itself."""
     me.exceptions += 1
     if kernel.events is not None:
-        causes.begin(kernel, kernel.events, me, events.EXCEPTION, 0, fault[0])
+        requests.begin(kernel, kernel.events, me, events.EXCEPTION, 0, fault[0])
     kernel.bill[FAULT] += kernel.costs.fault_path
     handler = state_of(me).exception_handler
     cap = capspace.lookup(me.task, handler) if handler != NEVER_SET else None
@@ -307,7 +307,7 @@ def _enter_trampoline(kernel: Kernel, me: Thread, word: int, fault: tuple[int, i
     block = state.trampoline
     assert block is not None
     words, frame = kernel.words, me.frame
-    causes.end(kernel, me)
+    requests.end(kernel, me)
     state.trampoline_armed = False
     words[block + abi.TRAMPOLINE_SAVED_MR0 // 4] = words[me.utcb]
     first = block + abi.TRAMPOLINE_STATE // 4

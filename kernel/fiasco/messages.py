@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel import causes
+from l4lab.kernel import requests
 from l4lab.kernel.costs import COPY
 from l4lab.kernel.fiasco import abi, items
 from l4lab.kernel.frame import EAX, ECX, ESI
@@ -74,7 +74,7 @@ def fail_send(kernel: Kernel, thread: Thread, code: int) -> None:
         thread.kernel_message.failed(kernel, thread, code)
         return
     if thread.began:
-        causes.end(kernel, thread, code)
+        requests.end(kernel, thread, code)
     kernel.words[thread.utcb + ERROR] = code
     thread.frame[EAX] = abi.TAG_ERROR
 
@@ -87,7 +87,7 @@ def fail_receive(kernel: Kernel, thread: Thread, code: int) -> None:
         thread.kernel_message.failed(kernel, thread, code)
         return
     if thread.began:
-        causes.end(kernel, thread, code)
+        requests.end(kernel, thread, code)
     kernel.words[thread.utcb + ERROR] = code
     thread.frame[EAX] = thread.send_tag | abi.TAG_ERROR
 
@@ -106,14 +106,14 @@ def semaphore_obtained(thread: Thread) -> None:
 def finish_send(kernel: Kernel, thread: Thread) -> None:
     """A send-only operation is done: the sent tag comes back, unmarked."""
     if thread.began:
-        causes.end(kernel, thread)
+        requests.end(kernel, thread)
     thread.frame[EAX] = thread.send_tag & ~abi.TAG_ERROR
 
 
 def deliver_irq(kernel: Kernel, receiver: Thread, irq: Irq) -> None:
     """An IRQ message: no words, its label (ABI sheet section 6)."""
     if kernel.events is not None:
-        causes.notified(kernel, kernel.events, irq, receiver, irq.label)
+        requests.notified(kernel, kernel.events, irq, receiver, irq.label)
     receiver.frame[EAX] = 0
     receiver.frame[ESI] = irq.label
 
@@ -134,7 +134,7 @@ def transfer(kernel: Kernel, sender: Thread, receiver: Thread) -> bool:
     tag = sender.send_tag
     sender.ipc_count += 1
     if kernel.events is not None:
-        causes.pass_on(kernel, kernel.events, sender, receiver, tag)
+        requests.pass_on(kernel, kernel.events, sender, receiver, tag)
     if receiver.kernel_message is not None:
         return receiver.kernel_message.take_answer(kernel, sender, receiver)
     count = tag & abi.TAG_WORDS_MASK

@@ -11,7 +11,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import causes, dispatch, ipc, tracing, waiting
+from l4lab.kernel import dispatch, ipc, requests, tracing, waiting
 from l4lab.kernel.costs import DECODE, OBJECT
 from l4lab.kernel.fiasco import abi, faults, messages
 from l4lab.kernel.fiasco.protocols import factory, gate, icu, irq, log, scheduler, task, thread
@@ -160,7 +160,7 @@ def _run(kernel: Kernel, core: Core, me: Thread, partner: Thread, selector: int)
         _refuse_reply_slot(kernel, me)
     elif selector & abi.OP_SEND:
         if kernel.events is not None and not selector & abi.OP_REPLY:
-            causes.begin_ipc(kernel, kernel.events, me, partner)
+            requests.begin_ipc(kernel, kernel.events, me, partner)
         donate = not me.send_tag & abi.TAG_SCHEDULE
         ipc.send_and_receive(kernel, core, me, partner, donate)
     elif selector & abi.OP_RECV:
@@ -205,7 +205,7 @@ def _to_gate(kernel: Kernel, core: Core, me: Thread, target: Gate, rights: int, 
             return
         me.sends = bool(selector & abi.OP_SEND)
         if kernel.events is not None and me.sends:
-            causes.begin(kernel, kernel.events, me, causes.ipc_kind(me), target.number, me.send_tag)
+            requests.begin(kernel, kernel.events, me, requests.ipc_kind(me), target.number, me.send_tag)
         waiting.wait_for_gate(kernel, me, target)
         return
     messages.address_to(me, target)

@@ -9,7 +9,7 @@ import pytest
 from l4lab.emulator.files.manifest import find_image, load_manifest
 from l4lab.emulator.ledger import Ledger
 from l4lab.emulator.machine import Machine
-from l4lab.kernel import causes
+from l4lab.kernel import requests
 from l4lab.kernel.events import EventLog
 from l4lab.kernel.fiasco import abi, syscalls
 from l4lab.kernel.sched import Core
@@ -91,7 +91,7 @@ def _conversation(fast_path: bool, priority: int, log: str) -> World:
     world = World()
     world.kernel.fast_path = fast_path
     if log != "none":
-        causes.start(world.kernel, EventLog())
+        requests.start(world.kernel, EventLog())
     if log == "trace":
         world.kernel.trace = world.kernel.events
     for slot in (20, 21):

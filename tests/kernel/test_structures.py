@@ -10,8 +10,8 @@ from hypothesis.stateful import Bundle, RuleBasedStateMachine, consumes, invaria
 
 from l4lab.kernel.fiasco import abi, flexpage, messages
 from l4lab.kernel.fiasco.protocols.scheduler import cpu_set_contains
-from l4lab.kernel.frames import KernelFrames
 from l4lab.kernel.interface import InterfaceState
+from l4lab.kernel.pageframes import KernelFrames
 from l4lab.kernel.quota import Quota
 from l4lab.kernel.sched import ReadyQueue
 from l4lab.kernel.thread import SenderQueue, Thread

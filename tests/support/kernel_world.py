@@ -11,6 +11,7 @@ from collections import deque
 from dataclasses import dataclass
 
 from l4lab.kernel.costs import KernelCosts
+from l4lab.kernel.drq import Drq
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.fiasco import abi
 from l4lab.kernel.fiasco.interface import FIASCO
@@ -18,7 +19,6 @@ from l4lab.kernel.frame import EAX, ECX, EDX, ESI
 from l4lab.kernel.interface import BootParameters
 from l4lab.kernel.invariants import check_all
 from l4lab.kernel.objects import Gate, Task
-from l4lab.kernel.requests import Request
 from l4lab.kernel.state import ConsoleOutput, Effect, Ipi
 from l4lab.kernel.thread import DEAD, READY, Thread
 from l4lab.kernel.traps import DEADLINE_REACHED, SYSTEM_CALL, Interrupt, PageFault, Trap
@@ -52,7 +52,7 @@ class Answer:
 class World:
     """A booted kernel; `sigma0` and `root` are its first threads, root is running.
 
-    `interrupts[core]`: requests of other cores under way to it. They arrive at once, unless `late`
+    `interrupts[core]`: DRQs of other cores under way to it. They arrive at once, unless `late`
     is set: then when `deliver` is called.
     """
 
@@ -63,7 +63,7 @@ class World:
         self.now_cycles = 0
         self.check = check
         self.late = late
-        self.interrupts: list[deque[Request | None]] = [deque() for _ in range(cores)]
+        self.interrupts: list[deque[Drq | None]] = [deque() for _ in range(cores)]
         self.console = bytearray()
         self.effects: list[Effect] = []  # all that there ever were
         parameters = BootParameters(
@@ -108,7 +108,7 @@ class World:
     def apply(self, effect: Effect) -> None:
         """Do what the kernel asked of the machine."""
         if isinstance(effect, Ipi):
-            self.interrupts[effect.core].append(effect.request)
+            self.interrupts[effect.core].append(effect.drq)
         elif isinstance(effect, ConsoleOutput):
             self.console += effect.data
 

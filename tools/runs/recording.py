@@ -217,7 +217,7 @@ def _described(manifest: Manifest, trace: bool, machine: Machine | None) -> str:
                 for name, meaning in zip(events.KIND_NAMES, events.MEANINGS, strict=True)
             ],
             "object_kinds": list(events.OBJECT_KINDS),
-            "request_kinds": list(events.REQUEST_KINDS),
+            "request_kinds": list(events.DRQ_KINDS),
         },
         "traps": list(TRAP_NAMES),
         "causes": list(CAUSE_NAMES),

@@ -14,7 +14,7 @@ from typing import Final
 from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE
 from l4lab.emulator.debug.catching import PROTOCOLS, protocol_name
 from l4lab.kernel import events
-from l4lab.kernel.events import KIND_NAMES, OBJECT_KINDS, REQUEST_KINDS, Event
+from l4lab.kernel.events import DRQ_KINDS, KIND_NAMES, OBJECT_KINDS, Event
 from l4lab.kernel.fiasco import abi
 from l4lab.kernel.fiasco.messages import label_of
 from l4lab.kernel.traps import TRAP_NAMES
@@ -64,7 +64,7 @@ class Describer:
             events.END: lambda e: f"{self.thread(e.thread)} error={e.a:#x}",
             events.QUEUED: lambda e: f"{self.thread(e.thread)} at {self._target(e)}",
             events.SENT: self._sent,
-            events.SERVED: lambda e: f"{_of(REQUEST_KINDS, e.extra)} for {self.thread(e.thread)}",
+            events.SERVED: lambda e: f"{_of(DRQ_KINDS, e.extra)} for {self.thread(e.thread)}",
             events.TIMEOUT: lambda e: self.thread(e.thread),
             events.OBTAINED: lambda e: (
                 f"{self.thread(e.thread)} has {self._run.object_name('semaphore', e.partner)}"
@@ -128,7 +128,7 @@ class Describer:
         return f"{who} {_tag(event.a)} badge={event.b:#x}"
 
     def _sent(self, event: Event) -> str:
-        what = f"{_of(REQUEST_KINDS, event.extra)} to core {event.partner}"
+        what = f"{_of(DRQ_KINDS, event.extra)} to core {event.partner}"
         whom = f" for {self.thread(event.thread)}" if event.thread else ""
         if not event.b:
             return f"{what}{whom}, with an interrupt that arrives in {event.a} cycles"

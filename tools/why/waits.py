@@ -5,7 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from l4lab.kernel import events
-from l4lab.kernel.events import REQUEST_KINDS
+from l4lab.kernel.events import DRQ_KINDS
 from l4lab.tools.ledger.timeline import NOWHERE
 from l4lab.tools.why.chain import FLIGHT, WAIT, Segment
 
@@ -13,9 +13,7 @@ if TYPE_CHECKING:
     from l4lab.kernel.events import Event
     from l4lab.tools.why.follow import Follower
 
-CARRYING: Final = tuple(
-    REQUEST_KINDS.index(name) for name in ("send", "transfer", "wake", "receive", "place")
-)
+CARRYING: Final = tuple(DRQ_KINDS.index(name) for name in ("send", "transfer", "wake", "receive", "place"))
 """Requests between cores that bring a message on its way."""
 
 

@@ -5,12 +5,12 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from l4lab.kernel import crosscore, dispatch
+from l4lab.kernel.drq import PlaceDrq, post
 from l4lab.kernel.fiasco import abi
 from l4lab.kernel.fiasco.messages import make_tag
 from l4lab.kernel.fiasco.protocols import icu
 from l4lab.kernel.fiasco.protocols.common import OK, Call, error, object_argument
 from l4lab.kernel.objects import Scheduler
-from l4lab.kernel.requests import PlaceRequest, post
 from l4lab.kernel.thread import NO_CORE, Thread
 
 if TYPE_CHECKING:
@@ -106,7 +106,7 @@ def _apply(call: Call, thread: Thread, home: int, priority: int, quantum_us: int
         dispatch.place(kernel, core, thread, home, priority, quantum_cycles)
         crosscore.look_for_senders(kernel, core, thread)
     else:
-        post(kernel, thread.core, PlaceRequest(thread, home, priority, quantum_cycles))
+        post(kernel, thread.core, PlaceDrq(thread, home, priority, quantum_cycles))
 
 
 def _idle_time(call: Call) -> int:

@@ -26,7 +26,7 @@ from l4lab.kernel.thread import READY, Thread
 from l4lab.kernel.traps import DEADLINE_REACHED, INTERRUPT, Interrupt
 
 if TYPE_CHECKING:
-    from l4lab.kernel.requests import Request
+    from l4lab.kernel.drq import Drq
     from l4lab.kernel.state import Effect, Kernel, TlbPolicy
     from l4lab.kernel.traps import Trap
 
@@ -88,7 +88,7 @@ class Tlb:
 class Bench:
     """A booted kernel over a small RAM. Time is one clock for all cores, in cycles.
 
-    `interrupts[core]`: requests under way to it, in order of sending. `entries`: kernel entries so far.
+    `interrupts[core]`: DRQs under way to it, in order of sending. `entries`: kernel entries so far.
     """
 
     def __init__(
@@ -113,7 +113,7 @@ class Bench:
         self.kernel.events = self.kernel.trace = EventLog() if events else None
         self.decisions = [Decision() for _ in range(cores)]
         self.tlbs = [Tlb() for _ in range(cores)]
-        self.interrupts: list[deque[Request | None]] = [deque() for _ in range(cores)]
+        self.interrupts: list[deque[Drq | None]] = [deque() for _ in range(cores)]
         self.now_cycles = 0
         self.entries = 0
         self.written_bytes = 0
@@ -156,8 +156,8 @@ class Bench:
 
     def deliver(self, core: int) -> None:
         """The first interrupt that is under way to `core` arrives."""
-        request = self.interrupts[core].popleft()
-        self.trap(core, INTERRUPT if request is None else Interrupt(request))
+        drq = self.interrupts[core].popleft()
+        self.trap(core, INTERRUPT if drq is None else Interrupt(drq))
 
     def tick(self, core: int) -> None:
         """A timer tick on `core`; time goes on to the next millisecond."""
@@ -166,7 +166,7 @@ class Bench:
 
     def _apply(self, effect: Effect) -> None:
         if isinstance(effect, Ipi):
-            self.interrupts[effect.core].append(effect.request)
+            self.interrupts[effect.core].append(effect.drq)
         elif isinstance(effect, FlushTlb):
             for number, tlb in enumerate(self.tlbs):
                 if effect.cores >> number & 1:

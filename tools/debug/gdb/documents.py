@@ -48,7 +48,7 @@ def pending_interrupts(machine: Machine) -> View:
     """Interrupts between cores that are under way."""
     return inspect.pending_interrupts(
         {
-            core.number: [(arrival, what.request) for arrival, _, what in sorted(core.interrupts, key=_order)]
+            core.number: [(arrival, what.drq) for arrival, _, what in sorted(core.interrupts, key=_order)]
             for core in machine.cores
         }
     )

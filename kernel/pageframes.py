@@ -29,10 +29,6 @@ class KernelFrames:
         """How many frames are in use."""
         return len(self._taken)
 
-    def taken_frames(self) -> list[int]:
-        """The numbers of all frames in use, in order; for people and snapshots."""
-        return sorted(self._taken)
-
     def used_frames(self) -> range:
         """The numbers of all frames that are in use or have been; the others were never written."""
         return range(self.first_pfn, self._next)
