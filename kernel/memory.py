@@ -60,6 +60,37 @@ class Space:
         self.live_cores = 0
 
 
+class Mapped:
+    """What one `map_range` has done.
+
+    `pages`: mapped or upgraded. `entries`: page table entries written for them; a superpage has one.
+    `complete`: False: out of kernel memory. `sources`: the mappings that were mapped from, by address.
+    `runs`: (page in the source, page in the target, pages) of each stretch without a hole.
+    """
+
+    __slots__ = ("complete", "entries", "pages", "runs", "sources")
+
+    def __init__(self) -> None:
+        self.pages = 0
+        self.entries = 0
+        self.complete = True
+        self.sources: list[Mapping] = []
+        self.runs: list[tuple[int, int, int]] = []
+
+    def add(self, source: Mapping, source_vpn: int, vpn: int, pages: int) -> None:
+        """One entry more, behind all others."""
+        self.pages += pages
+        self.entries += 1
+        if not self.sources or self.sources[-1] is not source:
+            self.sources.append(source)
+        if self.runs:
+            first, at, before = self.runs[-1]
+            if first + before == source_vpn and at + before == vpn:
+                self.runs[-1] = (first, at, before + pages)
+                return
+        self.runs.append((source_vpn, vpn, pages))
+
+
 class Memory:
     """All address spaces of a machine, over one guest RAM.
 
@@ -209,16 +240,15 @@ class Memory:
         *,
         grant: bool = False,
         cached: bool = True,
-    ) -> tuple[int, bool]:
+    ) -> Mapped:
         """Map (or grant) `pages` pages of `source` into `target`; what `source` lacks is skipped.
 
         `rights`: READ | WRITE | EXECUTE; those that the source mapping lacks are dropped. Uses
         4 MiB pages where both sides have them aligned. What stood at the target before and is not
         the same frame from the same parent is removed first, with all derived from it.
-        Returns (pages mapped or upgraded, complete); not complete means out of kernel memory:
-        the pages before that point stay mapped.
+        If it is not complete, the pages before that point stay mapped.
         """
-        mapped = 0
+        mapped = Mapped()
         offset = 0
         both_aligned = (source_vpn ^ target_vpn) & _SUPER_MASK == 0
         while offset < pages:
@@ -235,10 +265,12 @@ class Memory:
             size = PAGES_PER_SUPERPAGE if whole else 1
             done = self._map_one(parent, vpn - parent.vpn, target, at, size, rights, grant, cached)
             if done is None:
-                return mapped, False
-            mapped += done
+                mapped.complete = False
+                break
+            if done:
+                mapped.add(parent, vpn, at, done)
             offset += size
-        return mapped, True
+        return mapped
 
     def _skip_empty(self, source: Space, vpn: int, offset: int) -> int:
         """Where to go on after the unmapped page `vpn`: at the next entry in use, or past these 4 MiB."""
@@ -337,7 +369,7 @@ class Memory:
         move to this space's own entries. A new mapping starts with the marks of the one it comes from.
         """
         touched = 0
-        for mapping in self._mappings_in(space, vpn, min(pages, self.user_pages - vpn)):
+        for mapping in self.mappings_in(space, vpn, pages):
             if mapping.space is None:
                 continue
             first = max(vpn, mapping.vpn)
@@ -355,9 +387,10 @@ class Memory:
             touched |= collected
         return touched & (ACCESSED | DIRTY)
 
-    def _mappings_in(self, space: Space, vpn: int, pages: int) -> list[Mapping]:
-        """The mappings of `space` that overlap the range, by address. O(min(range, mappings))."""
+    def mappings_in(self, space: Space, vpn: int, pages: int) -> list[Mapping]:
+        """The mappings of `space` that overlap the range of user pages, by address. O(min(range, mappings))."""
         found: list[Mapping] = []
+        pages = min(pages, self.user_pages - vpn)
         if space is self.sigma0:
             last = min(vpn + pages, FRAMES)
             supers = range(vpn >> 10, (last + _SUPER_MASK) >> 10)

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel import capspace, contention, mapdb, ports, tracing
+from l4lab.kernel import capspace, contention, ports, tracing
 from l4lab.kernel.costs import MAP
 from l4lab.kernel.fiasco import abi, flexpage
 from l4lab.kernel.objects import Gate, Task
@@ -204,7 +204,7 @@ def _map_memory(
         return 0, True
     start, at, order = flexpage.place(page.address, order, window.address, window_order, hot_spot)
     cached = not control & abi.ITEM_CACHE_SET or control & abi.ITEM_CACHE_MASK == abi.ITEM_CACHE_CACHED
-    mapped, complete = kernel.memory.map_range(
+    mapped = kernel.memory.map_range(
         source.space,
         start >> 12,
         target.space,
@@ -214,12 +214,13 @@ def _map_memory(
         grant=bool(control & abi.ITEM_GRANT),
         cached=cached,
     )
-    if mapped:
-        lock_trees(kernel, source, start >> 12, mapped)
-        if kernel.trace is not None:
-            tracing.mapped(kernel, kernel.trace, target, start >> 12, at >> 12, mapped)
-    kernel.bill[MAP] += mapped_steps(mapped) * kernel.costs.map_page
-    return mapped, complete
+    for mapping in mapped.sources:
+        contention.lock(kernel, mapping)
+    if kernel.trace is not None:
+        for first, into, pages in mapped.runs:
+            tracing.mapped(kernel, kernel.trace, target, first, into, pages)
+    kernel.bill[MAP] += mapped.entries * kernel.costs.map_page
+    return mapped.pages, mapped.complete
 
 
 def _map_ports(
@@ -231,19 +232,6 @@ def _map_ports(
         first = max(first, window.address)
         end = min(end, window.address + (1 << min(window.order, 16)))
     return ports.map_range(kernel, source, target, first, end - first) if first < end else (0, True)
-
-
-def lock_trees(kernel: Kernel, source: Task, vpn: int, pages: int) -> None:
-    """The trees that the mapped pages hang in are locked, one 4 MiB at a time as far as they were used."""
-    for first in range(vpn, vpn + pages, mapdb.PAGES_PER_SUPERPAGE):
-        mapping = kernel.memory.lookup(source.space, first)
-        if mapping is not None:
-            contention.lock(kernel, mapping)
-
-
-def mapped_steps(pages: int) -> int:
-    """Page table entries written for that many pages: superpages count once."""
-    return (pages >> 10) + (pages & 1023)
 
 
 def _map_objects(

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel import capspace, lifecycle, ports, tracing
+from l4lab.kernel import capspace, contention, lifecycle, ports, tracing
 from l4lab.kernel.costs import MAP, UNMAP
 from l4lab.kernel.fiasco import abi, flexpage, items
 from l4lab.kernel.fiasco.messages import make_tag
@@ -80,16 +80,16 @@ def _unmap_page(call: Call, task: Task, page: flexpage.Flexpage, mask: int) -> i
         order = 32 if page.is_everything else min(page.order, 32)
         if order >= abi.FPAGE_MIN_MEMORY_ORDER:
             memory = call.kernel.memory
-            items.lock_trees(call.kernel, task, page.address >> 12, 1 << (order - 12))
+            first, pages = page.address >> 12, 1 << (order - 12)
+            for mapping in memory.mappings_in(task.space, first, pages):
+                contention.lock(call.kernel, mapping)
             before = memory.removals
             rights = flexpage.memory_rights(page.rights)
-            touched = memory.unmap_range(
-                task.space, page.address >> 12, 1 << (order - 12), rights, also_self=also_self
-            )
+            touched = memory.unmap_range(task.space, first, pages, rights, also_self=also_self)
             flags = flexpage.access_flags(touched)
             call.kernel.bill[UNMAP] += (memory.removals - before) * call.kernel.costs.unmap_page
             if trace is not None:
-                tracing.unmapped(call.kernel, trace, task, page.address, 1 << (order - 12), page.rights)
+                tracing.unmapped(call.kernel, trace, task, page.address, pages, page.rights)
     if page.kind == abi.FPAGE_TYPE_IO or page.is_everything:
         first = 0 if page.is_everything else page.address
         order = 16 if page.is_everything else min(page.order, 16)
