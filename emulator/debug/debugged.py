@@ -235,6 +235,16 @@ class DebuggedMachine(Machine):
         """Where the run is; meaningful while it is paused."""
         return Position(self.steps, self.retired, self.phase)
 
+    def reached_cycles(self, running: CoreState) -> tuple[int, ...]:
+        """For each core the cycle that it is at, or, if it is idle, up to which nothing can happen to it any more.
+
+        `running`: the core that had the last step. Depends on the position in the run alone, and only grows.
+        """
+        now = min(self._next_moment(core) if core is running else core.moment for core in self.cores)
+        if now == NEVER:
+            now = max(core.clock_cycles for core in self.cores)
+        return tuple(max(core.clock_cycles, now) for core in self.cores)
+
     def go_on(self, poll: Callable[[], None] | None = None, poll_seconds: float = 1.0) -> Pause:
         """Run on until something pauses the machine. Raises KernelBug as `run` does.
 

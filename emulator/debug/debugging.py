@@ -199,12 +199,16 @@ class Debugger:
         return stop
 
     def go_to_clock(self, core: int, clock_cycles: int, poll: Poll | None = None) -> Stop:
-        """To the first point of the run at which `core` is at or beyond a cycle, nothing else stopping."""
-        snapshot = self.history.last_with(lambda snapshot: snapshot.clocks[core] < clock_cycles)
-        ahead = self.machine.cores[core].clock_cycles < clock_cycles
-        if self._bug is not None or not ahead or self.machine.position < snapshot.position:
+        """To the first point of the run at which `core` is at or beyond a cycle, nothing else stopping.
+
+        While the core is idle, that is behind the last kernel entry of any core before that cycle.
+        """
+        machine = self.machine
+        snapshot = self.history.last_with(lambda snapshot: snapshot.reached_cycles[core] < clock_cycles)
+        ahead = machine.reached_cycles(machine.paused_core)[core] < clock_cycles
+        if self._bug is not None or not ahead or machine.position < snapshot.position:
             self._restore(snapshot)
-        if self.machine.cores[core].clock_cycles >= clock_cycles:
+        if machine.reached_cycles(machine.paused_core)[core] >= clock_cycles:
             return self._to_start()
         return self._quietly(Goal(GoalKind.CLOCK, core=core, clock_cycles=clock_cycles), None, poll)
 
@@ -215,7 +219,7 @@ class Debugger:
             return self._to_start()
         here = self.machine.position
         snapshot = self.history.last_with(
-            lambda snapshot: snapshot.position < here and snapshot.count_of(thread) in range(max(count, 1))
+            lambda snapshot: snapshot.position < here and snapshot.executed_by(thread) < count
         )
         if here.steps - snapshot.position.steps > 2 * STEPS_TO_SNAPSHOT:
             self._note_at_steps = here.steps - STEPS_TO_SNAPSHOT
@@ -259,7 +263,7 @@ class Debugger:
         return self.last_stop
 
     def _stops_between(self, snapshot: Snapshot, end: Position, poll: Poll | None) -> list[Stop]:
-        """All stops from `snapshot` on and before `end`, and perhaps beyond; the last is INTERRUPTED if somebody did.
+        """All stops behind `snapshot` and up to `end`, and perhaps more; the last is INTERRUPTED if somebody did.
 
         Remembers the answer: going back over many stops asks again and again.
         """
@@ -274,10 +278,9 @@ class Debugger:
             stop = self._towards(TO_THE_END, None, poll, REPLAY, end)
             if stop.kind is StopKind.INTERRUPTED:
                 return [*found, stop]
-            if _lies_behind(stop, end):
-                found.append(stop)
-            if stop.kind is StopKind.PLACE or stop.position >= end:
+            if stop.kind is StopKind.PLACE:
                 break
+            found.append(stop)
         self._stops_known = (snapshot.position, end, asked, found)
         return found
 
@@ -502,12 +505,15 @@ class Debugger:
         return True
 
     def pauses_before(self, entry: Entry) -> bool:
-        """At the place; at what catchpoints catch before the kernel acts."""
+        """At what catchpoints catch before the kernel acts; at the place."""
+        if self._stops and self._stops_before(entry):
+            return True
         place = self._place
         if place is not None and place.phase == BEFORE_ENTRY and place.steps == self.machine.steps:
             return self._find(StopKind.PLACE, entry, BEFORE_ENTRY)
-        if not self._stops:
-            return False
+        return False
+
+    def _stops_before(self, entry: Entry) -> bool:
         if self.watchpoints:
             self._watching.before_entry()
         caught = False
@@ -517,47 +523,38 @@ class Debugger:
         return self._show_observers(entry, (), before=True) or caught
 
     def pauses_after(self, entry: Entry) -> bool:
-        """At the place; at what has happened in this entry; when somebody interrupts."""
-        place, machine = self._place, self.machine
-        if place is not None and place.phase == AFTER_ENTRY and place.steps == machine.steps:
-            hit = self._watching.written_by_kernel() if self._stops and self.watchpoints else None
-            if hit is not None:
-                return self._found_watched(hit, entry)
-            return self._find(StopKind.PLACE, entry, AFTER_ENTRY)
+        """At what has happened in this entry; at the place; when somebody interrupts."""
         if self._stops and self._stops_after(entry):
             return True
+        place, machine = self._place, self.machine
+        if place is not None and place.phase == AFTER_ENTRY and place.steps == machine.steps:
+            return self._find(StopKind.PLACE, entry, AFTER_ENTRY)
         if self._goal.kind is GoalKind.ENTRY:
             return self._find(StopKind.ENTRY, entry, AFTER_ENTRY)
-        if self._goal.kind is GoalKind.CLOCK and self._clock_passed(self._goal):
+        goal = self._goal
+        if goal.kind is GoalKind.CLOCK and machine.reached_cycles(entry.core)[goal.core] >= goal.clock_cycles:
             return self._find(StopKind.PLACE, entry, AFTER_ENTRY)
         return self._interrupted and self._find(StopKind.INTERRUPTED, entry, AFTER_ENTRY, "interrupted")
 
-    def _clock_passed(self, goal: Goal) -> bool:
-        """True if the core, idle or in the kernel, is beyond the cycle, and no other is before it."""
-        cores = self.machine.cores
-        if cores[goal.core].clock_cycles >= goal.clock_cycles:
-            return True
-        return min(core.moment for core in cores) >= goal.clock_cycles
-
     def _stops_after(self, entry: Entry) -> bool:
+        hit = self._watching.written_by_kernel() if self.watchpoints else None
+        found = hit is not None and self._found_watched(hit, entry)
         events: tuple[Event, ...] = ()
         if self._events is not None:
             events = tuple(decode(self._events.pending))
             self._events.pending.clear()
-            caught = self.catches and any(
+            found = found or any(
                 self._caught(happening, entry, AFTER_ENTRY)
-                for event in events
+                for event in (events if self.catches else ())
                 if (happening := happened(self.machine.kernel, event, entry.trap)) is not None
             )
-            if self._show_observers(entry, events, before=False) or caught:
-                return True
+            found = self._show_observers(entry, events, before=False) or found
+        if found:
+            return True
         if self._armed_for != self._arming():
             self._set_breakpoints()
         if self.watchpoints:
-            hit = self._watching.written_by_kernel()
-            self._watching.resolve(self.watchpoints if self._stops else ())
-            if hit is not None:
-                return self._found_watched(hit, entry)
+            self._watching.resolve(self.watchpoints)
         return self.tells_new_tasks and self._forward and self._new_task(entry)
 
     def _found_watched(self, hit: Watchpoint, entry: Entry) -> bool:

@@ -45,7 +45,7 @@ class Snapshot:
     """One moment.
 
     `frames`: pfn -> contents of frames that are not as in the snapshot before. `kernel_written`: frames
-    declared as such. `counts`: thread number -> instructions it had executed. `clocks`: of the cores.
+    declared as such. `counts`: thread number -> instructions it had executed. `reached_cycles`: of each core.
     """
 
     position: Position
@@ -54,7 +54,7 @@ class Snapshot:
     frames: dict[int, bytes]
     kernel_written: tuple[int, ...]
     counts: dict[int, int]
-    clocks: tuple[int, ...]
+    reached_cycles: tuple[int, ...]
 
     @property
     def size_bytes(self) -> int:
@@ -62,9 +62,9 @@ class Snapshot:
         states = sum(map(len, self.vcpus))
         return len(self.memento) * _BYTES_PER_OBJECT + len(self.frames) * PAGE_BYTES + states
 
-    def count_of(self, thread: int) -> int:
-        """Instructions that thread `thread` had executed; 0 if it did not exist."""
-        return self.counts.get(thread, 0)
+    def executed_by(self, thread: int) -> int:
+        """Instructions that thread `thread` had executed; -1 if it did not exist yet, or any more."""
+        return self.counts.get(thread, -1)
 
 
 class History:
@@ -121,7 +121,7 @@ class History:
             self._changed_frames(before),
             tuple(_marked(machine.port.kernel_written())),
             {t.number: read_counter(t.frame, INSTRUCTIONS) for t in kernel.threads.values()},
-            tuple(core.clock_cycles for core in machine.cores),
+            machine.reached_cycles(machine.paused_core),
         )
 
     def _changed_frames(self, before: int) -> dict[int, bytes]:
