@@ -23,7 +23,8 @@ from l4lab.kernel.costs import CAUSE_NAMES
 from l4lab.kernel.thread import Thread
 from l4lab.kernel.traps import PageFault, SystemCall, Trap
 from l4lab.tools.bench.pma_image import PmaSetup
-from l4lab.tools.debug.faultsteps import FaultSteps
+from l4lab.tools.debug.faults import FRAME, TOUCH
+from l4lab.tools.debug.gdb.steps import FaultSteps
 from l4lab.tools.ledger.timeline import NOWHERE, OPERATION_KINDS, Operation, Operations, Timeline
 from l4lab.tools.runs.programs import Programs
 from l4lab.tools.runs.recording import Recording
@@ -32,7 +33,7 @@ from l4lab.tools.why.allocation import find_allocation, image_of
 from l4lab.tools.why.chain import FLIGHT, KERNEL, USER, WAIT, Chain
 from l4lab.tools.why.command import Asked, show_why
 from l4lab.tools.why.follow import follow
-from l4lab.tools.why.steps import FRAME, STEPS, TOUCH, lines, step_sums
+from l4lab.tools.why.steps import STEPS, lines, step_sums
 from support import random_guest
 from support.programs import compile_program, write_manifest
 from support.runs import IMAGES, image, record
@@ -603,6 +604,7 @@ def test_a_run_that_does_not_come_again_is_told_as_far_as_it_goes(tmp_path: Path
     for name in ("hello", "pagefault"):
         record(image(name), tmp_path / name)
     shutil.copy(tmp_path / "pagefault/run.json", tmp_path / "hello/run.json")
+    (tmp_path / "hello/seal.json").unlink()  # it would not be the same run
     recorded = Recorded(tmp_path / "hello")
     last = recorded.operations.count(events.FAULT)
     done = why("fault", last, tmp_path / "hello")

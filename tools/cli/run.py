@@ -138,7 +138,7 @@ def inspect(
       l4lab inspect run --fault 22 bt:hello.1 ptable:hello.1 mapdb
     """
     from l4lab.tools.debug import inspect as tool
-    from l4lab.tools.debug.inspect_run import Moment
+    from l4lab.tools.runs.replay import Moment
 
     if list_views:
         return tool.list_views(as_json=as_json)

@@ -6,9 +6,9 @@ import json
 from typing import Any, Final
 
 from l4lab.tools.common.report import grouped
-from l4lab.tools.debug.inspect_run import Moment, find_source, reach
 from l4lab.tools.debug.inspect_views import KINDS, Looked, views, visible
 from l4lab.tools.runs.programs import Programs
+from l4lab.tools.runs.replay import Moment, find_source, reach
 
 INSPECT_FORMAT: Final = 1
 """Version of the JSON document; raised when a key goes or changes its meaning."""

@@ -8,26 +8,25 @@ allocator's function being entered and left.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from contextlib import suppress
-from pathlib import Path
-from typing import Any, Final
+from typing import Final
 
-from l4lab.emulator.debug.debugged import DebuggedMachine, Entry
-from l4lab.emulator.debug.debugging import Debugger, read_memory
-from l4lab.emulator.debug.stops import Breakpoint, Goal, GoalKind
-from l4lab.emulator.errors import OperatorError
-from l4lab.emulator.files.inputs import BUNDLED_IMAGES
-from l4lab.emulator.files.manifest import Manifest, find_image, load_manifest
+from l4lab.emulator.debug.debugged import Entry
+from l4lab.emulator.debug.debugging import Debugger
+from l4lab.emulator.debug.stops import Goal, GoalKind
+from l4lab.emulator.files.manifest import Manifest
 from l4lab.kernel.events import Event
-from l4lab.kernel.frame import ESP, TLB_MISSES
+from l4lab.kernel.frame import TLB_MISSES
+from l4lab.kernel.thread import Thread
 from l4lab.kernel.traps import PageFault
-from l4lab.tools.debug.faultsteps import ALLOCATORS
+from l4lab.tools.debug.faults import REQUEST
+from l4lab.tools.debug.follower import AllocatorWatch
 from l4lab.tools.ledger.timeline import Operation
 from l4lab.tools.runs.programs import Programs
 from l4lab.tools.runs.recording import RunError
+from l4lab.tools.runs.replay import ReplayError, boot_to_debug, booted_from
 from l4lab.tools.runs.rundir import Run
 from l4lab.tools.why.chain import USER, Chain, Segment
-from l4lab.tools.why.steps import REQUEST, Allocated, lines
+from l4lab.tools.why.steps import Allocated, lines
 
 AFFORDABLE_ROWS: Final = 200_000
 AFFORDABLE_CYCLES: Final = 1_000_000_000
@@ -37,32 +36,16 @@ AFFORDABLE_CYCLES: Final = 1_000_000_000
 def image_of(run: Run, image: str | None) -> Manifest | None:
     """The manifest that `run` was booted from; None if it is not at hand, or something has changed since.
 
-    Looked for by its name among the bundled images, here, in the run and beside it. `image`: what a person says it
-    is, as for `l4lab boot`; then RunError if it is not.
+    `image`: what a person says it is, as for `l4lab boot`; then RunError if it is not.
     """
-    configuration = run.document.get("configuration")
-    recorded: dict[str, Any] = configuration if isinstance(configuration, dict) else {}
-    if image is not None:
-        manifest = load_manifest(find_image(image))
-        if not _is_same(manifest, recorded):
-            raise RunError(
-                f"{image}: found another machine or other programs, expected those of {run.folder}"
-            )
-        return manifest
-    if Path(run.image_name).name != run.image_name:
-        return None
-    for place in (BUNDLED_IMAGES, Path(), run.folder, run.folder.absolute().parent):
-        with suppress(OperatorError):
-            if (place / run.image_name).is_file():
-                manifest = load_manifest(place / run.image_name)
-                if _is_same(manifest, recorded):
-                    return manifest
-    return None
-
-
-def _is_same(manifest: Manifest, recorded: dict[str, Any]) -> bool:
-    found = manifest.resolved()
-    return all(found[part] == recorded.get(part) for part in ("machine", "boot"))
+    try:
+        return booted_from(run.folder, run.document, image)
+    except ReplayError:
+        if image is None:
+            return None
+        raise RunError(
+            f"{image}: found another machine or other programs, expected those of {run.folder}"
+        ) from None
 
 
 def is_affordable(chain: Chain) -> bool:
@@ -84,17 +67,28 @@ def find_allocation(run: Run, chain: Chain, manifest: Manifest) -> Allocated | N
     if not stretches:
         return None
     last = max(segment.end for segment in stretches)
-    debugger = Debugger(DebuggedMachine(manifest))
+    debugger = boot_to_debug(manifest)
     operation = chain.operation
     before = int(run.rows["start"][operation.row])
     debugger.resume(Goal(GoalKind.CLOCK, core=operation.core, clock_cycles=before))
     seen = _expect_fault(debugger, operation)
-    watch = _AllocatorWatch(debugger, Programs(manifest), {segment.thread for segment in stretches})
+    found: list[tuple[int, int, int]] = []
+    inside = dict.fromkeys(sorted({segment.thread for segment in stretches}), 0)
+
+    def passed(thread: Thread, back: int) -> None:
+        if not back:
+            clock = debugger.machine.cores[thread.core].vcpu.clock_cycles
+            found.append((clock, thread.number, int(thread.frame[TLB_MISSES])))
+        inside[thread.number] = back
+        watch.watch(inside)
+
+    watch = AllocatorWatch(debugger, Programs(manifest), passed)
+    watch.watch(inside)
     core = next(segment.core for segment in stretches if segment.end == last)
     debugger.resume(Goal(GoalKind.CLOCK, core=core, clock_cycles=last))
     if not seen:
         raise AnotherRun(f"{run.folder}: {operation.name}: booted again, the image runs another way")
-    for cycle, thread, misses in reversed(watch.found):
+    for cycle, thread, misses in reversed(found):
         for segment in stretches:
             if segment.thread == thread and segment.start < cycle <= segment.end:
                 at_end = int(run.rows["tlb misses"][segment.row])
@@ -129,33 +123,3 @@ def _stretches(run: Run, chain: Chain) -> list[Segment]:
         for segment in hop.segments
         if segment.kind == USER and segment.start in starts
     ]
-
-
-class _AllocatorWatch:
-    """Notes whenever one of `threads` leaves an allocator: `found` has (cycle, thread, its TLB misses so far)."""
-
-    def __init__(self, debugger: Debugger, programs: Programs, threads: set[int]) -> None:
-        self.found: list[tuple[int, int, int]] = []
-        self._debugger = debugger
-        self._threads = threads
-        for number in sorted(threads):
-            thread = debugger.machine.kernel.threads.get(number)
-            program = programs.of_task(debugger.machine, thread.task) if thread is not None else None
-            if thread is None or thread.task is None or program is None:
-                continue
-            for name in ALLOCATORS:
-                address = program.symbols.address_of(name)
-                if address is not None:
-                    debugger.probes[Breakpoint(address, thread.task.number)] = self._entered
-
-    def _entered(self, number: int) -> None:
-        thread = self._debugger.machine.kernel.threads[number]
-        if number in self._threads and thread.task is not None:
-            word = read_memory(self._debugger.machine, thread.task, thread.frame[ESP], 4)
-            back = Breakpoint(int.from_bytes(word, "little"), thread.task.number)
-            self._debugger.probes[back] = self._left
-
-    def _left(self, number: int) -> None:
-        thread = self._debugger.machine.kernel.threads[number]
-        cycle = self._debugger.machine.cores[thread.core].vcpu.clock_cycles
-        self.found.append((cycle, number, int(thread.frame[TLB_MISSES])))

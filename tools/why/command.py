@@ -16,7 +16,7 @@ from rich.table import Table
 from l4lab.kernel import events
 from l4lab.kernel.traps import TRAP_NAMES
 from l4lab.tools.common.report import grouped
-from l4lab.tools.debug.faultsteps import NAMES
+from l4lab.tools.debug.faults import NAMES, TOUCH
 from l4lab.tools.ledger.accounts import imbalance
 from l4lab.tools.ledger.books import percentage, wide_console
 from l4lab.tools.ledger.timeline import KIND_WORDS, NOWHERE, Operation, Operations, Timeline, is_entry
@@ -26,7 +26,7 @@ from l4lab.tools.runs.symbols import Symbols
 from l4lab.tools.why.allocation import AnotherRun, find_allocation, image_of, is_affordable
 from l4lab.tools.why.chain import Chain
 from l4lab.tools.why.follow import follow
-from l4lab.tools.why.steps import TOUCH, Allocated, Line, lines, step_sums, steps_of
+from l4lab.tools.why.steps import Allocated, Line, lines, step_sums, steps_of
 from l4lab.tools.why.values import WHY_FORMAT, chain_document, described, operation_document
 
 SLOWEST: Final = 10

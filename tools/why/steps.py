@@ -1,27 +1,20 @@
 """A chain as lines to show: its segments in time, with the steps of a page fault where they pass.
 
-The steps are those of figure 3 of 000_1be4d2f6ae8bebbc.txt (section 2.2), under the names that the debugger has
-for them (`tools/debug/faultsteps.py`).
+The steps are those of figure 3 of 000_1be4d2f6ae8bebbc.txt (section 2.2), as a `Fault` that is made of the chain.
 """
 
 from __future__ import annotations
 
 from dataclasses import dataclass, replace
+from itertools import pairwise
 from typing import Final, NamedTuple
 
 from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE
 from l4lab.kernel import events
-from l4lab.tools.debug.faultsteps import NAMES
+from l4lab.tools.debug import faults
+from l4lab.tools.debug.faults import FAULT, FRAME, MAP, MESSAGE, REQUEST, RESUME, TOUCH, Fault, Step
 from l4lab.tools.runs.rundir import Run
 from l4lab.tools.why.chain import FLIGHT, KERNEL, USER, Chain, Hop, Segment
-
-TOUCH: Final = 1
-FAULT: Final = 2
-MESSAGE: Final = 3
-REQUEST: Final = 4
-FRAME: Final = 5
-MAP: Final = 6
-RESUME: Final = 7
 
 STEPS: Final = {
     TOUCH: "the program touches a page that is only virtual yet; what follows begins with that",
@@ -32,13 +25,8 @@ STEPS: Final = {
     MAP: "the kernel takes the answer and maps the page",
     RESUME: "the kernel goes back to the instruction",
 }
-"""Step -> what happens then; what it is called stands in `NAMES`, from 0 on."""
+"""Step -> what happens then; what it is called stands in `faults.NAMES`, from 0 on."""
 
-_MAPS_ITSELF: Final = "the processor enters the kernel, which maps the page itself: no message"
-_GOES_ON: Final = "the processor enters the kernel, which lets the thread go on: no message"
-
-_FAULT_CAUSES: Final = ("kernel entry", "fault")
-_RESUME_CAUSES: Final = ("kernel exit", "thread switch", "space switch", "schedule")
 _BACK: Final = "kernel: back to the instruction"
 _INTERRUPTS: Final = ("kernel: timer", "kernel: interrupt", "kernel: takes the interrupt")
 
@@ -71,7 +59,7 @@ class Line:
     @property
     def step_name(self) -> str:
         """`2 fault`; empty if there are no steps."""
-        return f"{self.step} {NAMES[self.step - 1]}" if self.step else ""
+        return f"{self.step} {faults.NAMES[self.step - 1]}" if self.step else ""
 
 
 def steps_of(run: Run, chain: Chain) -> dict[int, str]:
@@ -82,7 +70,7 @@ def steps_of(run: Run, chain: Chain) -> dict[int, str]:
     """
     if not _without_message(run, chain):
         return STEPS
-    words = _MAPS_ITSELF if _is_sigma0s(run, chain) else _GOES_ON
+    words = faults.MAPS_ITSELF if _is_sigma0s(run, chain) else faults.GOES_ON
     return {TOUCH: STEPS[TOUCH], FAULT: words, RESUME: STEPS[RESUME]}
 
 
@@ -98,141 +86,116 @@ def _is_sigma0s(run: Run, chain: Chain) -> bool:
     return run.homes.get(chain.operation.thread) == min(run.homes.values(), default=None)
 
 
-def lines(run: Run, chain: Chain, allocated: Allocated | None = None) -> list[Line]:
-    """The chain's segments in time, for page faults cut where a step ends inside of one.
+# --- the steps ----------------------------------------------------------------------------------------
+
+
+def fault_of(run: Run, chain: Chain, allocated: Allocated | None = None) -> Fault:
+    """A page fault with its steps, as far as its chain goes.
 
     `allocated`: where step 5 begins, if that is known (`tools/why/allocation.py`). Else it begins behind the last
     system call that the pager makes before it answers; with none, it takes no time of its own.
     """
-    is_fault = chain.operation.kind == events.FAULT
-    alone = is_fault and _without_message(run, chain)
-    found: list[Line] = []
-    for place, hop in enumerate(chain.hops):
-        closing = place == len(chain.hops) - 1
-        for number, segment in enumerate(hop.segments):
-            words = _words(run, hop, number)
-            if not is_fault:
-                found.append(_line(0, hop, segment, segment.start, segment.causes, words))
-            elif place == number == 0:
-                after = (RESUME, _BACK) if alone else (RESUME if closing else MESSAGE, words)
-                found += _split(hop, segment, (FAULT, "kernel: page fault"), after, _FAULT_CAUSES)
-            elif hop.to == chain.operation.thread and number == len(hop.segments) - 1:
-                found += _split(hop, segment, (MAP, words), (RESUME, _BACK), None)
-            else:
-                step = RESUME if alone else _step(chain, place, number)
-                found.append(_line(step, hop, segment, segment.start, segment.causes, words))
-    if not is_fault:
-        return found
-    return _cut_at(run, found, allocated) if allocated is not None else _with_frame(chain, found)
+    operation, hops = chain.operation, chain.hops
+    at, core, victim = operation.cycle, operation.core, operation.thread
+    touch = Step(TOUCH, None, STEPS[TOUCH], at, at, core)
+    fault = Fault(victim, run.thread_name(victim), operation.address, core, at, at, (touch,))
+    fault = fault.entered(hops[0].segments[0].causes)
+    if len(hops) == 1:
+        return fault.resumed(chain.end, at, core) if _without_message(run, chain) else fault
+    runs = [segment for segment in hops[1].segments if segment.kind == USER]
+    last = hops[1].segments[-1]
+    delivered = runs[0].start if runs else last.start if hops[1].to == victim else last.end
+    fault = fault.passed(delivered, STEPS[MESSAGE], delivered, core)
+    answering = next((hop for hop in reversed(hops[1:]) if hop.to == victim), None)
+    if answering is None:
+        return fault
+    runs = [segment for segment in answering.segments if segment.kind == USER]
+    answers = max(runs[-1].end if runs else answering.segments[0].start, delivered)
+    found = allocated.cycle if allocated is not None else _behind_calls(chain, answering, delivered, answers)
+    last = answering.segments[-1]
+    fault = replace(fault, found=found).answering(answers, run.thread_name(answering.holder), core)
+    return fault.mapped(last.start, core, last.causes, STEPS[MAP]).resumed(chain.end, last.start, core)
 
 
-def _step(chain: Chain, place: int, number: int) -> int:
-    """To which step of figure 3 a whole segment of a page fault's chain belongs; REQUEST stands for FRAME, too."""
-    hop = chain.hops[place]
-    if place == 0:
-        return MESSAGE
-    if not hop.to:
-        return RESUME
-    if place == 1 and not any(segment.kind == USER for segment in hop.segments[: number + 1]):
-        return MESSAGE  # the pager has the message, but does not run yet
-    if hop.to == chain.operation.thread and not any(
-        segment.kind == USER for segment in hop.segments[number:]
-    ):
-        return MAP
-    return REQUEST
-
-
-def _with_frame(chain: Chain, found: list[Line]) -> list[Line]:
-    """`found` with FRAME behind the last thing that the pager had the kernel do before its answer."""
-    victim = chain.operation.thread
-    pager = next((hop.holder for hop in reversed(chain.hops) if hop.to == victim), 0)
-    asked = [place for place, line in enumerate(found) if line.step == REQUEST and _is_own_entry(line)]
-    if not asked:
-        return found
-    return [
-        replace(line, step=FRAME)
-        if place > asked[-1] and line.step == REQUEST and line.thread == pager
-        else line
-        for place, line in enumerate(found)
-    ]
-
-
-def _is_own_entry(line: Line) -> bool:
-    return line.kind == KERNEL and not line.what.startswith(_INTERRUPTS)
-
-
-def _cut_at(run: Run, found: list[Line], allocated: Allocated) -> list[Line]:
-    """`found` with FRAME from a cycle on, which lies in user code of the pager."""
-    result: list[Line] = []
-    for line in found:
-        if line.step != REQUEST:
-            result.append(line)
-        elif line.start >= allocated.cycle:
-            result.append(replace(line, step=FRAME))
-        elif line.kind == USER and line.start + line.cycles > allocated.cycle:
-            result += _halves(run, line, allocated)
-        else:
-            result.append(line)
-    return result
-
-
-def _halves(run: Run, line: Line, allocated: Allocated) -> tuple[Line, Line]:
-    """User code up to and from the moment at which the frame was found."""
-    first_cycles = allocated.cycle - line.start
-    refills = line.causes.get("tlb refill", 0)
-    later = allocated.misses_after * run.tlb_miss_millicycles // MILLICYCLES_PER_CYCLE
-    later = min(max(later, refills - first_cycles), refills, line.cycles - first_cycles)
-    others = {cause: cycles for cause, cycles in line.causes.items() if cause != "tlb refill"}
-    parts: tuple[dict[str, int], dict[str, int]] = {}, {}
-    room = first_cycles - (refills - later)
-    for cause, cycles in others.items():
-        taken = min(cycles, room)
-        room -= taken
-        parts[0][cause], parts[1][cause] = taken, cycles - taken
-    parts[0]["tlb refill"], parts[1]["tlb refill"] = refills - later, later
-    before, after = ({cause: n for cause, n in part.items() if n} for part in parts)
-    return (
-        replace(line, cycles=first_cycles, causes=before, details=before),
-        replace(
-            line,
-            step=FRAME,
-            start=allocated.cycle,
-            cycles=line.cycles - first_cycles,
-            causes=after,
-            details=after,
-        ),
-    )
-
-
-def _split(
-    hop: Hop,
-    segment: Segment,
-    first: tuple[int, str],
-    second: tuple[int, str],
-    causes: tuple[str, ...] | None,
-) -> list[Line]:
-    """Two lines for a kernel entry with a step's end in it, each with its step and words.
-
-    The ledger does not tell in which order causes came. The first line gets `causes`, or None: all but those
-    of the way back to user mode.
-    """
-    parts: tuple[dict[str, int], dict[str, int]] = {}, {}
-    for cause, cycles in segment.causes.items():
-        in_first = cause in causes if causes is not None else cause not in _RESUME_CAUSES
-        parts[not in_first][cause] = cycles
-    found = []
-    at = segment.start
-    for (step, words), part in zip((first, second), parts, strict=True):
-        if part:
-            found.append(_line(step, hop, segment, at, part, words))
-        at += sum(part.values())
+def _behind_calls(chain: Chain, answering: Hop, delivered: int, answers: int) -> int:
+    """Where the pager goes on behind the last that anybody had the kernel do before the answer; 0: nobody had."""
+    found = 0
+    asked = False
+    for hop in chain.hops[1:]:
+        for segment in hop.segments:
+            if delivered <= segment.start < answers:
+                if segment.kind == KERNEL and not segment.what.startswith(_INTERRUPTS):
+                    found, asked = 0, True
+                elif asked and not found and hop.holder == answering.holder:
+                    found = segment.start
     return found
 
 
-def _line(step: int, hop: Hop, segment: Segment, start: int, causes: dict[str, int], words: str) -> Line:
-    cycles = sum(causes.values())
-    details = segment.meanwhile if segment.meanwhile else causes
-    return Line(step, start, cycles, segment.core, hop.holder, segment.kind, words, causes, details)
+# --- as lines -----------------------------------------------------------------------------------------
+
+
+def lines(run: Run, chain: Chain, allocated: Allocated | None = None) -> list[Line]:
+    """The chain's segments in time, for page faults cut where a step ends inside of one (see `fault_of`)."""
+    begins = [(0, 0)]
+    if chain.operation.kind == events.FAULT:
+        fault = fault_of(run, chain, allocated)
+        begins = [(step.end - (step.cycles or 0), step.number) for step in fault.steps[1:]]
+        begins += [(fault.since, fault.current)] if not fault.outcome else []
+    found: list[Line] = []
+    for hop in chain.hops:
+        for number, segment in enumerate(hop.segments):
+            inside = [cycle for cycle, _ in begins if segment.start < cycle < segment.end]
+            rest, words = segment.causes, _words(run, hop, number)
+            for start, end in pairwise((segment.start, *dict.fromkeys(inside), segment.end)):
+                step = next(step for cycle, step in reversed(begins) if cycle <= start)
+                causes = rest
+                if end < segment.end:
+                    causes = _first_part(run, segment, step, end, allocated)
+                    rest = {name: left for name, n in rest.items() if (left := n - causes.get(name, 0))}
+                if step == FAULT:
+                    said = "kernel: page fault"
+                elif step == RESUME and (
+                    hop.to == chain.operation.thread or segment.start == chain.operation.cycle
+                ):
+                    said = _BACK
+                else:
+                    said = words
+                details = segment.meanwhile or causes
+                found.append(
+                    Line(
+                        step,
+                        start,
+                        end - start,
+                        segment.core,
+                        hop.holder,
+                        segment.kind,
+                        said,
+                        causes,
+                        details,
+                    )
+                )
+    return found
+
+
+def _first_part(
+    run: Run, segment: Segment, step: int, end: int, allocated: Allocated | None
+) -> dict[str, int]:
+    """What of a segment belongs to `step`, which ends inside of it. The ledger does not tell in which order it came."""
+    if segment.kind == KERNEL:
+        return faults.part_of(step, segment.causes)
+    assert allocated is not None
+    refills = segment.causes.get("tlb refill", 0)
+    cycles = end - segment.start
+    later = allocated.misses_after * run.tlb_miss_millicycles // MILLICYCLES_PER_CYCLE
+    later = min(max(later, refills - cycles), refills, segment.end - end)
+    room = cycles - (refills - later)
+    parts = {}
+    for cause, spent in segment.causes.items():
+        taken = refills - later if cause == "tlb refill" else min(spent, room)
+        room -= taken if cause != "tlb refill" else 0
+        if taken:
+            parts[cause] = taken
+    return parts
 
 
 def _words(run: Run, hop: Hop, number: int) -> str:

@@ -8,7 +8,7 @@ from l4lab.emulator.debug.catching import PROTOCOLS, protocol_name
 from l4lab.kernel import events
 from l4lab.kernel.fiasco import abi
 from l4lab.kernel.fiasco.messages import label_of
-from l4lab.tools.debug.faultsteps import NAMES
+from l4lab.tools.debug.faults import NAMES
 from l4lab.tools.ledger.timeline import NOWHERE, Operation, Operations
 from l4lab.tools.runs.rundir import Run
 from l4lab.tools.runs.symbols import Symbols

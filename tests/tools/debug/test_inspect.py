@@ -17,13 +17,13 @@ import pytest
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.tools.debug.inspect import DEFAULT_VIEWS, show_inspect
-from l4lab.tools.debug.inspect_run import InspectError, Moment, find_source, reach
 from l4lab.tools.debug.inspect_views import KINDS, Looked, ViewError, views
 from l4lab.tools.debug.tui.screenshot import picture
 from l4lab.tools.debug.tui.session import Session
 from l4lab.tools.ledger.timeline import OPERATION_KINDS, Operations, Timeline
 from l4lab.tools.native.build import CHECKOUT
 from l4lab.tools.runs.programs import Programs
+from l4lab.tools.runs.replay import Moment, ReplayError, find_source, reach
 from l4lab.tools.runs.rundir import open_run
 from support.runs import image, record
 from support.sessions import ACROSS, to_first_fault
@@ -104,7 +104,7 @@ def test_run_with_a_limit_ends_there(tmp_path: Path) -> None:
     machine, _ = record(image("pagefault"), tmp_path / "run", max_cycles=500_000)
     found = reach(find_source(str(tmp_path / "run"), None), Moment())
     assert [c.clock_cycles for c in found.machine.cores] == [c.clock_cycles for c in machine.cores]
-    with pytest.raises(InspectError, match="--cycle: found 800000, expected at most"):
+    with pytest.raises(ReplayError, match="--cycle: found 800000, expected at most"):
         reach(find_source(str(tmp_path / "run"), None), Moment(cycle=800_000))
 
 
@@ -191,19 +191,19 @@ def test_view_that_is_not_there_is_one_line(run: Path, asked: str, expected: str
 
 def test_other_program_is_refused(copy: Path) -> None:
     spoil(copy, lambda document: document["configuration"]["boot"]["modules"][1].update(sha256="0" * 64))
-    with pytest.raises(InspectError, match=r"configuration\.boot\.modules\[1\]\.sha256: found 0000"):
+    with pytest.raises(ReplayError, match=r"configuration\.boot\.modules\[1\]\.sha256: found 0000"):
         find_source(str(copy), None)
 
 
 def test_other_result_is_refused(copy: Path) -> None:
     spoil(copy, lambda document: document["result"].update(cycles=1))
-    with pytest.raises(InspectError, match=r"result\.cycles: found 1, but run again it is \d+"):
+    with pytest.raises(ReplayError, match=r"result\.cycles: found 1, but run again it is \d+"):
         reach(find_source(str(copy), None), Moment())
 
 
 def test_run_that_never_ended_has_no_end(copy: Path) -> None:
     spoil(copy, lambda document: document.update(result=None))
-    with pytest.raises(InspectError, match="has not ended"):
+    with pytest.raises(ReplayError, match="has not ended"):
         reach(find_source(str(copy), None), Moment())
     assert reach(find_source(str(copy), None), Moment(fault=1)).text.startswith("fault 1,")
 
@@ -215,12 +215,10 @@ def test_manifest_of_ones_own_is_found_beside_the_run_or_by_image(tmp_path: Path
     record(find_source(str(own), None).manifest, folder, max_cycles=20_000)
     assert find_source(str(folder), None).manifest.path == own
     moved = own.rename(tmp_path / "moved.toml")
-    with pytest.raises(InspectError, match=r"found no mine\.toml among .* expected --image PATH"):
+    with pytest.raises(ReplayError, match=r"found no mine\.toml among .* expected --image PATH"):
         find_source(str(folder), None)
     assert find_source(str(folder), str(moved)).max_cycles == 20_000
-    with pytest.raises(
-        InspectError, match=r"configuration\.boot\..*: found .* has .*; expected what was run"
-    ):
+    with pytest.raises(ReplayError, match=r"configuration\.boot\..*: found .* has .*; expected what was run"):
         find_source(str(folder), "hello")
     with pytest.raises(OperatorError, match="--image goes with the folder of a run"):
         find_source("pagefault", "pagefault")
@@ -244,7 +242,7 @@ def test_what_is_no_run_is_one_line(tmp_path: Path, content: str) -> None:
     ],
 )
 def test_moment_that_the_run_does_not_have(run: Path, moment: Moment, expected: str) -> None:
-    with pytest.raises(InspectError, match=expected):
+    with pytest.raises(ReplayError, match=expected):
         reach(find_source(str(run), None), moment)
 
 

@@ -11,11 +11,8 @@ from typing import TYPE_CHECKING
 
 import click
 
-from l4lab.emulator.debug.debugged import DebuggedMachine
-from l4lab.emulator.debug.debugging import Debugger
 from l4lab.emulator.debug.stops import StopKind
 from l4lab.emulator.files.manifest import find_image, load_manifest
-from l4lab.emulator.machine import NEVER
 from l4lab.emulator.results import RunResult, StopReason, collect
 from l4lab.kernel.errors import KernelBug
 from l4lab.tools.common.leaving import leaving_in_order
@@ -25,6 +22,7 @@ from l4lab.tools.debug.gdb.script import gdb_script, write_script, write_stand_i
 from l4lab.tools.debug.gdb.server import Server
 from l4lab.tools.debug.gdb.target import Target
 from l4lab.tools.runs.programs import Programs
+from l4lab.tools.runs.replay import boot_to_debug
 from l4lab.tools.runs.session import ending, exit_code, write_console
 
 if TYPE_CHECKING:
@@ -60,10 +58,8 @@ def run_under_gdb(
     or Ctrl-C.
     """
     with leaving_in_order(), listening(address) as (listener, bound), _temporary_folder() as folder:
-        limit = NEVER if max_cycles is None else max_cycles
-        machine = DebuggedMachine(manifest, console=console, limit_cycles=limit)
-        programs = Programs(manifest)
-        target = Target(Debugger(machine), programs)
+        debugger, programs = boot_to_debug(manifest, max_cycles, console), Programs(manifest)
+        machine, target = debugger.machine, Target(debugger, programs)
         script = write_script(Path(folder), gdb_script(bound, manifest.path.name, programs))
         waiting = "stopped before the first instruction; " if stopped else ""
         say(f"{waiting}gdb can connect at {bound}")

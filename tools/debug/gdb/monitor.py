@@ -18,8 +18,8 @@ from l4lab.emulator.debug.stops import Goal, GoalKind, Stop, StopKind
 from l4lab.kernel import inspect, inspect_memory
 from l4lab.kernel.units import PAGE_BYTES
 from l4lab.tools.debug import callchain
-from l4lab.tools.debug.faultsteps import FaultSteps
 from l4lab.tools.debug.gdb.documents import JDB_LETTERS, VIEWS
+from l4lab.tools.debug.gdb.steps import FaultSteps
 
 if TYPE_CHECKING:
     from l4lab.emulator.debug.debugging import Poll
@@ -295,10 +295,7 @@ class Monitor:
         return [f"the seven steps {which} are told"]
 
     def _follow_faults(self) -> None:
-        if self._catches_faults() or self.steps.everybody:
-            self.steps.follow()
-        else:
-            self.steps.leave()
+        self.steps.follow(self._catches_faults() or self.steps.everybody)
 
     def _catches_faults(self) -> bool:
         return any(catch.kind is CatchKind.FAULT for catch in self._target.debugger.catches)

@@ -100,7 +100,7 @@ class Server:
             self._target.clear_breakpoints()
             self._target.debugger.set_catches(())
             self._target.physical = False
-            monitor.steps.leave()
+            monitor.steps.follow(False)
         return session
 
     def _meet_tasks(self) -> None:

@@ -64,6 +64,15 @@ class Pane(VerticalScroll):
         self.query_one(Static).update(Content.from_rich_text(text))
 
 
+def _starting(name: str, move: Callable[[Session], Stop]) -> Callable[[DebugApp], None]:
+    """An action: start a command of the session, which is called `name` while it is under way."""
+
+    def action(app: DebugApp) -> None:
+        app.start(name, lambda: move(app.session))
+
+    return action
+
+
 class DebugApp(App[None]):
     """The terminal interface. `command`: name of the command that is under way; None: the machine stands still."""
 
@@ -239,57 +248,23 @@ class DebugApp(App[None]):
             pane.show(pane.shown.copy().append(fresh.decode("utf-8", "replace")))
             pane.scroll_end(animate=False)
 
-    def action_step(self) -> None:
-        """One instruction on."""
-        self.start("step", self.session.step)
-
-    def action_line(self) -> None:
-        """One source line on."""
-        self.start("line", self.session.step_line)
-
-    def action_entry(self) -> None:
-        """To the next kernel entry."""
-        self.start("to the next kernel entry", self.session.next_entry)
-
-    def action_ipc(self) -> None:
-        """To the next message."""
-        self.start("to the next message", lambda: self.session.next_event(CatchKind.IPC))
-
-    def action_fault(self) -> None:
-        """To the next page fault."""
-        self.start("to the next page fault", lambda: self.session.next_event(CatchKind.FAULT))
-
-    def action_fault_step(self) -> None:
-        """To the next step of the fault."""
-        self.start("to the next step of the fault", self.session.next_fault_step)
-
-    def action_go_on(self) -> None:
-        """Let it run."""
-        self.start("running", self.session.go_on)
-
-    def action_step_back(self) -> None:
-        """One instruction back."""
-        self.start("one instruction back", self.session.step_back)
-
-    def action_last_ipc(self) -> None:
-        """To the last message."""
-        self.start("back to the last message", lambda: self.session.last_event(CatchKind.IPC))
-
-    def action_last_fault(self) -> None:
-        """To the last page fault."""
-        self.start("back to the last page fault", lambda: self.session.last_event(CatchKind.FAULT))
-
-    def action_last_fault_step(self) -> None:
-        """To the fault step before."""
-        self.start("back to the last step of the fault", self.session.last_fault_step)
-
-    def action_go_back(self) -> None:
-        """Let it run backwards."""
-        self.start("running backwards", self.session.go_back)
-
-    def action_restart(self) -> None:
-        """To the start."""
-        self.start("to the start", self.session.restart)
+    action_step = _starting("step", lambda session: session.step())
+    action_line = _starting("line", lambda session: session.step_line())
+    action_entry = _starting("to the next kernel entry", lambda session: session.next_entry())
+    action_ipc = _starting("to the next message", lambda session: session.next_event(CatchKind.IPC))
+    action_fault = _starting("to the next page fault", lambda session: session.next_event(CatchKind.FAULT))
+    action_fault_step = _starting("to the next step of the fault", lambda session: session.next_fault_step())
+    action_go_on = _starting("running", lambda session: session.go_on())
+    action_step_back = _starting("one instruction back", lambda session: session.step_back())
+    action_last_ipc = _starting("back to the last message", lambda session: session.last_event(CatchKind.IPC))
+    action_last_fault = _starting(
+        "back to the last page fault", lambda session: session.last_event(CatchKind.FAULT)
+    )
+    action_last_fault_step = _starting(
+        "back to the last step of the fault", lambda session: session.last_fault_step()
+    )
+    action_go_back = _starting("running backwards", lambda session: session.go_back())
+    action_restart = _starting("to the start", lambda session: session.restart())
 
     def action_pause(self) -> None:
         """Interrupt what runs."""

@@ -9,8 +9,8 @@ from typing import Final
 from l4lab.emulator.debug.stops import StopKind
 from l4lab.emulator.errors import OperatorError
 from l4lab.kernel.errors import KernelBug
-from l4lab.tools.debug.inspect_run import find_source
 from l4lab.tools.debug.tui.session import Session
+from l4lab.tools.runs.replay import find_source
 
 _KEPT_PIECES: Final = 10_000
 """Of what guests print while one command runs: what the screen has not shown yet."""

@@ -12,9 +12,9 @@ from l4lab.kernel.frame import EAX, EBP, EBX, ECX, EDI, EDX, EFLAGS, EIP, ESI, E
 from l4lab.kernel.inspect import message, state_text, task_name, thread_name
 from l4lab.tools.common.report import grouped
 from l4lab.tools.debug.callchain import call_chain
+from l4lab.tools.debug.faults import NAMES
 from l4lab.tools.debug.inspect_views import messages
 from l4lab.tools.debug.tui.code import disassemble, source_lines
-from l4lab.tools.debug.tui.faults import STEPS
 
 if TYPE_CHECKING:
     from l4lab.kernel.thread import Thread
@@ -185,7 +185,7 @@ def fault_steps(session: Session, width: int = 0) -> Text:
     text.append(fault.name, NAME)
     text.append(f" at {fault.address:#x}, from cycle {grouped(fault.cycle)} on core {fault.core}")
     known = {step.number: step for step in fault.shown()}
-    for number, name in enumerate(STEPS, 1):
+    for number, name in enumerate(NAMES, 1):
         here, step = number == fault.current, known.get(number)
         cycles = "" if step is None or step.cycles is None else grouped(step.cycles)
         text.append("\n")

@@ -13,10 +13,8 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator.debug.catching import Catch, CatchKind, describe
-from l4lab.emulator.debug.debugged import DebuggedMachine
-from l4lab.emulator.debug.debugging import Debugger, executed
+from l4lab.emulator.debug.debugging import executed
 from l4lab.emulator.debug.stops import TO_THE_END, Goal, GoalKind, Stop, StopKind, step
-from l4lab.emulator.machine import NEVER
 from l4lab.kernel.frame import EIP
 from l4lab.kernel.inspect import thread_name
 from l4lab.kernel.thread import DEAD, DORMANT
@@ -27,6 +25,7 @@ from l4lab.tools.debug.tui.code import line_range
 from l4lab.tools.debug.tui.places import CommandError
 from l4lab.tools.debug.tui.tracker import FaultTracker
 from l4lab.tools.runs.programs import Programs
+from l4lab.tools.runs.replay import boot_to_debug
 
 if TYPE_CHECKING:
     from l4lab.emulator.debug.debugged import Entry
@@ -36,7 +35,7 @@ if TYPE_CHECKING:
     from l4lab.kernel.objects import Task
     from l4lab.kernel.thread import Thread
     from l4lab.kernel.traps import Trap
-    from l4lab.tools.debug.tui.faults import Fault
+    from l4lab.tools.debug.faults import Fault
 
 Move = Callable[[], Stop]
 
@@ -70,9 +69,8 @@ class Session:
     ) -> None:
         """`console`: called with what guests print for the first time, on another thread, while the machine runs."""
         self.manifest = manifest
-        limit = NEVER if max_cycles is None else max_cycles
-        self.machine = DebuggedMachine(manifest, console=console, limit_cycles=limit)
-        self.debugger = Debugger(self.machine)
+        self.debugger = boot_to_debug(manifest, max_cycles, console)
+        self.machine = self.debugger.machine
         self.programs = Programs(manifest)
         self.breakpoints = Breakpoints(self.debugger, self.programs)
         self.faults = FaultTracker(self.debugger, self.programs)

@@ -148,7 +148,7 @@ def leave(client: Client) -> None:
     client.target.clear_breakpoints()
     client.debugger.set_catches(())
     client.debugger.tells_new_tasks = False
-    client.monitor.steps.leave()
+    client.monitor.steps.follow(False)
     stop = client.debugger.resume()
     while stop.kind not in (StopKind.END, StopKind.BUG):
         stop = client.debugger.resume()

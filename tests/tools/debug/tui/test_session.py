@@ -25,8 +25,8 @@ from l4lab.kernel.frame import EIP
 from l4lab.kernel.state import Kernel
 from l4lab.kernel.traps import Trap
 from l4lab.tools.common.report import grouped
+from l4lab.tools.debug.faults import Fault
 from l4lab.tools.debug.tui import panes
-from l4lab.tools.debug.tui.faults import Fault
 from l4lab.tools.debug.tui.places import CommandError
 from l4lab.tools.debug.tui.session import Session
 from l4lab.tools.ledger.timeline import Operations, Timeline

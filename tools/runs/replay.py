@@ -1,4 +1,4 @@
-"""Back to a moment of a recorded run, by running it again.
+"""A recorded run, run again up to a moment, and held against what was recorded.
 
 A run directory says what was run, with the hashes of all that went in, but nothing of the kernel's objects:
 there are too many moments. The same inputs give the same run, so any of them can be had again. What is run
@@ -8,7 +8,7 @@ is only taken if its hashes are those of the record, and the end has to come out
 from __future__ import annotations
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
@@ -29,6 +29,7 @@ from l4lab.kernel.inspect import thread_name
 from l4lab.kernel.traps import PageFault
 from l4lab.tools.common.report import grouped
 from l4lab.tools.runs.recording import RUN_FILE
+from l4lab.tools.runs.rundir import read_json
 from l4lab.tools.runs.session import ending
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ if TYPE_CHECKING:
 _BEYOND_ALL_RUNS: Final = 1 << 50
 
 
-class InspectError(OperatorError):
+class ReplayError(OperatorError):
     """A run that cannot be had again, or a moment that it does not have."""
 
 
@@ -79,24 +80,32 @@ class Source:
     unfinished: bool = False
 
 
+def boot_to_debug(
+    manifest: Manifest, max_cycles: int | None = None, console: Callable[[bytes], None] | None = None
+) -> Debugger:
+    """A machine before its first instruction, under a debugger; it ends at `max_cycles`, if given."""
+    limit = NEVER if max_cycles is None else max_cycles
+    return Debugger(DebuggedMachine(manifest, console=console, limit_cycles=limit))
+
+
 def reach(source: Source, moment: Moment) -> Found:
-    """Run to the moment. Raises InspectError if the run does not come there, KernelBug for ours."""
+    """Run to the moment. Raises ReplayError if the run does not come there, KernelBug for ours."""
     if moment.is_end:
         return _to_the_end(source)
-    machine = DebuggedMachine(
-        source.manifest, limit_cycles=source.max_cycles if source.max_cycles is not None else NEVER
-    )
-    debugger = Debugger(machine)
+    debugger = boot_to_debug(source.manifest, source.max_cycles)
     if moment.cycle is not None:
-        return Found(source.manifest, machine, _to_cycle(debugger, moment.core, moment.cycle))
-    word, number = ("fault", moment.fault) if moment.fault is not None else ("ipc", moment.ipc)
-    assert number is not None
-    return Found(source.manifest, machine, _to_operation(debugger, word, number))
+        text = _to_cycle(debugger, moment.core, moment.cycle)
+    elif moment.fault is not None:
+        text = _to_operation(debugger, "fault", moment.fault)
+    else:
+        assert moment.ipc is not None
+        text = _to_operation(debugger, "ipc", moment.ipc)
+    return Found(source.manifest, debugger.machine, text)
 
 
 def _to_the_end(source: Source) -> Found:
     if source.unfinished:
-        raise InspectError(
+        raise ReplayError(
             f"{RUN_FILE}: the run has not ended, so it has no last moment; expected --cycle, --fault or --ipc"
         )
     recorded = source.result
@@ -114,7 +123,7 @@ def _compare(recorded: dict[str, Any], result: RunResult) -> None:
     for key, value in found.items():
         if recorded.get(key) != value:
             was, is_now = (printable(json.dumps(v))[:40] for v in (recorded.get(key), value))
-            raise InspectError(
+            raise ReplayError(
                 f"{RUN_FILE}: result.{key}: found {was}, but run again it is {is_now}; "
                 f"expected a run of this version of l4lab"
             )
@@ -123,61 +132,49 @@ def _compare(recorded: dict[str, Any], result: RunResult) -> None:
 def _to_cycle(debugger: Debugger, core: int, cycle: int) -> str:
     machine = debugger.machine
     if core >= len(machine.cores):
-        raise InspectError(f"--core: found {core}, expected 0 to {len(machine.cores) - 1}")
+        raise ReplayError(f"--core: found {core}, expected 0 to {len(machine.cores) - 1}")
     stop = debugger.go_to_clock(core, min(cycle, _BEYOND_ALL_RUNS))
     if stop.kind is StopKind.END:
         clock = machine.cores[core].clock_cycles
-        raise InspectError(
-            f"--cycle: found {cycle}, expected at most {clock}, where core {core}'s clock ends"
-        )
+        raise ReplayError(f"--cycle: found {cycle}, expected at most {clock}, where core {core}'s clock ends")
     return f"the first moment at which core {core} is at cycle {grouped(cycle)} or beyond"
 
 
 def _to_operation(debugger: Debugger, word: str, number: int) -> str:
-    counter = _Counter(debugger.machine.kernel, word, number)
-    debugger.observers.append(counter.observe)
+    kernel = debugger.machine.kernel
+    count = 0
+
+    def counted(entry: Entry, seen: Sequence[Event], before: bool) -> str | None:
+        nonlocal count
+        if word == "fault":
+            texts = [_fault_text(entry)] if before and isinstance(entry.trap, PageFault) else []
+        else:
+            texts = [_ipc_text(kernel, event) for event in seen if event.kind == events.IPC]
+        for text in filter(None, texts):
+            count += 1
+            if count == number:
+                return f"{word} {count}, {text}"
+        return None
+
+    debugger.observers.append(counted)
     stop = debugger.resume()
     if stop.kind is not StopKind.CATCHPOINT:
-        raise InspectError(f"--{word}: found {number}, expected 1 to {counter.count}: the run has no more")
+        raise ReplayError(f"--{word}: found {number}, expected 1 to {count}: the run has no more")
     return stop.text
 
 
-class _Counter:
-    """Counts page faults or IPCs as they begin, and stops at one of them."""
+def _fault_text(entry: Entry) -> str:
+    thread = entry.core.decision.thread
+    if thread is None or not isinstance(entry.trap, PageFault):
+        return ""
+    what = f"{thread_name(thread)}, {fault_text(entry.trap)}, at {thread.frame[EIP]:#x}"
+    return f"before the kernel acts: {what}"
 
-    def __init__(self, kernel: Kernel, word: str, number: int) -> None:
-        self._kernel = kernel
-        self._word = word
-        self._number = number
-        self.count = 0
 
-    def observe(self, entry: Entry, seen: Sequence[Event], before: bool) -> str | None:
-        """A `debugging.Observer`."""
-        if self._word == "fault":
-            return self._fault(entry) if before else None
-        texts = [self._ipc(event) for event in seen if event.kind == events.IPC]
-        return next((text for text in texts if text is not None), None)
-
-    def _fault(self, entry: Entry) -> str | None:
-        thread = entry.core.decision.thread
-        if thread is None or not isinstance(entry.trap, PageFault):
-            return None
-        self.count += 1
-        if self.count != self._number:
-            return None
-        what = f"{thread_name(thread)}, {fault_text(entry.trap)}, at {thread.frame[EIP]:#x}"
-        return f"fault {self.count}, before the kernel acts: {what}"
-
-    def _ipc(self, event: Event) -> str | None:
-        self.count += 1
-        if self.count != self._number:
-            return None
-        sender, partner = (self._named(number) for number in (event.thread, event.partner))
-        return f"ipc {self.count}, {sender} to {partner}, right after its kernel entry"
-
-    def _named(self, number: int) -> str:
-        thread = self._kernel.threads.get(number)
-        return thread_name(thread) if thread is not None else f"object {number}"
+def _ipc_text(kernel: Kernel, event: Event) -> str:
+    ends = [kernel.threads.get(number) or number for number in (event.thread, event.partner)]
+    sender, partner = (f"object {end}" if isinstance(end, int) else thread_name(end) for end in ends)
+    return f"{sender} to {partner}, right after its kernel entry"
 
 
 # --- what to run ----------------------------------------------------------------------------------------
@@ -191,65 +188,59 @@ def find_source(word: str, image: str | None) -> Source:
     folder = Path(word)
     if not folder.is_dir():
         if image is not None:
-            raise InspectError(f"--image goes with the folder of a run: found '{printable(word)}'")
+            raise ReplayError(f"--image goes with the folder of a run: found '{printable(word)}'")
         return Source(load_manifest(find_image(word)))
-    document = _read(folder / RUN_FILE)
-    configuration = document.get("configuration")
-    if not isinstance(configuration, dict) or not isinstance(configuration.get("manifest"), dict):
-        raise InspectError(
-            f"{printable(folder / RUN_FILE)}: configuration.manifest: found nothing, "
-            f"expected a run that `l4lab boot --out` has written"
-        )
-    manifest = _manifest_of(folder, configuration, image)
+    document = read_json(folder / RUN_FILE, "a folder that `l4lab boot --out` has written")
+    manifest = booted_from(folder, document, image)
     result = document.get("result")
     return Source(
         manifest,
-        configuration.get("max_cycles"),
+        document["configuration"].get("max_cycles"),
         result if isinstance(result, dict) else None,
         unfinished=result is None,
     )
 
 
-def _read(path: Path) -> dict[str, Any]:
-    try:
-        found = json.loads(path.read_bytes())
-    except OSError as error:
-        raise InspectError(
-            f"{printable(path)}: {error.strerror}, expected a folder that `l4lab boot --out` has written"
-        ) from None
-    except (ValueError, RecursionError) as error:
-        raise InspectError(f"{printable(path)}: not JSON ({printable(error)})") from None
-    if not isinstance(found, dict):
-        raise InspectError(f"{printable(path)}: found a {type(found).__name__}, expected a table")
-    return found
+def booted_from(folder: Path, document: dict[str, Any], image: str | None) -> Manifest:
+    """The manifest that the run in `folder` was booted from. Raises ReplayError if it is not at hand or has changed.
 
-
-def _manifest_of(folder: Path, configuration: dict[str, Any], image: str | None) -> Manifest:
-    """The manifest that was run. The record has its name and all that it leads to, but not where it lay."""
+    `document`: the run's record, which has its name and all that it leads to, but not where it lay. `image`: what
+    a person says it is; OperatorError if there is no such image.
+    """
+    record = printable(folder / RUN_FILE)
+    configuration = document.get("configuration")
+    if not isinstance(configuration, dict) or not isinstance(configuration.get("manifest"), dict):
+        raise ReplayError(
+            f"{record}: configuration.manifest: found nothing, "
+            f"expected a run that `l4lab boot --out` has written"
+        )
     name = str(configuration["manifest"].get("name"))
     if image is not None:
         candidates = [find_image(image)]
-    elif Path(name).name == name:
-        places = (BUNDLED_IMAGES, Path(), folder, folder.absolute().parent)
-        candidates = [place / name for place in places if (place / name).is_file()]
     else:
-        candidates = []
-    problem = InspectError(
-        f"{printable(folder / RUN_FILE)}: manifest: found no {printable(name)} among the bundled images, "
-        f"here or beside the run, expected --image PATH"
-    )
-    for index, candidate in enumerate(candidates):
-        manifest = load_manifest(candidate)
+        places = (BUNDLED_IMAGES, Path(), folder, folder.absolute().parent) if Path(name).name == name else ()
+        candidates = [place / name for place in places if (place / name).is_file()]
+    problems = []
+    for candidate in candidates:
+        try:
+            manifest = load_manifest(candidate)
+        except OperatorError as error:
+            if image is not None:
+                raise
+            problems.append(str(error))
+            continue
         different = _difference(_determining(configuration), _determining(manifest.resolved()))
         if different is None:
             return manifest
         key, was, is_now = (printable(part) for part in different)
-        if index == 0:
-            problem = InspectError(
-                f"{printable(folder / RUN_FILE)}: configuration.{key}: found {was}, but "
-                f"{printable(candidate)} has {is_now}; expected what was run"
-            )
-    raise problem
+        problems.append(
+            f"{record}: configuration.{key}: found {was}, but "
+            f"{printable(candidate)} has {is_now}; expected what was run"
+        )
+    missing = (
+        f"found no {printable(name)} among the bundled images, here or beside the run, expected --image PATH"
+    )
+    raise ReplayError(problems[0] if problems else f"{record}: manifest: {missing}")
 
 
 def _determining(configuration: dict[str, Any]) -> dict[str, Any]:
