@@ -130,6 +130,25 @@ def test_watchpoints_forwards_and_backwards(tmp_path: Path) -> None:
     assert printed[8][1] == "0x20000000:\t0x00000000\t0x00000000\n"
 
 
+def test_functions_of_the_program_can_be_called(tmp_path: Path) -> None:
+    """gdb puts all registers back afterwards, also those that nobody may change, and the run goes on as before."""
+    commands = [
+        "tbreak hello/main.c:main",
+        "continue",
+        "p $sp",
+        "p __udivdi3(100ULL, 7ULL)",
+        "p $sp",
+        "p $ftag",
+    ]
+    commands += ["p __udivdi3(__udivdi3(1000ULL, 10ULL), 3ULL)", "bt 1", "p $eip == (int) &main", "continue"]
+    transcript, boot = session("hello", commands, tmp_path)
+    printed = [text.partition(" = ")[2].strip() for _, text in transcript]
+    assert (printed[3], printed[6], printed[5]) == ("14", "33", "65535")
+    assert printed[2] == printed[4] and printed[2].startswith("(void *) 0x")
+    assert "hello/main.c:" in transcript[7][1]
+    assert boot.code == 0 and "16 of 16 fresh pages" in boot.console
+
+
 def test_stepping_backwards_through_source_and_out_of_functions(tmp_path: Path) -> None:
     commands = [
         *("tbreak hello/main.c:main", "continue", "tbreak snprintf", "continue", "p $instructions"),

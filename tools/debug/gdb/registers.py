@@ -80,6 +80,8 @@ def _registers() -> tuple[Register, ...]:
 REGISTERS: Final = _registers()
 COMMON: Final = tuple(register for register in REGISTERS if register.feature.startswith("org.gnu.gdb.i386."))
 """Those that gdb knows even without a description. They come first."""
+COUNTERS: Final = ("cycles", "instructions")
+"""Those that go on by themselves while a thread runs."""
 EIP_NUMBER: Final = [register.name for register in REGISTERS].index("eip")
 ESP_NUMBER: Final = [register.name for register in REGISTERS].index("esp")
 EBP_NUMBER: Final = [register.name for register in REGISTERS].index("ebp")
@@ -193,11 +195,11 @@ def write(thread: Thread, name: str, value: bytes) -> RegisterEdit | None:
         return RegisterEdit(thread.number, f.EFLAGS, (word & f.EFLAGS_USER_MASK | _ALWAYS_SET,))
     if name in _GENERAL:
         return RegisterEdit(thread.number, _GENERAL[name], (word,))
-    if name not in _FPU_NAMES or name == "ftag":
+    if name not in _FPU_NAMES:
         return None
     area = bytearray(_fpu_area(thread.frame))
     offset, size = _place(name)
-    area[offset : offset + size] = value[:size]
+    area[offset : offset + size] = bytes((_short_tags(word),)) if name == "ftag" else value[:size]
     return RegisterEdit(thread.number, f.FPU_AREA, struct.unpack(f"<{f.FPU_AREA_WORDS}I", area))
 
 
@@ -233,6 +235,11 @@ def _full_tags(area: bytes) -> int:
                 tag = 0 if exponent != 0x7FFF and significand >> 63 else 2
         tags |= tag << 2 * physical
     return tags
+
+
+def _short_tags(tags: int) -> int:
+    """One bit for each x87 register, as in the FXSAVE area: set if it is not empty."""
+    return sum((tags >> 2 * physical & 3 != 3) << physical for physical in range(8))
 
 
 _FPU_NAMES: Final = frozenset(

@@ -11,6 +11,7 @@ From then on it is shown for good, as time may be turned back to when there was 
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
@@ -54,6 +55,8 @@ SIGTRAP: Final = 5
 SIGABRT: Final = 6
 
 _NOT_THERE: Final = b"x"
+_REMEMBERED_COUNTERS: Final = 64
+"""As many calls of functions may be under way, one inside the other."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,6 +84,7 @@ class Target:
         self._watchpoints: dict[tuple[int, int, int, int], Watchpoint] = {}
         self._resumed_with: tuple[Breakpoint, ...] = ()
         self._last_reported = 0
+        self._told_counters: dict[tuple[int, str], deque[bytes]] = {}  # by thread and register
         self._shown: dict[int, tuple[int, str]] = {}  # task -> number and name of its first thread
 
     # --- threads --------------------------------------------------------------------------------------
@@ -203,7 +207,12 @@ class Target:
         """One, as hexadecimal digits; None: there is none of that number."""
         if index >= len(registers.REGISTERS):
             return None
-        return self._register(thread, registers.REGISTERS[index])
+        register = registers.REGISTERS[index]
+        value = self._register(thread, register)
+        if register.name in registers.COUNTERS and thread.thread is not None:
+            key = (thread.thread.number, register.name)
+            self._told_counters.setdefault(key, deque(maxlen=_REMEMBERED_COUNTERS)).append(value)
+        return value
 
     def _register(self, thread: GdbThread, register: registers.Register) -> bytes:
         clock = self.debugger.machine.cores[thread.core].vcpu.clock_cycles
@@ -225,7 +234,9 @@ class Target:
         register = registers.REGISTERS[index]
         if len(value) != register.size_bytes:
             return False
-        self._settle_fpu(thread.thread)
+        told = self._told_counters.get((thread.thread.number, register.name), ())
+        if value.hex().encode() in (self._register(thread, register), *told):
+            return True  # also of a register that nobody may change: gdb puts back all after a function call
         edit = registers.write(thread.thread, register.name, value)
         if edit is None:
             return False
@@ -240,8 +251,7 @@ class Target:
         for index, register in enumerate(registers.COMMON):
             value = data[at : at + register.size_bytes]
             at += register.size_bytes
-            if value.hex().encode() != self._register(thread, register):
-                self.write_register(thread, index, value)
+            self.write_register(thread, index, value)
         return True
 
     # --- memory ---------------------------------------------------------------------------------------

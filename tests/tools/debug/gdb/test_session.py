@@ -174,6 +174,29 @@ def test_registers_that_cannot_be_written_are_refused(in_hello: Client, packet: 
     assert in_hello.ask("g") == before
 
 
+def test_what_cannot_be_written_can_be_written_back(in_hello: Client) -> None:
+    """gdb does so after a call of a function by hand; counters have gone on meanwhile."""
+    numbers = {known.name: number for number, known in enumerate(REGISTERS)}
+    fixed = {name: in_hello.ask(f"p{numbers[name]:x}") for name in ("cs", "cs_base", "fs_base", "cr3")}
+    counters = {name: in_hello.ask(f"p{numbers[name]:x}") for name in ("cycles", "instructions")}
+    in_hello.ask(f"vCont;s:{in_hello.thread('hello.0')}")
+    for name, value in {**fixed, **counters}.items():
+        assert in_hello.ask(f"P{numbers[name]:x}={value}") == "OK"
+    for name in counters:
+        assert in_hello.ask(f"P{numbers[name]:x}=0123456789abcdef") == "E16"
+        assert in_hello.ask(f"p{numbers[name]:x}") != counters[name]
+
+
+def test_tags_of_x87_registers_come_back(in_hello: Client) -> None:
+    """Two bits in gdb, one in the state; what a tag says besides `empty` follows from the register."""
+    numbers = {known.name: number for number, known in enumerate(REGISTERS)}
+    for tags in ("ffff0000", "5555", "fd570000", "00000000", "ffff0000"):
+        wanted = int.from_bytes(bytes.fromhex(tags.ljust(8, "0")), "little")
+        assert in_hello.ask(f"P{numbers['ftag']:x}={tags.ljust(8, '0')}") == "OK"
+        found = int.from_bytes(bytes.fromhex(in_hello.ask(f"p{numbers['ftag']:x}")), "little")
+        assert [found >> 2 * i & 3 == 3 for i in range(8)] == [wanted >> 2 * i & 3 == 3 for i in range(8)]
+
+
 def test_flags_of_the_kernel_cannot_be_written(in_hello: Client) -> None:
     assert in_hello.ask("P9=ffffffff") == "OK"
     assert register(in_hello, "eflags") & 0x001A_3200 == 0x200  # no IOPL, VM, VIF, VIP; IF stays
