@@ -19,7 +19,7 @@ from l4lab.kernel.paging import PageTables
 from l4lab.kernel.quota import Quota
 from l4lab.kernel.state import Kernel
 from l4lab.kernel.thread import ReplySlot
-from l4lab.tools.check import fuzz
+from l4lab.tools.check.fuzz.hunt import hunt
 
 CALLS = 12_000
 Patch = pytest.MonkeyPatch
@@ -197,14 +197,14 @@ PLANTS = {
 def test_random_programs_find(plant: Callable[[Patch], None], monkeypatch: Patch) -> None:
     """Each planted bug ends the run, with a report that names what is wrong."""
     plant(monkeypatch)
-    summary = fuzz.run(CALLS, seed=1)
+    summary = hunt(CALLS, seed=1)
     assert summary.violation is not None, plant.__doc__
     assert PLANTS[plant] in summary.violation.error
 
 
 def test_without_a_bug_there_is_no_violation() -> None:
     """The same run, nothing planted."""
-    summary = fuzz.run(CALLS, seed=1)
+    summary = hunt(CALLS, seed=1)
     assert summary.violation is None, summary.violation
     assert summary.tally.calls >= CALLS
     assert Mapping.__slots__  # the kernel under test is the real one
@@ -212,7 +212,7 @@ def test_without_a_bug_there_is_no_violation() -> None:
 
 def test_a_run_is_determined_by_its_seed() -> None:
     """The same seed gives the same history, another seed another one."""
-    runs = [fuzz.run(3000, seed).as_dict() for seed in (3, 3, 4)]
+    runs = [hunt(3000, seed).as_dict() for seed in (3, 3, 4)]
     for document in runs:
         del document["seconds"]
     assert runs[0] == runs[1] != runs[2]

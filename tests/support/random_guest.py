@@ -14,7 +14,7 @@ from typing import Any
 
 from l4lab.kernel.fiasco import abi
 from l4lab.kernel.frame import EAX, ECX, EDX, ESI, FRAME_WORDS
-from l4lab.tools.check.fuzz.guests import Guests, Request
+from l4lab.tools.check.fuzz.guests import Call, Guests
 from l4lab.tools.check.fuzz.words import PAGES, THREADS, UTCB_AREA
 from support.elf_builder import PF_R, PF_W, PF_X, ElfBuilder
 
@@ -72,12 +72,10 @@ class _Coder(Guests):
             utcb = UTCB_AREA + (number + 1) % 8 * abi.UTCB_BYTES
             place = (abi.SCHEDULER_RUN_THREAD, number % 4, 0xF, 1 + number % 3, 0)
             for request in (
-                Request(abi.BOOT_CAP_FACTORY << 12, abi.OP_CALL, abi.PROTO_FACTORY, (abi.PROTO_THREAD,)),
-                Request(
-                    slot << 12, abi.OP_CALL, abi.PROTO_THREAD, (flags, pager, pager, 0, 0, utcb), (task,)
-                ),
+                Call(abi.BOOT_CAP_FACTORY << 12, abi.OP_CALL, abi.PROTO_FACTORY, (abi.PROTO_THREAD,)),
+                Call(slot << 12, abi.OP_CALL, abi.PROTO_THREAD, (flags, pager, pager, 0, 0, utcb), (task,)),
                 self._scheduler(place, (thread,)),
-                Request(slot << 12, abi.OP_CALL, abi.PROTO_THREAD, (abi.THREAD_EX_REGS, *self.entry())),
+                Call(slot << 12, abi.OP_CALL, abi.PROTO_THREAD, (abi.THREAD_EX_REGS, *self.entry())),
             ):
                 self._write(self.me_now, request)
                 pieces.append(self._instructions(always=True))

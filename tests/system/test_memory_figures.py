@@ -9,13 +9,13 @@ from pathlib import Path
 
 import pytest
 
-from l4lab.tools.bench.pma import BenchmarkError, run_pma
 from l4lab.tools.bench.pma_experiment import FULL, QUICK, Plan, Results, Sizes, looking_into, measuring
 from l4lab.tools.bench.pma_image import PmaSetup
 from l4lab.tools.bench.pma_ledger import BARS, UNDER_WAY, WAITING, page_cycles
+from l4lab.tools.bench.pma_run import BenchmarkError, run_pma
 from l4lab.tools.paper import demo
 from l4lab.tools.paper.catalogue import FIGURES
-from l4lab.tools.paper.figures.memory import MemoryFigure
+from l4lab.tools.paper.outcome import Outcome
 from l4lab.tools.paper.reproduce import module_of, needs_runs, reproduce
 from l4lab.tools.runs import campaign
 from l4lab.tools.runs.campaign import Finished
@@ -46,10 +46,10 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Finished]
     return found
 
 
-def figure(name: str, finished: Mapping[str, Finished]) -> MemoryFigure:
+def figure(name: str, finished: Mapping[str, Finished]) -> Outcome:
     module = module_of(name)
     outcome = module.measure(lambda _: None, PLAN, finished)
-    assert isinstance(outcome, MemoryFigure)
+    assert isinstance(outcome, Outcome)
     return outcome
 
 

@@ -14,8 +14,8 @@ from l4lab.emulator.files.manifest import load_manifest
 from l4lab.emulator.machine import Machine
 from l4lab.emulator.results import RunResult, StopReason
 from l4lab.kernel.invariants import check_all
-from l4lab.tools.bench.pma import BenchmarkError, PmaResult, books_balance, run_pma
 from l4lab.tools.bench.pma_image import ALLOCATORS, BUNDLED, DESIGNS, PmaSetup
+from l4lab.tools.bench.pma_run import BenchmarkError, PmaResult, books_balance, run_pma
 from l4lab.tools.ledger.books import show_books
 from l4lab.tools.native.build import CHECKOUT
 from support.programs import compile_program

@@ -1,1 +1,1 @@
-"""Benchmarks, of the emulated machine and of the host, and the published figures they are held against."""
+"""Benchmarks of the emulated machine, in its cycles, the same in every run; those of the host are in `host/`."""

@@ -1,6 +1,6 @@
 """The memory experiment of 000_1be4d2f6ae8bebbc.txt: which runs its figures need, and what they gave.
 
-The figures themselves are in `tools/figures`. Points are ratios to one core, as in the paper.
+The figures themselves are in `tools/paper/figures`. Points are ratios to one core, as in the paper.
 """
 
 from __future__ import annotations
@@ -12,10 +12,12 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Final
 
-from l4lab.tools.bench.pma import BenchmarkError, PmaResult, run_pma, write_image
 from l4lab.tools.bench.pma_image import PmaSetup
 from l4lab.tools.bench.pma_ledger import page_cycles, server_core
-from l4lab.tools.runs.campaign import Finished, Job, Progress, key_of
+from l4lab.tools.bench.pma_run import BenchmarkError, PmaResult, run_pma, write_image
+from l4lab.tools.common.progress import Tell
+from l4lab.tools.common.report import counted
+from l4lab.tools.runs.campaign import Finished, Job, key_of
 from l4lab.tools.runs.rundir import open_run
 
 _HOST_US_PER_PAGE: Final = {"percore": 90, "single": 180, "l4re": 130}
@@ -68,9 +70,9 @@ QUICK: Final = Sizes(
 # --- runs ---------------------------------------------------------------------------------------------
 
 
-def _measure(setup: PmaSetup, progress: Progress) -> dict[str, Any]:
+def _measure(setup: PmaSetup, tell: Tell) -> dict[str, Any]:
     """One run, without a ledger."""
-    return _in_order(run_pma(setup, progress=progress)).as_dict()
+    return _in_order(run_pma(setup, tell=tell)).as_dict()
 
 
 def _in_order(result: PmaResult) -> PmaResult:
@@ -81,10 +83,10 @@ def _in_order(result: PmaResult) -> PmaResult:
     return result
 
 
-def _look_into(setup: PmaSetup, progress: Progress) -> dict[str, Any]:
+def _look_into(setup: PmaSetup, tell: Tell) -> dict[str, Any]:
     """One run with a ledger, and where each page's cycles went."""
     with tempfile.TemporaryDirectory(prefix="l4lab-") as folder:
-        result = _in_order(run_pma(setup, progress=progress, out=Path(folder) / "run"))
+        result = _in_order(run_pma(setup, tell=tell, out=Path(folder) / "run"))
         run = open_run(Path(folder) / "run")
         cycles = page_cycles(run, setup)
         begin, end = min(p.begin for p in result.processes), max(p.end for p in result.processes)
@@ -99,7 +101,7 @@ def _weight(setup: PmaSetup) -> float:
 
 
 def _title(setup: PmaSetup) -> str:
-    return f"{setup.design}, {setup.cores} core{'s' * (setup.cores > 1)}, {setup.pages} pages"
+    return f"{setup.design}, {counted(setup.cores, 'core')}, {setup.pages} pages"
 
 
 def measuring(setup: PmaSetup) -> Job:
@@ -130,13 +132,7 @@ class Plan:
 
     def scaling(self, design: str, cores: int) -> PmaSetup:
         """A point of figures 4, 9 and 10."""
-        return PmaSetup(
-            design=design,
-            cores=cores,
-            pages=self.sizes.pages,
-            tasks=self.sizes.tasks,
-            profile=self.profile,
-        )
+        return PmaSetup(design, cores, self.sizes.pages, self.sizes.tasks, profile=self.profile)
 
     def outstanding(self, pages: int, cores: int) -> PmaSetup:
         """A point of figure 11."""
@@ -145,13 +141,7 @@ class Plan:
 
     def ledger(self, design: str, cores: int) -> PmaSetup:
         """A run whose ledger is looked at."""
-        return PmaSetup(
-            design=design,
-            cores=cores,
-            pages=self.sizes.pages,
-            tasks=self.sizes.ledger_tasks,
-            profile=self.profile,
-        )
+        return replace(self.scaling(design, cores), tasks=self.sizes.ledger_tasks)
 
     def polling(self, design: str, cores: int) -> PmaSetup:
         """As `ledger`, with idle cores that do not halt."""
@@ -186,25 +176,28 @@ class Results:
         self.plan = plan
         self._finished = finished
 
+    def _of(self, job: Job) -> dict[str, Any]:
+        return self._finished[job.key].document
+
     def scaling(self, design: str, cores: int) -> dict[str, Any]:
         """The document of one run (`PmaResult.as_dict`)."""
-        return self._finished[_key(self.plan.scaling(design, cores), "measure")].document
+        return self._of(measuring(self.plan.scaling(design, cores)))
 
     def outstanding(self, pages: int, cores: int) -> dict[str, Any]:
         """The same, for figure 11."""
-        return self._finished[_key(self.plan.outstanding(pages, cores), "measure")].document
+        return self._of(measuring(self.plan.outstanding(pages, cores)))
 
     def ledger(self, design: str, cores: int) -> dict[str, Any]:
         """The same, and where the cycles of a page went: under `page`, and under `server_core` those of core 0."""
-        return self._finished[_key(self.plan.ledger(design, cores), "look into")].document
+        return self._of(looking_into(self.plan.ledger(design, cores)))
 
     def polling(self, design: str, cores: int) -> dict[str, Any]:
         """The document of a run with idle cores that do not halt."""
-        return self._finished[_key(self.plan.polling(design, cores), "measure")].document
+        return self._of(measuring(self.plan.polling(design, cores)))
 
     def outstanding_ledger(self, pages: int) -> dict[str, Any]:
         """As `ledger`, for figure 11, on one core."""
-        return self._finished[_key(self.plan.outstanding_ledger(pages), "look into")].document
+        return self._of(looking_into(self.plan.outstanding_ledger(pages)))
 
     def ratios(self, design: str, what: str) -> list[float]:
         """`total_cycles`, `alloc_cycles` or `free_cycles` at each number of cores, over that on one."""

@@ -7,6 +7,7 @@ The documents are those of the calibration sheet; `SEEDS` says which they are.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from fractions import Fraction
 from typing import Final
 
 SEEDS: Final = {
@@ -22,7 +23,7 @@ SEEDS: Final = {
 class Published:
     """One figure for a profile, to be measured by the ping-pong.
 
-    `place`, `message`: as `tools/bench/pingpong.py` has them; place "cross_core": the mean over all other cores.
+    `place`, `message`: as `tools/bench/pingpong_run.py` has them; place "cross_core": the mean over all other cores.
     `low`, `high`: what counts as reproduced, in cycles; `cycles`: the figure itself, None where the source
     gives no number.
     """
@@ -124,6 +125,16 @@ class Ratio:
     low: float
     high: float
 
+    def agrees(self, ours: Fraction | float | None) -> bool:
+        """Whether ours is within it; not if there is none."""
+        return ours is not None and self.low <= ours <= self.high
+
+    def remark(self, ours: Fraction | float) -> str:
+        """The same in words, indented below the ratio."""
+        return (
+            f"  {'agrees' if self.agrees(ours) else 'does not agree'} with “{self.statement}” ({self.source})"
+        )
+
 
 RATIOS: Final = (
     Ratio(
@@ -162,6 +173,11 @@ LOWER_BOUND: Final = LowerBound(
     instructions=20,
     cycles=172,
 )
+
+
+def ratios_for(profile: str) -> tuple[Ratio, ...]:
+    """The published ratios of the profile of that name."""
+    return tuple(ratio for ratio in RATIOS if ratio.profile == profile)
 
 
 def figures_for(profile: str) -> tuple[Published, ...]:

@@ -7,11 +7,9 @@ it, `LIST <id> <operation:codes …> | <sentence>`. Which cells there have to be
 
 from __future__ import annotations
 
-import json
-import sys
 from collections import defaultdict
 from collections.abc import Iterable
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
@@ -19,10 +17,10 @@ from rich.console import Console
 from rich.table import Table
 
 from l4lab.emulator.errors import OperatorError
-from l4lab.emulator.files.manifest import Manifest, Module, find_image, load_manifest
-from l4lab.emulator.machine import Machine
 from l4lab.emulator.results import StopReason
+from l4lab.tools.common.report import print_json
 from l4lab.tools.common.versions import versions
+from l4lab.tools.runs.execute import execute, image_with
 
 IMAGE: Final = "conformance"
 CORES: Final = 2
@@ -58,19 +56,14 @@ class Operation:
 
 def _suite(arguments: str, cores: int) -> list[str]:
     """The lines that the suite prints when its root task gets these arguments."""
-    manifest = load_manifest(find_image(IMAGE))
-    program = manifest.roottask.path
-    machine = Machine(_with(manifest, Module(program, f"{IMAGE} {arguments}".strip()), cores))
-    result = machine.run()
+    manifest = image_with(IMAGE, f"{IMAGE} {arguments}", cores=cores)
+    result = execute(manifest)
     if result.reason is not StopReason.ROOT_ENDED:
         raise OperatorError(
-            f"{program}: found that the suite stopped ({result.reason.value}), expected it to end by itself"
+            f"{manifest.roottask.path}: found that the suite stopped ({result.reason.value}), "
+            "expected it to end by itself"
         )
     return result.console.decode(errors="replace").splitlines()
-
-
-def _with(manifest: Manifest, roottask: Module, cores: int) -> Manifest:
-    return replace(manifest, cores=cores, roottask=roottask)
 
 
 def run_suite(only: Iterable[str] = (), cores: int = CORES) -> list[Verdict]:
@@ -132,9 +125,7 @@ def run_conformance(*, as_json: bool, only: tuple[str, ...], list_tests: bool, c
     counts = {outcome: sum(v.outcome == outcome for v in verdicts) for outcome in ("PASS", "FAIL", "SKIP")}
     empty = {} if only or cores < CORES else {op.name: op.empty for op in operations.values() if op.empty}
     if as_json:
-        sys.stdout.write(
-            json.dumps(_document(verdicts, operations, counts, empty), indent=2, sort_keys=True) + "\n"
-        )
+        print_json(_document(verdicts, operations, counts, empty), sort_keys=True)
     else:
         _print(verdicts, operations, counts, empty, tests=list_tests or bool(only))
     return 1 if counts["FAIL"] or empty else 0

@@ -55,7 +55,7 @@ def profile() -> None:
 @json_option()
 def profile_show(name: str, as_json: bool) -> int:
     """Every number of profile NAME, bundled or the path of one's own, and where it comes from."""
-    from l4lab.tools.check.profile_check import show_profile
+    from l4lab.tools.check.profile import show_profile
 
     return show_profile(name, as_json=as_json)
 
@@ -68,6 +68,6 @@ def profile_check(name: str, as_json: bool) -> int:
 
     Exit code 1 if one of them is not met within the tolerance that is printed with it.
     """
-    from l4lab.tools.check.profile_check import run_check
+    from l4lab.tools.check.profile import run_check
 
     return run_check(name, as_json=as_json)

@@ -3,13 +3,21 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Final
+from typing import Any, Final
 
 import click
 
 from l4lab.emulator.errors import OperatorError
-from l4lab.tools.bench.pma_image import MAX_CORES, MAX_PAGES, MAX_REGION_PAGES, MAX_TASKS, PmaSetup
-from l4lab.tools.cli.options import folder_option, json_option, profile_option
+from l4lab.tools.bench.pma_image import (
+    ALLOCATORS,
+    DESIGNS,
+    MAX_CORES,
+    MAX_PAGES,
+    MAX_REGION_PAGES,
+    MAX_TASKS,
+    PmaSetup,
+)
+from l4lab.tools.cli.options import Decorator, folder_option, json_option, profile_option
 from l4lab.tools.common.leaving import leaving_in_order
 
 _check_option = click.option(
@@ -35,7 +43,7 @@ def engine(as_json: bool, check: bool) -> int:
     Ratios of measurements in one run; at 1 the counting of every instruction costs nothing. Takes a
     few seconds. Host times, so no two runs agree to the digit.
     """
-    from l4lab.tools.bench.engine import run_bench
+    from l4lab.tools.bench.host.engine import run_bench
 
     return run_bench(as_json=as_json, check=check)
 
@@ -48,7 +56,7 @@ def bench_debug(as_json: bool, check: bool) -> int:
 
     Takes less than a minute. Host times, so no two runs agree to the digit.
     """
-    from l4lab.tools.bench.debug import run_bench
+    from l4lab.tools.bench.host.debug import run_bench
 
     return run_bench(as_json=as_json, check=check)
 
@@ -62,7 +70,7 @@ def kernel(as_json: bool, check: bool) -> int:
     System calls, IPC within and between address spaces, page faults; then IPC with many threads,
     tasks, mappings and cores around. Takes about a minute. Host times and emulated cycles.
     """
-    from l4lab.tools.bench.kernel import run_bench
+    from l4lab.tools.bench.host.kernel import run_bench
 
     return run_bench(as_json=as_json, check=check)
 
@@ -76,7 +84,7 @@ def scale(as_json: bool, check: bool) -> int:
     A ping-pong pair runs on each busy core. Takes about a quarter of a minute. Host times, so no two
     runs agree to the digit.
     """
-    from l4lab.tools.bench.scale import run_bench
+    from l4lab.tools.bench.host.scale import run_bench
 
     return run_bench(as_json=as_json, check=check)
 
@@ -97,7 +105,7 @@ def pingpong(profile: str, as_json: bool, sel4bench: bool) -> int:
       l4lab bench pingpong                           the paper's machine
       l4lab bench pingpong --profile i486-dx50       Liedtke's
     """
-    from l4lab.tools.bench.messages import run_bench
+    from l4lab.tools.bench.pingpong_report import run_bench
 
     return run_bench(profile, as_json=as_json, sel4bench=sel4bench)
 
@@ -105,80 +113,52 @@ def pingpong(profile: str, as_json: bool, sel4bench: bool) -> int:
 _PMA: Final = PmaSetup()
 
 
+def _of_setup(name: str, kind: click.ParamType[Any], help_text: str) -> Decorator:
+    """The option that chooses a field of `PmaSetup`, by default as it is there."""
+    return click.option(
+        f"--{name}", type=kind, default=getattr(_PMA, name), show_default=True, help=help_text
+    )
+
+
 @bench.command(short_help="Page allocation: one pager for all cores, or one on each.")
-@click.option(
-    "--design",
-    type=click.Choice(["percore", "single", "l4re"]),
-    default="percore",
-    show_default=True,
-    help="Who serves page faults: a pager on each core, one on core 0, or a region map and one server.",
+@_of_setup(
+    "design",
+    click.Choice(list(DESIGNS)),
+    "Who serves page faults: a pager on each core, one on core 0, or a region map and one server.",
 )
-@click.option(
-    "--cores",
-    type=click.IntRange(1, MAX_CORES),
-    default=_PMA.cores,
-    show_default=True,
-    help="A process on each.",
-)
-@click.option(
-    "--pages", type=click.IntRange(1, MAX_PAGES), default=_PMA.pages, show_default=True, help="In one task."
-)
-@click.option(
-    "--tasks",
-    type=click.IntRange(1, MAX_TASKS),
-    default=_PMA.tasks,
-    show_default=True,
-    help="Of each process, one after the other.",
-)
-@click.option(
-    "--allocator",
-    type=click.Choice(["avl", "buddy", "slab"]),
-    default="avl",
-    show_default=True,
-    help="How servers keep their free page frames.",
-)
+@_of_setup("cores", click.IntRange(1, MAX_CORES), "A process on each.")
+@_of_setup("pages", click.IntRange(1, MAX_PAGES), "In one task.")
+@_of_setup("tasks", click.IntRange(1, MAX_TASKS), "Of each process, one after the other.")
+@_of_setup("allocator", click.Choice(ALLOCATORS), "How servers keep their free page frames.")
 @click.option("--clear", is_flag=True, help="Servers zero each frame before they give it out.")
-@click.option("--chunk", type=click.IntRange(1, MAX_PAGES), metavar="N", help="Pages in one allocation.")
 @click.option(
-    "--region", type=click.IntRange(1, MAX_REGION_PAGES), metavar="N", help="Pages that each server gets."
+    "--chunk", "chunk_pages", type=click.IntRange(1, MAX_PAGES), metavar="N", help="Pages in one allocation."
 )
-@click.option("--ram", default="1GiB", show_default=True, help="Of the machine, as in a manifest.")
+@click.option(
+    "--region",
+    "region_pages",
+    type=click.IntRange(1, MAX_REGION_PAGES),
+    metavar="N",
+    help="Pages that each server gets.",
+)
+@_of_setup("ram", click.STRING, "Of the machine, as in a manifest.")
 @profile_option()
-@click.option(
-    "--tlb",
-    type=click.Choice(["full", "page", "switch"]),
-    default="full",
-    show_default=True,
-    help="What unmap does to TLBs: flush all, just the page, or nothing if a switch comes anyway.",
+@_of_setup(
+    "tlb",
+    click.Choice(["full", "page", "switch"]),
+    "What unmap does to TLBs: flush all, just the page, or nothing if a switch comes anyway.",
 )
-@click.option(
-    "--idle",
-    type=click.Choice(["halt", "poll"]),
-    default="halt",
-    show_default=True,
-    help="What idle cores do: halt, and take time to wake, or look for interrupts all the time.",
+@_of_setup(
+    "idle",
+    click.Choice(["halt", "poll"]),
+    "What idle cores do: halt, and take time to wake, or look for interrupts all the time.",
 )
 @json_option(" instead of the summary.")
 @folder_option("Write a run directory with ledger.")
 @click.option("--trace", is_flag=True, help="With --out: record all events for `l4lab trace`.")
 @click.option("--manifest", "manifest_only", is_flag=True, help="Print the image's manifest and run nothing.")
 def pma(
-    design: str,
-    cores: int,
-    pages: int,
-    tasks: int,
-    allocator: str,
-    clear: bool,
-    chunk: int | None,
-    region: int | None,
-    ram: str,
-    profile: str,
-    tlb: str,
-    idle: str,
-    as_json: bool,
-    out: Path | None,
-    trace: bool,
-    manifest_only: bool,
+    profile: str, as_json: bool, out: Path | None, trace: bool, manifest_only: bool, **of_setup: Any
 ) -> int:
     """The paper's benchmark: each process allocates pages, touches them, frees them, task by task.
 
@@ -191,24 +171,12 @@ def pma(
       l4lab bench pma --pages 1000 --tasks 10 --json      more pages outstanding
     """
     from l4lab.emulator.files.inputs import is_path
-    from l4lab.tools.bench.pma import run_bench
+    from l4lab.tools.bench.pma_run import run_bench
 
     if manifest_only and (as_json or out is not None or trace):
         raise OperatorError("--manifest only prints the manifest: --json, --out and --trace are about a run")
-    setup = PmaSetup(
-        design=design,
-        cores=cores,
-        pages=pages,
-        tasks=tasks,
-        allocator=allocator,
-        clear=clear,
-        chunk_pages=chunk,
-        region_pages=region,
-        ram=ram,
-        profile=str(Path(profile).absolute()) if is_path(profile) else profile,
-        tlb=tlb,
-        idle=idle,
-    )
+    path = str(Path(profile).absolute()) if is_path(profile) else profile
+    setup = PmaSetup(profile=path, **of_setup)
     if manifest_only:
         click.echo(setup.manifest(), nl=False)
         return 0

@@ -1,8 +1,10 @@
-"""Results as tables for people."""
+"""Results as tables for people, and as JSON for programs."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final, TextIO
+import json
+import sys
+from typing import TYPE_CHECKING, Any, Final, TextIO
 
 from rich.console import Console
 from rich.table import Table
@@ -21,16 +23,32 @@ _COLUMNS: Final = {
 }
 
 
+def table(first: str, *numbers: str) -> Table:
+    """An empty table: a column of names under the title `first`, and columns of numbers."""
+    made = Table(first, box=None, pad_edge=False, header_style="bold")
+    for title in numbers:
+        made.add_column(title, justify="right")
+    return made
+
+
+def json_text(document: Any, *, sort_keys: bool = False) -> str:
+    """As all commands print and keep it; keys stay in their order, or are sorted."""
+    return json.dumps(document, indent=2, sort_keys=sort_keys, ensure_ascii=False) + "\n"
+
+
+def print_json(document: Any, *, sort_keys: bool = False) -> None:
+    """One document, to stdout."""
+    sys.stdout.write(json_text(document, sort_keys=sort_keys))
+
+
 def print_tasks(result: RunResult, stream: TextIO) -> None:
     """What each task cost: a line per task, and the sums."""
-    table = Table("task", box=None, pad_edge=False, header_style="bold")
-    for title in _COLUMNS:
-        table.add_column(title, justify="right")
+    tasks = table("task", *_COLUMNS)
     for task in result.tasks:
-        table.add_row(task.name, *_cells((task,)))
-    table.add_section()
-    table.add_row("all", *_cells(result.tasks), style="bold")
-    Console(file=stream, highlight=False).print(table)
+        tasks.add_row(task.name, *_cells((task,)))
+    tasks.add_section()
+    tasks.add_row("all", *_cells(result.tasks), style="bold")
+    Console(file=stream, highlight=False).print(tasks)
     print(_core_cycles(result), file=stream)
 
 
@@ -38,8 +56,7 @@ def _core_cycles(result: RunResult) -> str:
     """Where the clocks of all cores went, on one line."""
     kinds = ("user", "kernel", "idle")
     sums = [grouped(sum(getattr(core, f"{kind}_cycles") for core in result.cores)) for kind in kinds]
-    cores = f"{len(result.cores)} core{'s' * (len(result.cores) > 1)}"
-    return f"cycles of {cores}: " + ", ".join(
+    return f"cycles of {counted(len(result.cores), 'core')}: " + ", ".join(
         f"{total} {kind}" for total, kind in zip(sums, kinds, strict=True)
     )
 
@@ -52,3 +69,8 @@ def _cells(tasks: Iterable[TaskStats]) -> list[str]:
 def grouped(number: int) -> str:
     """Digits in groups of three: `1 234 567`."""
     return f"{number:,}".replace(",", " ")
+
+
+def counted(number: int, thing: str) -> str:
+    """As in `1 core`, `2 cores`, `10,000 pages`."""
+    return f"{number:,} {thing}{'s' * (number != 1)}"

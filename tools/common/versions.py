@@ -6,13 +6,13 @@ import hashlib
 import json
 import platform
 from importlib.metadata import PackageNotFoundError, version
-from pathlib import Path
 from typing import Final
 
 from l4lab import __version__
+from l4lab.emulator.files.inputs import PACKAGE_DIR
 from l4lab.tools.native.build import program_hashes
 
-NATIVE: Final = Path(__file__).parents[2] / "_native"
+NATIVE: Final = PACKAGE_DIR / "_native"
 _DRAWING: Final = ("matplotlib", "pillow")  # the latter compresses PNG files
 
 

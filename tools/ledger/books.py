@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 import sys
 from pathlib import Path
 from typing import Any, Final
@@ -10,7 +9,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from l4lab.tools.common.report import grouped
+from l4lab.tools.common.report import counted, grouped, print_json
 from l4lab.tools.ledger.accounts import (
     ALL_CAUSES,
     IDLE,
@@ -41,7 +40,7 @@ def show_books(folder: Path | None, *, as_json: bool) -> int:
             document["imbalance"] = {"core": found.core, "cycle": found.cycle, "problem": found.problem}
         else:
             document |= as_document(run, accounts(run))
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print_json(document)
     elif found is None:
         _print(run, accounts(run))
     return 0 if found is None else EXIT_UNBALANCED
@@ -88,7 +87,7 @@ def _print(run: Run, sums: Accounts) -> None:
     total = int(sums.by_core.sum())
     ended = "" if run.clocks is not None else ", as far as a run came that did not end"
     console.print(
-        f"the books balance: {grouped(total)} cycles on {run.cores} core{'s' * (run.cores > 1)}, "
+        f"the books balance: {grouped(total)} cycles on {counted(run.cores, 'core')}, "
         f"{grouped(int(sums.entries.sum()))} kernel entries{ended}\n",
         soft_wrap=True,
     )

@@ -13,15 +13,14 @@ from typing import TYPE_CHECKING, Any, Final
 
 import click
 from rich.console import Console
-from rich.table import Table
 
 from l4lab.emulator.files.manifest import find_image, load_manifest
 from l4lab.emulator.files.profile import load_profile
-from l4lab.tools.bench.pingpong import make_manifest, near_and_far_cycles, places_of
+from l4lab.tools.bench.pingpong_run import make_manifest, near_and_far_cycles, places_of
 from l4lab.tools.bench.pma_experiment import measuring
 from l4lab.tools.bench.pma_image import PmaSetup
-from l4lab.tools.common import progress
-from l4lab.tools.common.report import grouped, print_tasks
+from l4lab.tools.common.progress import CampaignProgress
+from l4lab.tools.common.report import grouped, print_tasks, table
 from l4lab.tools.paper.catalogue import DEFAULT_OUT
 from l4lab.tools.runs import campaign, session
 from l4lab.tools.runs.campaign import Finished, Job, key_of
@@ -52,7 +51,7 @@ def run_demo() -> int:
     jobs = {where: measuring(setup) for where, setup in setups.items()}
     messages = Job("messages", messages_key(), _MESSAGE_WEIGHT, _MEASURE_MESSAGES)
     finished = campaign.run_all(
-        [*jobs.values(), messages], DEFAULT_OUT / _NAME / _KEPT, campaign.host_workers(), progress.Console()
+        [*jobs.values(), messages], DEFAULT_OUT / _NAME / _KEPT, campaign.host_workers(), CampaignProgress()
     )
     cycles = {where: _cycles(finished[job.key]) for where, job in jobs.items()}
     _print(finished[messages.key].document, cycles)
@@ -95,12 +94,10 @@ def _print(messages: dict[str, Any], cycles: dict[tuple[str, int], float]) -> No
     print(
         f"A message takes {grouped(round(same))} cycles on one core and {grouped(round(other))} to another core.\n"
     )
-    table = Table("cores", box=None, pad_edge=False, header_style="bold", title_justify="left")
-    for name in DESIGNS.values():
-        table.add_column(f"cycles a page: {name}", justify="right")
+    rows = table("cores", *(f"cycles a page: {name}" for name in DESIGNS.values()))
     for cores in CORES:
-        table.add_row(str(cores), *(grouped(round(cycles[design, cores])) for design in DESIGNS))
-    Console(file=sys.stdout, highlight=False).print(table)
+        rows.add_row(str(cores), *(grouped(round(cycles[design, cores])) for design in DESIGNS))
+    Console(file=sys.stdout, highlight=False).print(rows)
     growth = {design: cycles[design, CORES[-1]] / cycles[design, 1] for design in DESIGNS}
     print(
         f"\nWith {CORES[-1]} cores, one pager takes {growth['single']:.0f} times as long for a page, a pager on each "

@@ -1,6 +1,6 @@
 """`l4lab reproduce NAME`: measure again what a paper shows, draw it, and say how far off we are.
 
-Each figure or table is a module of `tools/figures` with a function that measures and one that draws;
+Each figure or table is a module of `tools/paper/figures` whose function `measure` gives an `Outcome`;
 `tools/paper/catalogue.py` lists them. A module that needs long runs has a function `jobs` besides, which names them:
 those of all figures asked for are done first, side by side, and kept (`tools/runs/campaign.py`). What is common is
 here: the results directory, whose bytes depend on nothing but the inputs.
@@ -19,22 +19,20 @@ from __future__ import annotations
 import functools
 import hashlib
 import importlib
-import json
 import os
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final, Protocol
-
-from rich.console import Console
-from rich.progress import Progress
+from typing import Any, Final
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.inputs import did_you_mean, printable
+from l4lab.tools.common.progress import CampaignProgress, Progress
+from l4lab.tools.common.report import json_text, print_json
 from l4lab.tools.common.versions import versions_with_drawing
 from l4lab.tools.paper import plots
 from l4lab.tools.paper.catalogue import ALL, DEFAULT_OUT, FIGURES
+from l4lab.tools.paper.outcome import Outcome, Step
 from l4lab.tools.paper.result_pages import as_overview, as_page, print_made, print_outcome, print_overview
 
 FORMAT: Final = 1
@@ -45,70 +43,6 @@ _DATA_FILE: Final = "data.json"
 _RUNS_FOLDER: Final = "runs"
 _QUICK_FOLDER: Final = "quick"
 _SUMS_FILE: Final = "SHA256SUMS"
-
-Step = Callable[[str], None]
-"""Is told what is done next."""
-
-
-@dataclass(frozen=True, slots=True)
-class Residual:
-    """One published statement and what we have for it.
-
-    `published`: the number, None for a statement without one. `low`, `high`: what counts as reproduced,
-    None if nothing can be said. `unit`: of all of them.
-    """
-
-    what: str
-    statement: str
-    source: str
-    published: float | None
-    low: float | None
-    high: float | None
-    ours: float
-    unit: str
-
-    @property
-    def deviation_percent(self) -> float | None:
-        """Ours against the published number."""
-        return (self.ours / self.published - 1) * 100 if self.published else None
-
-    @property
-    def within(self) -> bool | None:
-        """Whether it counts as reproduced; None if that cannot be said."""
-        if self.low is None or self.high is None:
-            return None
-        return self.low <= self.ours <= self.high
-
-    def as_dict(self) -> dict[str, Any]:
-        """As data.json has it."""
-        deviation = self.deviation_percent
-        return {
-            "what": self.what,
-            "statement": self.statement,
-            "source": self.source,
-            "published": self.published,
-            "low": self.low,
-            "high": self.high,
-            "ours": round(self.ours, 2),
-            "deviation_percent": round(deviation, 2) if deviation is not None else None,
-            "within": self.within,
-            "unit": self.unit,
-        }
-
-
-class Outcome(Protocol):
-    """What a figure's `measure` returns: numbers, and how to draw them."""
-
-    title: str
-    residuals: Sequence[Residual]
-    remarks: Sequence[str]
-    """Paragraphs for the README: what one should know when looking at the figure."""
-    data: dict[str, Any]
-    configurations: Sequence[dict[str, Any]]
-
-    def draw(self, folder: Path, stem: str) -> tuple[str, ...]:
-        """Write the figure; returns the names of its files."""
-
 
 Measure = Callable[[Step], Outcome]
 
@@ -142,8 +76,7 @@ def run_reproduce(
         if not as_json:
             print_overview(results, base / PAGE_FILE)
     if as_json:
-        text = documents[0] if len(documents) == 1 else documents
-        print(json.dumps(text, indent=2, ensure_ascii=False))
+        print_json(documents[0] if len(documents) == 1 else documents)
     return 0
 
 
@@ -175,12 +108,11 @@ def _measures(names: Sequence[str], kept: Path, *, quick: bool, workers: int | N
     if not long:
         return measures
     from l4lab.tools.bench.pma_experiment import FULL, QUICK, Plan
-    from l4lab.tools.common.progress import Console as Progress
     from l4lab.tools.runs.campaign import host_workers, run_all
 
     plan = Plan(QUICK if quick else FULL)
     jobs = {job.key: job for name in long for job in modules[name].jobs(plan)}
-    finished = run_all(list(jobs.values()), kept, workers or host_workers(), Progress())
+    finished = run_all(list(jobs.values()), kept, workers or host_workers(), CampaignProgress())
     for name in long:
         measures[name] = functools.partial(modules[name].measure, plan=plan, finished=finished)
     return measures
@@ -192,13 +124,12 @@ def reproduce(name: str, folder: Path, measure: Measure, command: str) -> tuple[
     `command`: what was asked for, as a person would type it again.
     """
     _make_folder(folder)
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task(name, total=None)
-        outcome = measure(lambda what: progress.update(bar, description=f"{name}: {what}"))
-        progress.update(bar, description=f"{name}: drawing")
+    with Progress(name) as progress:
+        outcome = measure(lambda what: progress.tell(f"{name}: {what}"))
+        progress.tell(f"{name}: drawing")
         files = outcome.draw(folder, name)
     document = as_document(name, outcome, command)
-    _write(folder / _DATA_FILE, json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n")
+    _write(folder / _DATA_FILE, json_text(document, sort_keys=True))
     _write(folder / PAGE_FILE, as_page(outcome, files, command))
     _write(folder / _SUMS_FILE, "\n".join([*_sums(folder, [_DATA_FILE, PAGE_FILE, *files]), ""]))
     return outcome, document

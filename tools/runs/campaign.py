@@ -31,6 +31,7 @@ from typing import Any, Final, Protocol
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.inputs import PACKAGE_DIR
 from l4lab.kernel.errors import KernelBug
+from l4lab.tools.common.progress import Tell
 
 POLL_SECONDS: Final = 0.5
 EXIT_FAILED: Final = 1
@@ -39,8 +40,7 @@ EXIT_INTERRUPTED: Final = 130
 NOT_IN_RUNS: Final = ("check", "cli", "debug", "paper", "trace", "why")
 """Of `tools`: what shows results. May change without a run being done again; no run may import it."""
 
-Progress = Callable[[float], None]
-Work = Callable[[Progress], dict[str, Any]]
+Work = Callable[[Tell], dict[str, Any]]
 """Does one run and returns its result; may tell which part of it is done, 0 to 1. Can be pickled."""
 
 
@@ -69,7 +69,7 @@ class Finished:
 class Watcher(Protocol):
     """Whoever shows how far a campaign is."""
 
-    def finished(self, job: Job, seconds: float, done: float, left_seconds: float | None) -> None:
+    def finished(self, name: str, seconds: float, done: float, left_seconds: float | None) -> None:
         """A job is done. `done`: part of the whole, 0 to 1; `left_seconds`: None while it cannot be known."""
 
     def going_on(self, names: Sequence[str], done: float, left_seconds: float | None) -> None:
@@ -330,7 +330,7 @@ class _Campaign:
                 continue
             self.new_weight += entry.job.weight
             if self.watcher is not None:
-                self.watcher.finished(entry.job, time.monotonic() - entry.start, *self._progress())
+                self.watcher.finished(entry.job.name, time.monotonic() - entry.start, *self._progress())
         return problem
 
     def _progress(self) -> tuple[float, float | None]:

@@ -2,24 +2,20 @@
 
 from __future__ import annotations
 
-import json
-import signal
 import sys
-from collections.abc import Callable, Iterator
-from contextlib import ExitStack, contextmanager
+from collections.abc import Callable
+from contextlib import ExitStack
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import click
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.manifest import Manifest, find_image, load_manifest
-from l4lab.emulator.machine import Machine
 from l4lab.emulator.results import RunResult, StopReason
-from l4lab.emulator.vcpu import catch_interrupts
-from l4lab.tools.common.report import grouped, print_tasks
+from l4lab.tools.common.report import counted, grouped, json_text, print_tasks
 from l4lab.tools.common.versions import versions
+from l4lab.tools.runs.execute import execute
 from l4lab.tools.runs.recording import Recording, remember
 
 RUN_FORMAT: Final = 1
@@ -101,36 +97,17 @@ def run(
     `progress_seconds`: how often to tell on stderr how far the machine has come; 0: never.
     `recording`: the run directory to write to; `finish` is left to the caller.
     """
-    if recording is None:
-        machine = Machine(manifest, console=console)
-    else:
-        machine = Machine(manifest, console=recording.console_too(console), ledger=recording.ledger)
-        recording.watch(machine)
-    with catch_interrupts(), _progress(machine, progress_seconds):
-        result = machine.run(max_cycles)
-    if result.reason is StopReason.HOST_STOP:
-        click.echo(machine.describe(), err=True)
-    return result
-
-
-@contextmanager
-def _progress(machine: Machine, seconds: float) -> Iterator[None]:
-    """Tell the time on the machine's clocks every so often. Looks on only: the run stays the same."""
-
-    def tell(_number: int, _frame: FrameType | None) -> None:
-        clocks = [core.vcpu.clock_cycles for core in machine.cores]
-        _say(f"at cycle {grouped(max(clocks))}")
-
-    if seconds <= 0:
-        yield
-        return
-    before = signal.signal(signal.SIGALRM, tell)
-    signal.setitimer(signal.ITIMER_REAL, seconds, seconds)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
+    return execute(
+        manifest,
+        max_cycles=max_cycles,
+        console=console,
+        recording=recording,
+        look=lambda machine: _say(
+            f"at cycle {grouped(max(core.vcpu.clock_cycles for core in machine.cores))}"
+        ),
+        look_seconds=progress_seconds,
+        stopped=lambda machine: click.echo(machine.describe(), err=True),
+    )
 
 
 def write_console(data: bytes) -> None:
@@ -151,7 +128,7 @@ def run_document(manifest: Manifest, result: RunResult | None, max_cycles: int |
         "result": result.as_dict() if result is not None else None,
         "exit_code": exit_code(result) if result is not None else None,
     }
-    return json.dumps(document, indent=2, sort_keys=True, ensure_ascii=False) + "\n"
+    return json_text(document, sort_keys=True)
 
 
 def ending(result: RunResult) -> str:
@@ -167,7 +144,7 @@ def exit_code(result: RunResult) -> int:
 
 def _tell_machine(manifest: Manifest) -> None:
     """What is about to be booted, and from which files."""
-    cores = f"{manifest.cores} core{'s' * (manifest.cores > 1)}"
+    cores = counted(manifest.cores, "core")
     _say(f"{manifest.path}: {cores}, {manifest.ram_bytes >> 20} MiB RAM, profile {manifest.profile}")
     for role, module in (("sigma0", manifest.sigma0), ("root task", manifest.roottask)):
         _say(f"{role}: {module.path}, as {module.command_line!r}")

@@ -16,7 +16,7 @@ from l4lab.emulator.files.inputs import BUNDLED_PROFILES
 from l4lab.emulator.files.profile import Distance, load_profile
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.state import TlbPolicy
-from l4lab.tools.bench.messages import (
+from l4lab.tools.bench.pingpong_report import (
     PLACE_TITLES,
     Analysed,
     analyse,
@@ -25,11 +25,11 @@ from l4lab.tools.bench.messages import (
     run_bench,
     summarise,
 )
-from l4lab.tools.bench.pingpong import (
+from l4lab.tools.bench.pingpong_run import (
     MESSAGES,
-    Bench,
+    Instrument,
     Place,
-    Session,
+    Series,
     cores_by_distance,
     cross_core_cycles,
     places_of,
@@ -42,17 +42,17 @@ OPTERON = "opteron-6174"
 
 
 @pytest.fixture(scope="module")
-def session() -> Iterator[Session]:
+def series() -> Iterator[Series]:
     """Every place of the paper's machine, a few messages."""
-    with Bench() as bench:
-        yield bench.measure(
+    with Instrument() as instrument:
+        yield instrument.measure(
             OPTERON, messages=("0", "8", "63", "sends:0", "mapping:512"), rounds=16, samples=3
         )
 
 
 @pytest.fixture(scope="module")
-def analysed(session: Session) -> tuple[Analysed, ...]:
-    return analyse(session)
+def analysed(series: Series) -> tuple[Analysed, ...]:
+    return analyse(series)
 
 
 def by_name(analysed: tuple[Analysed, ...], place: str, message: str = "0") -> Analysed:
@@ -79,30 +79,30 @@ def test_places_are_those_that_the_machine_has() -> None:
     assert [place.name for place in places_of(load_profile("i486-dx50"))] == ["intra_space", "inter_space"]
 
 
-def test_the_mean_over_all_other_cores(session: Session) -> None:
+def test_the_mean_over_all_other_cores(series: Series) -> None:
     """Of 47 others 5 are on the die of core 0 and 6 on the other die of its package."""
-    found = {distance: len(cores) for distance, cores in cores_by_distance(session.profile).items()}
+    found = {distance: len(cores) for distance, cores in cores_by_distance(series.profile).items()}
     assert found == {Distance.SAME_DIE: 5, Distance.OTHER_DIE: 6, Distance.OTHER_PACKAGE: 36}
-    cycles = {name: session.cycles(name) for name in ("same_die", "other_die", "other_package")}
+    cycles = {name: series.cycles(name) for name in ("same_die", "other_die", "other_package")}
     mean = (5 * cycles["same_die"] + 6 * cycles["other_die"] + 36 * cycles["other_package"]) / 47
-    assert cross_core_cycles(session) == mean
+    assert cross_core_cycles(series) == mean
 
 
-def test_farther_and_longer_is_dearer(session: Session) -> None:
+def test_farther_and_longer_is_dearer(series: Series) -> None:
     for message in ("0", "8", "63"):
-        near_to_far = [session.cycles(place, message) for place in PLACE_TITLES]
+        near_to_far = [series.cycles(place, message) for place in PLACE_TITLES]
         assert near_to_far == sorted(near_to_far)
     for place in PLACE_TITLES:
-        assert session.cycles(place, "0") < session.cycles(place, "8") < session.cycles(place, "63")
+        assert series.cycles(place, "0") < series.cycles(place, "8") < series.cycles(place, "63")
 
 
-def test_each_word_costs_the_copy_of_a_word_on_one_core(session: Session) -> None:
+def test_each_word_costs_the_copy_of_a_word_on_one_core(series: Series) -> None:
     for place in ("intra_space", "inter_space"):
-        assert session.cycles(place, "63") - session.cycles(place, "8") == 55
+        assert series.cycles(place, "63") - series.cycles(place, "8") == 55
 
 
-def test_figure_5_is_within_what_the_paper_says(session: Session) -> None:
-    summary = summarise(session)
+def test_figure_5_is_within_what_the_paper_says(series: Series) -> None:
+    summary = summarise(series)
     assert 200 <= summary.intra_space <= 900
     assert 900 <= summary.same_core <= 1100
     assert summary.cross_core == pytest.approx(12_000, rel=0.1)
@@ -110,16 +110,16 @@ def test_figure_5_is_within_what_the_paper_says(session: Session) -> None:
 
 
 def test_a_machine_with_one_core_has_no_other() -> None:
-    with Bench() as bench:
-        session = bench.measure("i486-dx50", messages=("0",), rounds=8, samples=1)
-        assert cross_core_cycles(session) is None
-        assert summarise(session).ratio is None
+    with Instrument() as instrument:
+        series = instrument.measure("i486-dx50", messages=("0",), rounds=8, samples=1)
+        assert cross_core_cycles(series) is None
+        assert summarise(series).ratio is None
 
 
 def test_the_same_cycles_again() -> None:
     places = places_of(load_profile(OPTERON))[1:4]
-    with Bench() as bench:
-        first, second = (bench.measure(OPTERON, places, ("0",), rounds=8, samples=2) for _ in range(2))
+    with Instrument() as instrument:
+        first, second = (instrument.measure(OPTERON, places, ("0",), rounds=8, samples=2) for _ in range(2))
         assert first.measurements == second.measurements
         assert first.run.rows.tobytes() == second.run.rows.tobytes()
 
@@ -128,22 +128,22 @@ def test_a_profile_of_ones_own_by_its_path(tmp_path: Path, monkeypatch: pytest.M
     text = (BUNDLED_PROFILES / "i486-dx50.toml").read_text(encoding="utf-8")
     (tmp_path / "mine.toml").write_text(text.replace('name = "i486-dx50"', 'name = "mine"'), encoding="utf-8")
     monkeypatch.chdir(tmp_path)
-    with Bench() as bench:
-        session = bench.measure("./mine.toml", messages=("0",), rounds=8, samples=1)
-    assert session.profile.name == "mine"
-    assert session.cycles("inter_space") == pytest.approx(257, rel=0.05)
+    with Instrument() as instrument:
+        series = instrument.measure("./mine.toml", messages=("0",), rounds=8, samples=1)
+    assert series.profile.name == "mine"
+    assert series.cycles("inter_space") == pytest.approx(257, rel=0.05)
 
 
 def test_mistakes_are_one_line() -> None:
-    with Bench() as bench:
+    with Instrument() as instrument:
         with pytest.raises(ProfileError, match='found no profile "nope"'):
-            bench.measure("nope")
+            instrument.measure("nope")
         with pytest.raises(
             OperatorError, match="pingpong: root task ended with exit code 2: pingpong: --messages=64"
         ):
-            bench.measure(OPTERON, messages=("64",))
+            instrument.measure(OPTERON, messages=("64",))
         with pytest.raises(OperatorError, match="pingpong: --messages=0,many"):
-            bench.measure(OPTERON, messages=("0", "many"))
+            instrument.measure(OPTERON, messages=("0", "many"))
 
 
 def test_result_lines_are_found_among_others() -> None:
@@ -191,8 +191,8 @@ def test_a_message_on_one_core_costs_the_profile_s_parts(analysed: tuple[Analyse
 def test_refills_after_a_switch_of_spaces(profile: str, refills: int) -> None:
     """Code, stack, message registers and a variable; without global pages the system call page as well."""
     place = places_of(load_profile(profile))[1]
-    with Bench() as bench:
-        (one,) = analyse(bench.measure(profile, [place], ("0",), rounds=16, samples=1))
+    with Instrument() as instrument:
+        (one,) = analyse(instrument.measure(profile, [place], ("0",), rounds=16, samples=1))
     cost = load_profile(profile).cpu["tlb_miss"].cycles
     assert one.per_message["TLB refill"] / cost == pytest.approx(refills, abs=0.2)
 
@@ -222,12 +222,12 @@ def test_items_to_another_core_take_three_interrupts(analysed: tuple[Analysed, .
     assert flight == 3 * profile.ipi_latency[Distance.SAME_DIE].cycles
 
 
-def test_paths_of_any_stretch_add_up(session: Session) -> None:
+def test_paths_of_any_stretch_add_up(series: Series) -> None:
     random_ = random.Random("stretches")
-    finder = PathFinder(session.run)
-    for measurement in session.measurements:
+    finder = PathFinder(series.run)
+    for measurement in series.measurements:
         core = measurement.place.cores[0]
-        rows = np.concatenate(list(session.run.row_chunks()))
+        rows = np.concatenate(list(series.run.row_chunks()))
         mine = rows[
             (rows["core"] == core) & (rows["thread"] > 0) & (rows["start"] >= measurement.start_cycles)
         ]
@@ -241,13 +241,13 @@ def test_paths_of_any_stretch_add_up(session: Session) -> None:
             assert min(path.values()) >= 0
 
 
-def test_a_ledger_with_a_gap_is_refused(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
-    rows = np.concatenate(list(session.run.row_chunks()))
+def test_a_ledger_with_a_gap_is_refused(series: Series, monkeypatch: pytest.MonkeyPatch) -> None:
+    rows = np.concatenate(list(series.run.row_chunks()))
     spoilt = np.delete(rows, len(rows) // 2)
-    monkeypatch.setattr(type(session.run), "row_chunks", lambda _: iter([spoilt]))
-    assert imbalance([spoilt], session.run.cores, session.run.clocks) is not None
+    monkeypatch.setattr(type(series.run), "row_chunks", lambda _: iter([spoilt]))
+    assert imbalance([spoilt], series.run.cores, series.run.clocks) is not None
     with pytest.raises(KernelBug, match="the books do not balance"):
-        analyse(session)
+        analyse(series)
 
 
 # --- TLB policies -------------------------------------------------------------------------------
@@ -257,10 +257,10 @@ def test_what_unmap_does_to_the_tlb_shows_in_the_refills() -> None:
     """The receiver takes a page back from itself: all of its TLB goes, or that page."""
     place = places_of(load_profile(OPTERON))[1]
     refills, flushes = {}, {}
-    with Bench() as bench:
+    with Instrument() as instrument:
         for policy in TlbPolicy:
-            session = bench.measure(OPTERON, [place], ("mapping:64",), rounds=16, samples=1, tlb=policy)
-            (one,) = analyse(session)
+            series = instrument.measure(OPTERON, [place], ("mapping:64",), rounds=16, samples=1, tlb=policy)
+            (one,) = analyse(series)
             refills[policy] = one.per_message["TLB refill"]
             flushes[policy] = one.path["TLB flush and shootdown"] / one.measurement.messages
     costs = load_profile(OPTERON).kernel_costs()
@@ -275,8 +275,8 @@ def test_what_unmap_does_to_the_tlb_shows_in_the_refills() -> None:
 # --- documents ----------------------------------------------------------------------------------
 
 
-def test_the_document(session: Session, analysed: tuple[Analysed, ...]) -> None:
-    document = json.loads(json.dumps(as_document(session, analysed)))
+def test_the_document(series: Series, analysed: tuple[Analysed, ...]) -> None:
+    document = json.loads(json.dumps(as_document(series, analysed)))
     assert {"same_core_cycles", "cross_core_cycles", "ratio", "intra_space_cycles"} <= document.keys()
     assert document["ratio"] == pytest.approx(
         document["cross_core_cycles"] / document["same_core_cycles"], abs=0.01
@@ -291,8 +291,8 @@ def test_the_document(session: Session, analysed: tuple[Analysed, ...]) -> None:
         assert one["bytes"] == (4 * int(one["message"]) if one["message"].isdigit() else None)
 
 
-def test_the_shape_of_sel4bench(session: Session) -> None:
-    (benchmark,) = json.loads(json.dumps(as_sel4bench(session)))
+def test_the_shape_of_sel4bench(series: Series) -> None:
+    (benchmark,) = json.loads(json.dumps(as_sel4bench(series)))
     assert benchmark["Benchmark"].startswith("pingpong on opteron-6174")
     keys = {"Min", "Max", "Mean", "Stddev", "Variance", "Mode", "Median", "1st quantile", "3rd quantile"}
     for result in benchmark["Results"]:

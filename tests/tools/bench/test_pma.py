@@ -11,8 +11,8 @@ from pathlib import Path
 import pytest
 
 from l4lab.emulator.results import CoreStats, RunResult, StopReason, TaskStats
-from l4lab.tools.bench.pma import books_balance, examine
 from l4lab.tools.bench.pma_image import PmaSetup
+from l4lab.tools.bench.pma_run import books_balance, examine
 
 SETUP = PmaSetup(cores=2, pages=5, tasks=2)
 CONSOLE = """\

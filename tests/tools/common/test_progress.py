@@ -8,7 +8,7 @@ import sys
 
 import pytest
 
-from l4lab.tools.common.progress import Console, remaining
+from l4lab.tools.common.progress import CampaignProgress, remaining
 
 
 class Terminal(io.StringIO):
@@ -27,7 +27,7 @@ def test_the_line_is_as_long_as_the_terminal_is_wide(columns: int, monkeypatch: 
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(os, "get_terminal_size", lambda _: os.terminal_size((columns, 25)))
-    Console().going_on([f"run {number}" for number in range(99)], 0.5, 190)
+    CampaignProgress().going_on([f"run {number}" for number in range(99)], 0.5, 190)
     assert terminal.getvalue().startswith("\r\x1b[K50%, 3 min left: run 0, ")
     assert len(terminal.getvalue().removeprefix("\r\x1b[K")) == columns - 1
 
@@ -41,7 +41,7 @@ def test_a_width_that_nobody_knows_is_a_narrow_one(monkeypatch: pytest.MonkeyPat
     terminal = Terminal()
     monkeypatch.setattr(sys, "stderr", terminal)
     monkeypatch.setattr(os, "get_terminal_size", refuse)
-    Console().going_on(["a run of a long name"] * 9, 0.5, None)
+    CampaignProgress().going_on(["a run of a long name"] * 9, 0.5, None)
     assert len(terminal.getvalue().removeprefix("\r\x1b[K")) == 79
 
 
@@ -49,9 +49,9 @@ def test_nothing_keeps_changing_in_a_file(monkeypatch: pytest.MonkeyPatch) -> No
     """Only what is done gets a line there."""
     file = io.StringIO()
     monkeypatch.setattr(sys, "stderr", file)
-    Console().going_on(["a run"], 0.5, None)
+    CampaignProgress().going_on(["a run"], 0.5, None)
     assert file.getvalue() == ""
 
 
 def test_the_time_left_is_for_people() -> None:
-    assert (remaining(40), remaining(190), remaining(None)) == ("40 s", "3 min", "an unknown time")
+    assert (remaining(40), remaining(190)) == ("40 s", "3 min")

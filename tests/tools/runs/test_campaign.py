@@ -27,8 +27,8 @@ class Notes:
     def __init__(self) -> None:
         self.done: list[tuple[str, float]] = []
 
-    def finished(self, job: Job, seconds: float, done: float, left_seconds: float | None) -> None:
-        self.done.append((job.name, done))
+    def finished(self, name: str, seconds: float, done: float, left_seconds: float | None) -> None:
+        self.done.append((name, done))
 
     def going_on(self, names: Sequence[str], done: float, left_seconds: float | None) -> None:
         assert names

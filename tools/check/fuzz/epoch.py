@@ -21,8 +21,8 @@ from l4lab.kernel.objects import Task
 from l4lab.kernel.state import TlbPolicy
 from l4lab.kernel.thread import DEAD, READY, Thread
 from l4lab.kernel.traps import SYSTEM_CALL, CpuException, PageFault
-from l4lab.tools.check.fuzz.bench import Bench
 from l4lab.tools.check.fuzz.guests import Guests
+from l4lab.tools.check.fuzz.rig import Rig
 from l4lab.tools.check.fuzz.words import (
     END_OF_SLOTS,
     FACTORIES,
@@ -81,7 +81,7 @@ class Epoch:
         self.check_from = check_from
         self.tally = Tally()
         self.last = "boot"
-        self.bench = Bench(
+        self.rig = Rig(
             rng,
             cores=rng.choice((1, 1, 2, 3, 4)),
             ram_bytes=_RAM_BYTES,
@@ -89,7 +89,7 @@ class Epoch:
             policy=rng.choice(tuple(TlbPolicy)),
             events=rng.random() < 0.3,
         )
-        self.guests = Guests(self.bench, rng)
+        self.guests = Guests(self.rig, rng)
         self.baseline = (0, 0)
         self.tasks = 0
         self.calls_before_sleep = 0
@@ -100,44 +100,44 @@ class Epoch:
         idle_ticks = 0
         while self.tally.calls < calls and idle_ticks < _TICKS_UNTIL_OVER:
             idle_ticks = 0 if self._step() else idle_ticks + 1
-            if self.bench.entries % CHECK_EVERY == 0 or self._is_suspect():
+            if self.rig.entries % CHECK_EVERY == 0 or self._is_suspect():
                 self._check()
         self._tear_down()
-        self.tally.entries = self.bench.entries
+        self.tally.entries = self.rig.entries
         return self.tally
 
     def _is_suspect(self) -> bool:
-        return self.check_from is not None and self.bench.entries >= self.check_from
+        return self.check_from is not None and self.rig.entries >= self.check_from
 
     def _check(self) -> None:
         self.tally.checks += 1
-        check_all(self.bench.kernel)
-        if not any(self.bench.interrupts):
-            check_rendezvous(self.bench.kernel)
+        check_all(self.rig.kernel)
+        if not any(self.rig.interrupts):
+            check_rendezvous(self.rig.kernel)
 
     # --- what happens next ------------------------------------------------------------------------
 
     def _step(self) -> bool:
         """Some core does something; False if all it was is time passing."""
-        rng, bench, tally = self.rng, self.bench, self.tally
+        rng, rig, tally = self.rng, self.rig, self.tally
         core = self._next_core()
-        if bench.interrupts[core] and rng.random() < 0.5:
-            self.last = f"core {core}: {bench.interrupts[core][0]}"
+        if rig.interrupts[core] and rng.random() < 0.5:
+            self.last = f"core {core}: {rig.interrupts[core][0]}"
             tally.interrupts += 1
-            bench.deliver(core)
+            rig.deliver(core)
             return True
-        thread = bench.running(core)
+        thread = rig.running(core)
         chance = rng.random()
         if thread is None or chance < 0.04:
             self.last = f"core {core}: tick"
             tally.ticks += 1
-            bench.tick(core)
+            rig.tick(core)
             return thread is not None
-        if thread is bench.root:
+        if thread is rig.root:
             self._rule(thread)
-        elif thread is bench.sigma0:
+        elif thread is rig.sigma0:
             self._serve_as_sigma0(core, thread)
-        elif chance < 0.12 or thread.frame is bench.kernel.frame_pool.blank:
+        elif chance < 0.12 or thread.frame is rig.kernel.frame_pool.blank:
             self._fault(core, thread)  # the second: killed by another core, there is no code any more
         else:
             name = self.guests.noise(thread) if chance < 0.15 else self.guests.call(thread)
@@ -146,10 +146,10 @@ class Epoch:
 
     def _next_core(self) -> int:
         """Any core, rather one that has something to do."""
-        bench, cores = self.bench, len(self.bench.tlbs)
+        rig, cores = self.rig, len(self.rig.tlbs)
         core = int(self.rng.random() * cores)
         for _ in range(cores):
-            if bench.running(core) is not None or bench.interrupts[core]:
+            if rig.running(core) is not None or rig.interrupts[core]:
                 break
             core = (core + 1) % cores
         return core
@@ -158,11 +158,11 @@ class Epoch:
         frame = thread.frame
         self.last = (
             f"core {core}: {thread!r} {name}: EAX {frame[EAX]:#x} EDX {frame[EDX]:#x} ECX {frame[ECX]:#x}"
-            f" MR {[hex(word) for word in self.bench.ram[thread.utcb : thread.utcb + 10]]}"
+            f" MR {[hex(word) for word in self.rig.ram[thread.utcb : thread.utcb + 10]]}"
         )
         frame[EIP] = frame[EIP] + 2 & 0xFFFFFFFF
         self.tally.calls += 1
-        self.bench.trap(core, SYSTEM_CALL)
+        self.rig.trap(core, SYSTEM_CALL)
         if thread.state != READY:
             outcome = "waits"
         else:
@@ -178,12 +178,12 @@ class Epoch:
             trap = PageFault(address, rng.random() < 0.5, rng.random() < 0.2, rng.random() < 0.2)
             tally.faults += 1
             self.last = f"core {core}: {thread!r} {trap}"
-            self.bench.trap(core, trap)
+            self.rig.trap(core, trap)
         else:
             vector = rng.choice((0, 1, 3, 4, 5, 6, 12, 13, 13, 16, 17, 19))
             tally.exceptions += 1
             self.last = f"core {core}: {thread!r} exception {vector}"
-            self.bench.trap(core, CpuException(vector, rng.getrandbits(16)))
+            self.rig.trap(core, CpuException(vector, rng.getrandbits(16)))
 
     def _rule(self, root: Thread) -> None:
         """The root task lets the others run for 50 ms; if they had become idle, it makes new ones first."""
@@ -202,7 +202,7 @@ class Epoch:
                 self._root_call(slot, abi.PROTO_THREAD, flags, abi.EX_REGS_KEEP, abi.EX_REGS_KEEP)
             return
         number = self.rng.randrange(self.tasks)
-        root = self.bench.root.task
+        root = self.rig.root.task
         task = root.capability_table.slots.get(TASKS[0] + number) if root is not None else None
         if task is None or self.rng.random() < 0.1:
             self._make_task(number)
@@ -228,7 +228,7 @@ class Epoch:
 
     def _prepare(self, thread: Thread, edx: int, eax: int, *words: int, timeouts: int = 0) -> None:
         for index, word in enumerate(words):
-            self.bench.ram[thread.utcb + _MR + index] = word & 0xFFFFFFFF
+            self.rig.ram[thread.utcb + _MR + index] = word & 0xFFFFFFFF
         frame = thread.frame
         frame[EDX], frame[EAX], frame[ECX], frame[ESI] = edx, eax, timeouts, 0
 
@@ -236,7 +236,7 @@ class Epoch:
 
     def _root_call(self, slot: int, label: int, *words: int, items: int = 0) -> int:
         """The root task calls a kernel object; `words` with the items at the end. The answer's label."""
-        root = self.bench.root
+        root = self.rig.root
         self._until_root_runs()
         tag = (label & 0xFFFF) << 16 | items << 6 | len(words) - 2 * items
         self._prepare(root, slot << 12 | abi.OP_CALL, tag, *words)
@@ -246,22 +246,22 @@ class Epoch:
 
     def _until_root_runs(self) -> None:
         """Let time pass until the root task has core 0; who has it instead goes to sleep for good."""
-        bench = self.bench
+        rig = self.rig
         for _ in range(100_000):
-            thread = bench.running(0)
-            if thread is bench.root and not bench.interrupts[0]:
+            thread = rig.running(0)
+            if thread is rig.root and not rig.interrupts[0]:
                 return
-            if bench.interrupts[0]:
-                bench.deliver(0)
+            if rig.interrupts[0]:
+                rig.deliver(0)
             elif thread is None or self.rng.random() < 0.1:
-                bench.tick(0)
+                rig.tick(0)
             else:
                 self._prepare(thread, abi.CAP_INVALID | abi.OP_RECV, 0)
                 self._system_call(0, thread, "sleeps for good")
         raise KernelBug("the root task, of the highest priority, never got its core")
 
     def _create(self, slot: int, kind: int, *arguments: int, items: tuple[int, ...] = ()) -> None:
-        root, ram = self.bench.root, self.bench.ram
+        root, ram = self.rig.root, self.rig.ram
         self._until_root_runs()
         ram[root.utcb + abi.UTCB_BDR // 4] = 0
         ram[root.utcb + abi.UTCB_BR // 4] = slot << 12 | abi.BUFFER_ITEM | abi.BUFFER_SMALL
@@ -309,7 +309,7 @@ class Epoch:
         utcb = UTCB_AREA + part * abi.UTCB_BYTES
         words = (abi.THREAD_CONTROL | flags, *handlers, 0, 0, utcb)
         self._root_call(slot, abi.PROTO_THREAD, *words, *_named(TASKS[0] + task), items=1)
-        core = self.rng.randrange(len(self.bench.tlbs))
+        core = self.rng.randrange(len(self.rig.tlbs))
         place = (abi.SCHEDULER_RUN_THREAD, core, 1, self.rng.choice((1, 2, 2, 3)), 0)
         self._root_call(abi.BOOT_CAP_SCHEDULER, abi.PROTO_SCHEDULER, *place, *_named(slot), items=1)
         self._root_call(slot, abi.PROTO_THREAD, abi.THREAD_EX_REGS, 0x10000, 0x20000)
@@ -339,13 +339,13 @@ class Epoch:
 
     def _get_sigma0(self) -> None:
         """Ask sigma0 for its task capability, then leave it waiting for faults."""
-        bench = self.bench
-        root, sigma0, ram = bench.root, bench.sigma0, bench.ram
+        rig = self.rig
+        root, sigma0, ram = rig.root, rig.sigma0, rig.ram
         self._until_sigma0_waits()
         ram[root.utcb + abi.UTCB_BR // 4] = SIGMA0_TASK << 12 | abi.BUFFER_ITEM | abi.BUFFER_SMALL
         self._prepare(root, abi.BOOT_CAP_PAGER << 12 | abi.OP_CALL, 0x10000)
         self._system_call(0, root, "root asks sigma0")
-        if bench.running(0) is not sigma0:
+        if rig.running(0) is not sigma0:
             raise KernelBug("sigma0 did not get the root task's call")
         page = abi.BOOT_CAP_TASK << 12 | abi.FPAGE_TYPE_OBJECT << 4 | 7
         self._prepare(sigma0, abi.CAP_INVALID | abi.OP_REPLY_AND_WAIT, 0x40, abi.ITEM_MAP, page)
@@ -354,11 +354,11 @@ class Epoch:
 
     def _until_sigma0_waits(self) -> None:
         """At boot sigma0 runs first, until it waits."""
-        bench = self.bench
-        while bench.running(0) is not bench.root:
-            thread = bench.running(0)
+        rig = self.rig
+        while rig.running(0) is not rig.root:
+            thread = rig.running(0)
             if thread is None:
-                bench.tick(0)
+                rig.tick(0)
             else:
                 self._prepare(thread, abi.CAP_INVALID | abi.OP_WAIT, 0)
                 self._system_call(0, thread, "sigma0 waits")
@@ -366,20 +366,20 @@ class Epoch:
     # --- the end ----------------------------------------------------------------------------------
 
     def _kernel_memory(self) -> tuple[int, int]:
-        kernel = self.bench.kernel
+        kernel = self.rig.kernel
         return kernel.root_quota.used_bytes, kernel.frames.taken_count
 
     def _tear_down(self) -> None:
         """The root task deletes all it made, and with it all that made in turn. What is left is a leak."""
-        bench, kernel = self.bench, self.bench.kernel
+        rig, kernel = self.rig, self.rig.kernel
         self.last = "tear down"
         mask = abi.UNMAP_SELF | abi.UNMAP_DELETE
         for slot in range(THREADS[0], END_OF_SLOTS):
             page = slot << 12 | abi.FPAGE_TYPE_OBJECT << 4 | 15
             self._root_call(abi.BOOT_CAP_TASK, abi.PROTO_TASK, abi.TASK_UNMAP, mask, page)
-        for core, waiting in enumerate(bench.interrupts):
+        for core, waiting in enumerate(rig.interrupts):
             while waiting:
-                bench.deliver(core)
+                rig.deliver(core)
         self._free_circles(kernel)
         self.last = "torn down"
         self._check()
@@ -390,7 +390,7 @@ class Epoch:
 
         Nothing ends those on the real kernel either. All they hold must come back with them.
         """
-        well_behaved = (self.bench.root.task, self.bench.sigma0.task)
+        well_behaved = (self.rig.root.task, self.rig.sigma0.task)
         circle = [task for task in kernel.tasks.values() if task not in well_behaved]
         tables = {task.capability_table for task in circle}
         for task in circle:
@@ -399,13 +399,13 @@ class Epoch:
             capspace.kill_object(kernel, task)
         if circle:
             self._until_root_runs()
-            self.bench.tick(0)
+            self.rig.tick(0)
 
     def _look_for_remains(self, kernel: Kernel) -> None:
-        bench = self.bench
-        well_behaved = (bench.root, bench.sigma0)
+        rig = self.rig
+        well_behaved = (rig.root, rig.sigma0)
         left = [*kernel.threads.values(), *kernel.tasks.values()]
-        left = [obj for obj in left if obj not in (*well_behaved, bench.root.task, bench.sigma0.task)]
+        left = [obj for obj in left if obj not in (*well_behaved, rig.root.task, rig.sigma0.task)]
         if left:
             raise KernelBug(f"left over: {left}")
         now = self._kernel_memory()
@@ -419,7 +419,7 @@ class Epoch:
                 core.wake_ups
             ):
                 raise KernelBug(f"a queue of core {core.number} still holds a thread")
-        if DEAD in (bench.sigma0.state, bench.root.state):
+        if DEAD in (rig.sigma0.state, rig.root.state):
             raise KernelBug("a well-behaved thread was killed")
 
 

@@ -27,14 +27,14 @@ from l4lab.tools.check.fuzz.words import (
 
 if TYPE_CHECKING:
     from l4lab.kernel.thread import Thread
-    from l4lab.tools.check.fuzz.bench import Bench
+    from l4lab.tools.check.fuzz.rig import Rig
 
 _MR: Final = abi.UTCB_MR // 4
 _BDR: Final = abi.UTCB_BDR // 4
 _SELF: Final = abi.CAP_INVALID
 
 
-class Request(NamedTuple):
+class Call(NamedTuple):
     """A system call: selector (without operation), operation, label, message words, items, timeouts."""
 
     selector: int
@@ -45,21 +45,21 @@ class Request(NamedTuple):
     timeouts: int | None = None
 
 
-Operation = Callable[["Guests"], Request]
+Operation = Callable[["Guests"], Call]
 
 
 class Guests:
-    """Random programs over the threads of a `Bench`.
+    """Random programs over the threads of a `Rig`.
 
     `me`: who acts. `plans`: thread number -> system calls it has in mind.
     """
 
-    def __init__(self, bench: Bench, rng: Random) -> None:
-        self.bench = bench
-        self.me = bench.root
+    def __init__(self, rig: Rig, rng: Random) -> None:
+        self.rig = rig
+        self.me = rig.root
         self.rng = rng
         self.words = Words(rng)
-        self.plans: dict[int, deque[Request]] = {}
+        self.plans: dict[int, deque[Call]] = {}
 
     def call(self, thread: Thread) -> str:
         """Prepare the next system call of `thread`; returns the operation's name."""
@@ -83,7 +83,7 @@ class Guests:
 
     def noise(self, thread: Thread) -> str:
         """Anything in registers and UTCB."""
-        rng, ram = self.rng, self.bench.ram
+        rng, ram = self.rng, self.rig.ram
         for position in range(thread.utcb, thread.utcb + abi.UTCB_BYTES // 4):
             if rng.random() < 0.2:
                 ram[position] = rng.getrandbits(32)
@@ -93,8 +93,8 @@ class Guests:
             thread.frame[EDX] = self.words.slot() << 12 | rng.getrandbits(4)
         return "noise"
 
-    def _write(self, thread: Thread, request: Request) -> None:
-        ram, utcb = self.bench.ram, thread.utcb
+    def _write(self, thread: Thread, request: Call) -> None:
+        ram, utcb = self.rig.ram, thread.utcb
         message = [*request.words, *(word for item in request.items for word in item)][: abi.UTCB_MR_WORDS]
         for index, word in enumerate(message):
             ram[utcb + _MR + index] = word & 0xFFFFFFFF
@@ -105,7 +105,7 @@ class Guests:
         frame[ESI] = self.rng.getrandbits(32)
 
     def _set_buffers(self, thread: Thread) -> None:
-        ram, first = self.bench.ram, thread.utcb + _BDR
+        ram, first = self.rig.ram, thread.utcb + _BDR
         for index, word in enumerate(self.words.buffers()[:59]):
             ram[first + index] = word & 0xFFFFFFFF
 
@@ -115,7 +115,7 @@ class Guests:
         chance = rng.random()
         if chance < 0.5:
             position = thread.utcb + rng.randrange(8 if rng.random() < 0.7 else abi.UTCB_MR_WORDS)
-            self.bench.ram[position] = self.words.any_word()
+            self.rig.ram[position] = self.words.any_word()
         elif chance < 0.8:
             thread.frame[EAX] ^= 1 << rng.randrange(32)
         else:
@@ -144,20 +144,20 @@ class Guests:
         """Label, words and items; only words if `plain`: the kernel's common case."""
         return (0, (1, 2), ()) if plain else self.message()
 
-    def ipc_call(self) -> Request:
-        return Request(self.partner(), abi.OP_CALL, *self.message())
+    def ipc_call(self) -> Call:
+        return Call(self.partner(), abi.OP_CALL, *self.message())
 
-    def common_call(self) -> Request:
+    def common_call(self) -> Call:
         """Words only, without timeouts."""
-        return Request(self.partner(), abi.OP_CALL, *self.plain(True), timeouts=abi.TIMEOUT_NEVER)
+        return Call(self.partner(), abi.OP_CALL, *self.plain(True), timeouts=abi.TIMEOUT_NEVER)
 
-    def ipc_send(self) -> Request:
-        return Request(self.partner(), abi.OP_SEND, *self.message())
+    def ipc_send(self) -> Call:
+        return Call(self.partner(), abi.OP_SEND, *self.message())
 
-    def send_and_wait(self) -> Request:
-        return Request(self.partner(), abi.OP_SEND_AND_WAIT, *self.message())
+    def send_and_wait(self) -> Call:
+        return Call(self.partner(), abi.OP_SEND_AND_WAIT, *self.message())
 
-    def serve(self) -> Request:
+    def serve(self) -> Call:
         """Wait, and answer whoever comes, a few times over."""
         rng, long = self.rng, 4 << abi.TIMEOUT_EXPONENT_SHIFT | 200 + self.rng.getrandbits(8)
         if rng.random() < 0.3:
@@ -166,40 +166,40 @@ class Guests:
         timeouts = abi.TIMEOUT_ZERO << 16 | long
         plain = rng.random() < 0.4
         answers = [
-            Request(selector, abi.OP_REPLY_AND_WAIT, *self.plain(plain), timeouts=timeouts)
+            Call(selector, abi.OP_REPLY_AND_WAIT, *self.plain(plain), timeouts=timeouts)
             for _ in range(rng.randint(2, 8))
         ]
         self.plans[self.me.number] = deque(answers)
-        return Request(selector, abi.OP_WAIT, 0, timeouts=long)
+        return Call(selector, abi.OP_WAIT, 0, timeouts=long)
 
-    def wait(self) -> Request:
-        return Request(self._reply_selector(), abi.OP_WAIT, 0)
+    def wait(self) -> Call:
+        return Call(self._reply_selector(), abi.OP_WAIT, 0)
 
-    def receive(self) -> Request:
-        return Request(self.words.slot(self.rng.choice((THREADS, IRQS, GATES))) << 12, abi.OP_RECV, 0)
+    def receive(self) -> Call:
+        return Call(self.words.slot(self.rng.choice((THREADS, IRQS, GATES))) << 12, abi.OP_RECV, 0)
 
-    def reply_and_wait(self) -> Request:
-        return Request(self._reply_selector(), abi.OP_REPLY_AND_WAIT, *self.message())
+    def reply_and_wait(self) -> Call:
+        return Call(self._reply_selector(), abi.OP_REPLY_AND_WAIT, *self.message())
 
-    def reply(self) -> Request:
+    def reply(self) -> Call:
         operation = self.rng.choice((abi.OP_REPLY | abi.OP_SEND, abi.OP_REPLY_AND_RECV))
-        return Request(self._reply_selector(), operation, *self.message())
+        return Call(self._reply_selector(), operation, *self.message())
 
     def _reply_selector(self) -> int:
         if self.rng.random() < 0.85:
             return _SELF
         return self.rng.choice((0, 1, 2, 3, 0x3FF, 0x400, 0xFFFFF)) << 12 | abi.CAP_EXPLICIT_REPLY_BIT
 
-    def sleep(self) -> Request:
-        return Request(_SELF, abi.OP_RECV, 0)
+    def sleep(self) -> Call:
+        return Call(_SELF, abi.OP_RECV, 0)
 
     # --- factory, task ----------------------------------------------------------------------------
 
-    def create(self) -> Request:
+    def create(self) -> Call:
         """An object, into whatever the buffer registers say; `plan`s set those right."""
         return self._create(self.rng.choice(tuple(_CREATED)))
 
-    def _create(self, kind: int, *items: tuple[int, int]) -> Request:
+    def _create(self, kind: int, *items: tuple[int, int]) -> Call:
         rng = self.rng
         header = abi.VARG_UNSIGNED | 4 << 16
         words: tuple[int, ...] = (kind,)
@@ -211,7 +211,7 @@ class Guests:
             words = (kind, header, rng.choice((0, UTCB_AREA | order << 6 | 1 << 4, self.words.memory_page())))
         elif kind == abi.PROTO_FACTORY:
             words = (kind, header, rng.choice((0x2000, 0x8000, 0x20000, 0x7FFFFFFE, self.words.any_word())))
-        return Request(self._factory(), abi.OP_CALL, abi.PROTO_FACTORY, words, items)
+        return Call(self._factory(), abi.OP_CALL, abi.PROTO_FACTORY, words, items)
 
     def _factory(self) -> int:
         return (abi.BOOT_CAP_FACTORY if self.rng.random() < 0.7 else self.words.slot(FACTORIES)) << 12
@@ -219,40 +219,38 @@ class Guests:
     def _own_task(self) -> int:
         return (abi.BOOT_CAP_TASK if self.rng.random() < 0.6 else self.words.slot(TASKS)) << 12
 
-    def task_map(self) -> Request:
+    def task_map(self) -> Call:
         control, page = self.words.item()
         source = self.words.argument(TASKS)
         if self.rng.random() < 0.5:
             source = (abi.ITEM_MAP, abi.BOOT_CAP_TASK << 12 | abi.FPAGE_TYPE_OBJECT << 4 | 15)
-        return Request(
-            self._own_task(), abi.OP_CALL, abi.PROTO_TASK, (abi.TASK_MAP, control, page), (source,)
-        )
+        return Call(self._own_task(), abi.OP_CALL, abi.PROTO_TASK, (abi.TASK_MAP, control, page), (source,))
 
-    def task_unmap(self) -> Request:
+    def task_unmap(self) -> Call:
         rng = self.rng
         mask = rng.choice((0, abi.UNMAP_SELF, abi.UNMAP_SELF, abi.UNMAP_SELF | abi.UNMAP_DELETE))
         pages = tuple(self.words.flexpage(narrow=True) for _ in range(rng.choice((1, 1, 1, 2, 5))))
         if rng.random() < 0.003:
             pages = (abi.FPAGE_ALL | 0xF,)
-        return Request(self._own_task(), abi.OP_CALL, abi.PROTO_TASK, (abi.TASK_UNMAP, mask, *pages))
+        return Call(self._own_task(), abi.OP_CALL, abi.PROTO_TASK, (abi.TASK_UNMAP, mask, *pages))
 
-    def cap_info(self) -> Request:
+    def cap_info(self) -> Call:
         slots = tuple(self.words.slot() << 12 for _ in range(self.rng.choice((1, 2))))
-        return Request(self._own_task(), abi.OP_CALL, abi.PROTO_TASK, (abi.TASK_CAP_INFO, *slots))
+        return Call(self._own_task(), abi.OP_CALL, abi.PROTO_TASK, (abi.TASK_CAP_INFO, *slots))
 
-    def add_ku_mem(self) -> Request:
+    def add_ku_mem(self) -> Call:
         pages = tuple(self.words.memory_page() for _ in range(self.rng.choice((1, 1, 2))))
-        return Request(self._own_task(), abi.OP_CALL, abi.PROTO_TASK, (abi.TASK_ADD_KU_MEM, *pages))
+        return Call(self._own_task(), abi.OP_CALL, abi.PROTO_TASK, (abi.TASK_ADD_KU_MEM, *pages))
 
     # --- threads ----------------------------------------------------------------------------------
 
     def _thread(self) -> int:
         return _SELF if self.rng.random() < 0.25 else self.words.slot(THREADS) << 12
 
-    def _thread_call(self, *words: int, items: tuple[tuple[int, int], ...] = ()) -> Request:
-        return Request(self._thread(), abi.OP_CALL, abi.PROTO_THREAD, words, items)
+    def _thread_call(self, *words: int, items: tuple[tuple[int, int], ...] = ()) -> Call:
+        return Call(self._thread(), abi.OP_CALL, abi.PROTO_THREAD, words, items)
 
-    def control(self) -> Request:
+    def control(self) -> Call:
         rng = self.rng
         set_both = abi.CONTROL_SET_PAGER | abi.CONTROL_SET_EXCEPTION_HANDLER
         flags = rng.choice((0, abi.CONTROL_SET_PAGER, set_both)) | rng.choice((0, abi.CONTROL_BIND_TASK))
@@ -272,36 +270,36 @@ class Guests:
         rng = self.rng
         return UTCB_AREA + (rng.randrange(8) * abi.UTCB_BYTES if rng.random() < 0.9 else rng.getrandbits(13))
 
-    def ex_regs(self) -> Request:
+    def ex_regs(self) -> Call:
         rng = self.rng
         flags = rng.choice((0, 0, abi.EX_REGS_CANCEL, abi.EX_REGS_CANCEL | abi.EX_REGS_TRIGGER_EXCEPTION))
         flags |= abi.EX_REGS_TRIGGER_EXCEPTION if rng.random() < 0.1 else 0
         return self._thread_call(abi.THREAD_EX_REGS | flags, self.words.address(), self.words.address())
 
-    def switch(self) -> Request:
+    def switch(self) -> Call:
         return self._thread_call(abi.THREAD_SWITCH)
 
-    def thread_misc(self) -> Request:
+    def thread_misc(self) -> Call:
         rng = self.rng
         known = (abi.THREAD_STATS, abi.THREAD_GDT, abi.THREAD_VCPU_CONTROL)
         operation = rng.choice((*known, rng.getrandbits(6)))
         return self._thread_call(operation, *(self.words.any_word() for _ in range(rng.randrange(6))))
 
-    def register_delete_irq(self) -> Request:
+    def register_delete_irq(self) -> Call:
         notifier = self.words.argument(IRQS if self.rng.random() < 0.7 else SEMAPHORES)
         return self._thread_call(abi.THREAD_REGISTER_DELETE_IRQ, items=(notifier,))
 
-    def modify_senders(self) -> Request:
+    def modify_senders(self) -> Call:
         rng = self.rng
         words = (rng.choice((0, 3)), rng.choice((0, 3)), self.words.any_word(), self.words.any_word())
         return self._thread_call(abi.THREAD_MODIFY_SENDERS, *words * rng.choice((1, 2)))
 
-    def trampoline(self) -> Request:
+    def trampoline(self) -> Call:
         operation = abi.THREAD_PF_TRAMP_CONTROL | self.rng.randrange(6) << 16
         words = (self.utcb_address(),) if operation >> 16 == 0 else ()
         return self._thread_call(operation, *words)
 
-    def run_thread(self) -> Request:
+    def run_thread(self) -> Call:
         rng = self.rng
         cores = rng.choice((1, 1, 3, 15, 0, rng.getrandbits(32)))
         offset = rng.choice((0, 0, 1, 2, 3, 0xFF000000, rng.getrandbits(32)))
@@ -309,64 +307,64 @@ class Guests:
         words = (abi.SCHEDULER_RUN_THREAD, offset, cores, priority, rng.choice((0, 0, 1000, 3000, 50000)))
         return self._scheduler(words, (self.words.argument(THREADS),))
 
-    def scheduler_misc(self) -> Request:
+    def scheduler_misc(self) -> Call:
         operation = self.rng.choice((abi.SCHEDULER_INFO, abi.SCHEDULER_IDLE_TIME, 7))
         return self._scheduler((operation, self.words.any_word(), self.words.any_word()), ())
 
-    def _scheduler(self, words: tuple[int, ...], items: tuple[tuple[int, int], ...]) -> Request:
-        return Request(abi.BOOT_CAP_SCHEDULER << 12, abi.OP_CALL, abi.PROTO_SCHEDULER, words, items)
+    def _scheduler(self, words: tuple[int, ...], items: tuple[tuple[int, int], ...]) -> Call:
+        return Call(abi.BOOT_CAP_SCHEDULER << 12, abi.OP_CALL, abi.PROTO_SCHEDULER, words, items)
 
     # --- gates, IRQ objects, semaphores and the rest ------------------------------------------------
 
-    def gate_bind(self) -> Request:
+    def gate_bind(self) -> Call:
         words = (abi.ENDPOINT_BIND, self.rng.getrandbits(30) << 2)
         thread = self.words.argument(THREADS)
-        return Request(self.words.slot(GATES) << 12, abi.OP_CALL, abi.PROTO_KOBJECT, words, (thread,))
+        return Call(self.words.slot(GATES) << 12, abi.OP_CALL, abi.PROTO_KOBJECT, words, (thread,))
 
-    def gate_misc(self) -> Request:
+    def gate_misc(self) -> Call:
         operation = self.rng.choice((abi.GATE_GET_INFO, abi.KOBJECT_DEC_REFCNT))
         words = (operation, self.rng.choice((1, 1, 2, -1, 1 << 31)))
-        return Request(self.words.slot(GATES) << 12, abi.OP_CALL, abi.PROTO_KOBJECT, words)
+        return Call(self.words.slot(GATES) << 12, abi.OP_CALL, abi.PROTO_KOBJECT, words)
 
-    def irq_bind(self) -> Request:
+    def irq_bind(self) -> Call:
         words = (abi.ENDPOINT_BIND, self.rng.getrandbits(32))
         thread = self.words.argument(THREADS)
-        return Request(self.words.slot(IRQS) << 12, abi.OP_CALL, abi.PROTO_KOBJECT, words, (thread,))
+        return Call(self.words.slot(IRQS) << 12, abi.OP_CALL, abi.PROTO_KOBJECT, words, (thread,))
 
-    def irq_detach(self) -> Request:
+    def irq_detach(self) -> Call:
         detach = (abi.IRQ_SENDER_DETACH,)
-        return Request(self.words.slot(IRQS) << 12, abi.OP_CALL, abi.PROTO_IRQ_SENDER, detach)
+        return Call(self.words.slot(IRQS) << 12, abi.OP_CALL, abi.PROTO_IRQ_SENDER, detach)
 
-    def trigger(self) -> Request:
+    def trigger(self) -> Call:
         rng = self.rng
         kind = IRQS if rng.random() < 0.7 else SEMAPHORES
         words = rng.choice(((), (abi.IRQ_TRIGGER,), (abi.IRQ_UNMASK,)))
-        return Request(self.words.slot(kind) << 12, rng.choice((1, 1, 3, 7)), abi.PROTO_IRQ, words)
+        return Call(self.words.slot(kind) << 12, rng.choice((1, 1, 3, 7)), abi.PROTO_IRQ, words)
 
-    def down(self) -> Request:
-        return Request(
+    def down(self) -> Call:
+        return Call(
             self.words.slot(SEMAPHORES) << 12, abi.OP_CALL, abi.PROTO_SEMAPHORE, (abi.SEMAPHORE_DOWN,)
         )
 
-    def icu(self) -> Request:
+    def icu(self) -> Call:
         rng = self.rng
         words = (rng.randrange(8), rng.choice((0, 0, 1, 2, 30)), 0)
         target = self.words.argument(IRQS if rng.random() < 0.7 else SEMAPHORES)
         slot = rng.choice((abi.BOOT_CAP_ICU, abi.BOOT_CAP_LOG, abi.BOOT_CAP_SCHEDULER))
-        return Request(slot << 12, abi.OP_CALL, abi.PROTO_IRQ, words, (target,))
+        return Call(slot << 12, abi.OP_CALL, abi.PROTO_IRQ, words, (target,))
 
-    def console(self) -> Request:
+    def console(self) -> Call:
         rng = self.rng
         slot, label = rng.choice(
             ((abi.BOOT_CAP_LOG, abi.PROTO_LOG), (abi.BOOT_CAP_DEBUGGER, abi.PROTO_DEBUGGER))
         )
         operation = rng.choice((0, 1, 2, 3, 8, 0x100, 0x101, 0x107, 0x108, rng.getrandbits(10)))
         words = (operation, rng.choice((1, 5, 244, 245, rng.getrandbits(32))), 0x41424344)
-        return Request(slot << 12, rng.choice((1, 3)), label, words, (self.words.argument(THREADS),))
+        return Call(slot << 12, rng.choice((1, 3)), label, words, (self.words.argument(THREADS),))
 
     # --- plans ------------------------------------------------------------------------------------
 
-    def spawn(self) -> Request:
+    def spawn(self) -> Call:
         """A thread of one's own, made and started in four calls."""
         rng = self.rng
         slot = THREADS[0] + rng.randrange(THREADS[1])
@@ -380,25 +378,25 @@ class Guests:
         start = (abi.THREAD_EX_REGS, *self.entry())
         return self._plan(
             slot,
-            Request(abi.BOOT_CAP_FACTORY << 12, abi.OP_CALL, abi.PROTO_FACTORY, (abi.PROTO_THREAD,)),
-            Request(slot << 12, abi.OP_CALL, abi.PROTO_THREAD, control, (owner,)),
+            Call(abi.BOOT_CAP_FACTORY << 12, abi.OP_CALL, abi.PROTO_FACTORY, (abi.PROTO_THREAD,)),
+            Call(slot << 12, abi.OP_CALL, abi.PROTO_THREAD, control, (owner,)),
             self._scheduler(place, (thread,)),
-            Request(slot << 12, abi.OP_CALL, abi.PROTO_THREAD, start),
+            Call(slot << 12, abi.OP_CALL, abi.PROTO_THREAD, start),
         )
 
     def entry(self) -> tuple[int, int]:
         """Where new threads begin: EIP and ESP."""
         return 0x10000, 0x20000
 
-    def make(self) -> Request:
+    def make(self) -> Call:
         """An object of some kind, where programs keep that kind."""
         kind = self.rng.choice(tuple(_CREATED))
         first, count = _CREATED[kind]
         return self._plan(first + self.rng.randrange(count), self._create(kind))
 
-    def _plan(self, slot: int, *requests: Request) -> Request:
+    def _plan(self, slot: int, *requests: Call) -> Call:
         """Set the buffers for a creation in `slot`, and note what follows; the first call is sent now."""
-        ram, me = self.bench.ram, self.me
+        ram, me = self.rig.ram, self.me
         ram[me.utcb + _BDR] = 0
         ram[me.utcb + _BDR + 1] = slot << 12 | abi.BUFFER_ITEM | abi.BUFFER_SMALL
         self.plans[me.number] = deque(requests[1:])

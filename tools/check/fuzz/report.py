@@ -2,16 +2,13 @@
 
 from __future__ import annotations
 
-import json
-import sys
 from typing import Final
 
 import click
-from rich.console import Console
-from rich.progress import Progress
 
-from l4lab.tools.check import fuzz
-from l4lab.tools.common.report import grouped
+from l4lab.tools.check.fuzz.hunt import hunt
+from l4lab.tools.common.progress import Progress
+from l4lab.tools.common.report import grouped, print_json
 from l4lab.tools.common.versions import versions
 
 FORMAT: Final = 1
@@ -19,15 +16,13 @@ FORMAT: Final = 1
 
 def run_fuzz(*, calls: int, seed: int, as_json: bool) -> int:
     """The exit code is 1 if the kernel broke one of its rules."""
-    with Progress(console=Console(stderr=True), transient=True) as bar:
-        task = bar.add_task("system calls", total=calls)
-        summary = fuzz.run(calls, seed, lambda made, _: bar.update(task, completed=made))
+    with Progress("system calls", calls) as progress:
+        summary = hunt(calls, seed, progress.reach)
     violation = summary.violation
     document = summary.as_dict()
     if as_json:
         del document["seconds"]  # the same seed gives the same bytes
-        document |= {"format": FORMAT, "versions": versions()}
-        sys.stdout.write(json.dumps(document, indent=2, sort_keys=True) + "\n")
+        print_json(document | {"format": FORMAT, "versions": versions()}, sort_keys=True)
         return 1 if violation is not None else 0
     for name, count in document.items():
         if isinstance(count, int) and name not in ("seed", "epochs"):

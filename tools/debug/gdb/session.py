@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final, assert_never
 from l4lab.emulator.debug.stops import Stop, StopKind
 from l4lab.emulator.errors import OperatorError
 from l4lab.kernel.errors import KernelBug
-from l4lab.tools.debug.gdb import documents, packets, registers
+from l4lab.tools.debug.gdb import documents, registers
 from l4lab.tools.debug.gdb.files import Files
 from l4lab.tools.debug.gdb.framing import (
     MAX_PACKET_BYTES,
@@ -30,6 +30,7 @@ from l4lab.tools.debug.gdb.ids import ALL, ANY, PacketError, ThreadId, number
 from l4lab.tools.debug.gdb.monitor import CommandError
 from l4lab.tools.debug.gdb.packets import breakpoints, files, memory, queries, resume, threads
 from l4lab.tools.debug.gdb.packets import registers as register_packets
+from l4lab.tools.debug.gdb.packets.parsing import Request, parse
 from l4lab.tools.debug.gdb.target import (
     NO_SIGNAL,
     SIGABRT,
@@ -180,7 +181,7 @@ class Session:
 
     def _handle(self, payload: bytes) -> None:
         try:
-            request = packets.parse(payload)
+            request = parse(payload)
             answer = NOT_KNOWN if request is None else self._answer(request)
         except PacketError:
             answer = E_INVALID
@@ -198,7 +199,7 @@ class Session:
 
     # --- requests -------------------------------------------------------------------------------------
 
-    def _answer(self, request: packets.Request) -> bytes | None:
+    def _answer(self, request: Request) -> bytes | None:
         """Do it; the reply, or None where there is none."""
         match request:
             case queries.Supported():

@@ -8,7 +8,6 @@ from typing import TYPE_CHECKING, Final
 from l4lab.tools.bench.pma_experiment import Plan, Results, looking_into
 from l4lab.tools.paper import plots
 from l4lab.tools.paper.figures.memory import (
-    MemoryFigure,
     configurations,
     core_axis,
     loss,
@@ -16,7 +15,7 @@ from l4lab.tools.paper.figures.memory import (
     size_note,
     size_remark,
 )
-from l4lab.tools.paper.reproduce import Step
+from l4lab.tools.paper.outcome import Outcome, Step
 from l4lab.tools.runs.campaign import Finished, Job
 
 if TYPE_CHECKING:
@@ -35,7 +34,7 @@ def jobs(plan: Plan) -> list[Job]:
     return [*plan.scaling_jobs(DESIGN), looking_into(plan.ledger(DESIGN, plan.sizes.cores[-1]))]
 
 
-def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> MemoryFigure:
+def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> Outcome:
     """The figure of runs that are done."""
     step("reading")
     results = Results(plan, finished)
@@ -56,7 +55,7 @@ def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> MemoryF
         size_note(axes, plan.sizes.tasks * plan.sizes.pages)
         axes.legend(loc="upper left")
 
-    return MemoryFigure(
+    return Outcome(
         title="Figure 10: allocation and free with a pager on each core",
         residuals=tuple(
             loss(

@@ -9,7 +9,6 @@ from typing import TYPE_CHECKING, Final
 from l4lab.tools.bench.pma_experiment import Plan, Results, looking_into
 from l4lab.tools.paper import plots
 from l4lab.tools.paper.figures.memory import (
-    MemoryFigure,
     configurations,
     core_axis,
     loss,
@@ -17,7 +16,7 @@ from l4lab.tools.paper.figures.memory import (
     residual,
     size_note,
 )
-from l4lab.tools.paper.reproduce import Step
+from l4lab.tools.paper.outcome import Outcome, Step
 from l4lab.tools.runs.campaign import Finished, Job
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def jobs(plan: Plan) -> list[Job]:
     ]
 
 
-def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> MemoryFigure:
+def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> Outcome:
     """The figure of runs that are done."""
     step("reading")
     results = Results(plan, finished)
@@ -74,7 +73,7 @@ def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> MemoryF
         axes.legend(loc="upper left", bbox_to_anchor=(0, 0.72), title="outstanding, and time on one core")
         size_note(axes, plan.sizes.outstanding_pages)
 
-    return MemoryFigure(
+    return Outcome(
         title="Figure 11: pages outstanding before any is freed, with a pager on each core",
         residuals=(
             residual(

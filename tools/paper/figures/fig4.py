@@ -14,7 +14,6 @@ from l4lab.tools.paper import plots
 from l4lab.tools.paper.figures.memory import (
     COLOURS,
     NAMES,
-    MemoryFigure,
     configurations,
     core_axis,
     label_end,
@@ -23,7 +22,7 @@ from l4lab.tools.paper.figures.memory import (
     size_note,
     size_remark,
 )
-from l4lab.tools.paper.reproduce import Step
+from l4lab.tools.paper.outcome import Outcome, Step
 from l4lab.tools.runs.campaign import Finished, Job
 
 if TYPE_CHECKING:
@@ -51,7 +50,7 @@ def jobs(plan: Plan) -> list[Job]:
     return [*plan.scaling_jobs(*DESIGNS), *(measuring(plan.polling(design, most)) for design in DESIGNS)]
 
 
-def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> MemoryFigure:
+def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> Outcome:
     """The figure of runs that are done."""
     step("reading")
     results = Results(plan, finished)
@@ -79,7 +78,7 @@ def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> MemoryF
         panels[0].set_ylabel("time of one process, one core = 1")
         panels[0].legend(loc="upper left")
 
-    return MemoryFigure(
+    return Outcome(
         title="Figure 4: allocation and free with one memory server for all cores",
         residuals=tuple(
             residual(

@@ -6,11 +6,9 @@ profile `opteron-6174` is fitted to, so this is no prediction. It says how good 
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Final
 
-from l4lab.tools.bench.messages import (
+from l4lab.tools.bench.pingpong_report import (
     PLACE_TITLES,
     SENDS,
     Analysed,
@@ -19,13 +17,14 @@ from l4lab.tools.bench.messages import (
     as_document,
     summarise,
 )
-from l4lab.tools.bench.pingpong import BYTES_PER_WORD, MESSAGES, WORD_COUNTS, Bench, Session
-from l4lab.tools.bench.published import RATIOS, figures_for
+from l4lab.tools.bench.pingpong_run import BYTES_PER_WORD, MESSAGES, WORD_COUNTS, Instrument, Series
+from l4lab.tools.bench.published import figures_for, ratios_for
 from l4lab.tools.paper import plots
-from l4lab.tools.paper.reproduce import Residual, Step
+from l4lab.tools.paper.outcome import Outcome, Residual, Step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
+    from matplotlib.figure import Figure
 
 PROFILE: Final = "opteron-6174"
 _STYLES: Final = {
@@ -48,91 +47,82 @@ _BARS: Final = {
 }
 
 
-@dataclass(frozen=True, slots=True)
-class Figure5:
-    """The outcome; see `reproduce.Outcome`."""
-
-    title: str
-    residuals: tuple[Residual, ...]
-    remarks: tuple[str, ...]
-    data: dict[str, Any]
-    configurations: tuple[dict[str, Any], ...]
-    curves: dict[str, list[float]]
-    bars: dict[str, dict[str, float]]
-    bands: tuple[tuple[float, float, str], ...]
-
-    def draw(self, folder: Path, stem: str) -> tuple[str, ...]:
-        """Left: cycles by size. Right: what they consist of."""
-        with plots.canvas(10.5, 4.4) as figure:
-            left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
-            self._draw_curves(left)
-            self._draw_bars(right)
-            handles, labels = right.get_legend_handles_labels()
-            figure.legend(handles, labels, loc="outside lower right", ncols=4, handlelength=1)
-            return plots.save(figure, folder, stem)
-
-    def _draw_curves(self, axes: Axes) -> None:
-        last = len(WORD_COUNTS) - 1
-        for low, high, text in self.bands:
-            plots.statement_band(axes, low, high, text, x=last, y=low * 1.2 if high < 2000 else high * 1.2)
-        for place, values in reversed(self.curves.items()):
-            colour, marker, label = _STYLES[place]
-            axes.plot(values, color=colour, marker=marker, label=label)
-        axes.set_yscale("log")
-        axes.set_ylim(150, 25_000)
-        axes.set_xlim(-0.2, last + 0.2)
-        axes.set_xticks(range(last + 1), [str(count * BYTES_PER_WORD) for count in WORD_COUNTS])
-        axes.set_yticks([200, 500, 1_000, 2_000, 5_000, 10_000, 20_000])
-        plots.plain_numbers(axes)
-        axes.set_xlabel("message size in bytes (not to scale)")
-        axes.set_ylabel("cycles of one message, one way")
-        axes.set_title("Cross-core and same-core IPC, after figure 5")
-        axes.legend(loc="center left", bbox_to_anchor=(0, 0.62), handlelength=1.8)
-
-    def _draw_bars(self, axes: Axes) -> None:
-        places = list(self.bars)
-        left = [0.0] * len(places)
-        for kind, (label, colour, _) in _BARS.items():
-            widths = [100 * self.bars[place][kind] / sum(self.bars[place].values()) for place in places]
-            if max(widths) < _SHOWN_PERCENT:
-                continue
-            axes.barh(places, widths, left=left, color=colour, label=label, height=0.62, edgecolor="white")
-            left = [start + width for start, width in zip(left, widths, strict=True)]
-        for row, place in enumerate(places):
-            total = sum(self.bars[place].values())
-            axes.text(101, row, f"{total:,.0f} cycles", va="center", fontsize=8)
-        axes.set_yticks(range(len(places)), [_STYLES[place][2].replace(", ", ",\n") for place in places])
-        axes.tick_params(axis="y", length=0)
-        axes.invert_yaxis()
-        axes.set_xlim(0, 118)
-        axes.set_xticks([0, 25, 50, 75, 100])
-        axes.grid(visible=False, axis="y")
-        axes.set_xlabel("per cent of a message of 0 bytes")
-        axes.set_title("Where the cycles go")
-
-
-def measure(step: Step) -> Figure5:
+def measure(step: Step) -> Outcome:
     """Run the ping-pong in every place and size."""
-    with Bench() as bench:
+    with Instrument() as instrument:
         step("measuring")
-        session = bench.measure(PROFILE, messages=(*MESSAGES, SENDS))
+        series = instrument.measure(PROFILE, messages=(*MESSAGES, SENDS))
         step("following the cycles")
-        analysed = analyse(session)
-        summary = summarise(session)
+        analysed = analyse(series)
+        summary = summarise(series)
         places = list(dict.fromkeys(one.measurement.place.name for one in analysed))
-        document = as_document(session, analysed)
+        document = as_document(series, analysed)
         configuration = document.pop("configuration")
         document.pop("versions")
-        return Figure5(
+        curves = {p: [float(series.cycles(p, message)) for message in MESSAGES] for p in places}
+        bars = {p: _bar(analysed, p) for p in places}
+        bands = tuple((one.low, one.high, f"“{one.statement}”") for one in figures_for(PROFILE))
+
+        def draw(figure: Figure) -> None:
+            """Left: cycles by size. Right: what they consist of."""
+            left, right = figure.subplots(1, 2, width_ratios=(1.1, 1))
+            _draw_curves(left, curves, bands)
+            _draw_bars(right, bars)
+            handles, labels = right.get_legend_handles_labels()
+            figure.legend(handles, labels, loc="outside lower right", ncols=4, handlelength=1)
+
+        return Outcome(
             title="Figure 5: cross-core IPC against same-core IPC",
-            residuals=_residuals(session, summary),
-            remarks=_remarks(session, summary),
+            residuals=_residuals(series, summary),
+            remarks=_remarks(series, summary),
             data=document,
             configurations=(configuration,),
-            curves={p: [float(session.cycles(p, message)) for message in MESSAGES] for p in places},
-            bars={p: _bar(analysed, p) for p in places},
-            bands=tuple((one.low, one.high, f"“{one.statement}”") for one in figures_for(PROFILE)),
+            size_inches=(10.5, 4.4),
+            draw_on=draw,
         )
+
+
+def _draw_curves(
+    axes: Axes, curves: dict[str, list[float]], bands: tuple[tuple[float, float, str], ...]
+) -> None:
+    last = len(WORD_COUNTS) - 1
+    for low, high, text in bands:
+        plots.statement_band(axes, low, high, text, x=last, y=low * 1.2 if high < 2000 else high * 1.2)
+    for place, values in reversed(curves.items()):
+        colour, marker, label = _STYLES[place]
+        axes.plot(values, color=colour, marker=marker, label=label)
+    axes.set_yscale("log")
+    axes.set_ylim(150, 25_000)
+    axes.set_xlim(-0.2, last + 0.2)
+    axes.set_xticks(range(last + 1), [str(count * BYTES_PER_WORD) for count in WORD_COUNTS])
+    axes.set_yticks([200, 500, 1_000, 2_000, 5_000, 10_000, 20_000])
+    plots.plain_numbers(axes)
+    axes.set_xlabel("message size in bytes (not to scale)")
+    axes.set_ylabel("cycles of one message, one way")
+    axes.set_title("Cross-core and same-core IPC, after figure 5")
+    axes.legend(loc="center left", bbox_to_anchor=(0, 0.62), handlelength=1.8)
+
+
+def _draw_bars(axes: Axes, bars: dict[str, dict[str, float]]) -> None:
+    places = list(bars)
+    left = [0.0] * len(places)
+    for kind, (label, colour, _) in _BARS.items():
+        widths = [100 * bars[place][kind] / sum(bars[place].values()) for place in places]
+        if max(widths) < _SHOWN_PERCENT:
+            continue
+        axes.barh(places, widths, left=left, color=colour, label=label, height=0.62, edgecolor="white")
+        left = [start + width for start, width in zip(left, widths, strict=True)]
+    for row, place in enumerate(places):
+        total = sum(bars[place].values())
+        axes.text(101, row, f"{total:,.0f} cycles", va="center", fontsize=8)
+    axes.set_yticks(range(len(places)), [_STYLES[place][2].replace(", ", ",\n") for place in places])
+    axes.tick_params(axis="y", length=0)
+    axes.invert_yaxis()
+    axes.set_xlim(0, 118)
+    axes.set_xticks([0, 25, 50, 75, 100])
+    axes.grid(visible=False, axis="y")
+    axes.set_xlabel("per cent of a message of 0 bytes")
+    axes.set_title("Where the cycles go")
 
 
 def _bar(analysed: tuple[Analysed, ...], place: str) -> dict[str, float]:
@@ -140,7 +130,7 @@ def _bar(analysed: tuple[Analysed, ...], place: str) -> dict[str, float]:
     return {kind: sum(one.per_message[name] for name in names) for kind, (_, _, names) in _BARS.items()}
 
 
-def _residuals(session: Session, summary: Summary) -> tuple[Residual, ...]:
+def _residuals(series: Series, summary: Summary) -> tuple[Residual, ...]:
     assert summary.cross_core is not None and summary.ratio is not None
     ours = {"inter_space": float(summary.same_core), "cross_core": float(summary.cross_core)}
     found = [
@@ -167,19 +157,18 @@ def _residuals(session: Session, summary: Summary) -> tuple[Residual, ...]:
             ours=float(summary.ratio),
             unit="times",
         )
-        for ratio in RATIOS
-        if ratio.profile == PROFILE
+        for ratio in ratios_for(PROFILE)
     ]
     return tuple(found)
 
 
-def _remarks(session: Session, summary: Summary) -> tuple[str, ...]:
+def _remarks(series: Series, summary: Summary) -> tuple[str, ...]:
     largest = MESSAGES[-1]
     growth = {
-        place: float(session.cycles(place, largest) / session.cycles(place, "0") - 1) * 100
+        place: float(series.cycles(place, largest) / series.cycles(place, "0") - 1) * 100
         for place in PLACE_TITLES
     }
-    sends = {place: float(session.cycles(place, SENDS)) for place in ("intra_space", "other_package")}
+    sends = {place: float(series.cycles(place, SENDS)) for place in ("intra_space", "other_package")}
     return (
         "Bands are what the paper's text says; its curves are not in it. The profile is fitted to these two "
         "statements, so they are no prediction.",

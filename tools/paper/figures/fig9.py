@@ -10,7 +10,6 @@ from l4lab.tools.paper import plots
 from l4lab.tools.paper.figures.memory import (
     COLOURS,
     NAMES,
-    MemoryFigure,
     configurations,
     core_axis,
     label_end,
@@ -20,7 +19,7 @@ from l4lab.tools.paper.figures.memory import (
     size_note,
     size_remark,
 )
-from l4lab.tools.paper.reproduce import Step
+from l4lab.tools.paper.outcome import Outcome, Step
 from l4lab.tools.runs.campaign import Finished, Job
 
 if TYPE_CHECKING:
@@ -37,7 +36,7 @@ def jobs(plan: Plan) -> list[Job]:
     return plan.scaling_jobs(*DESIGNS)
 
 
-def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> MemoryFigure:
+def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> Outcome:
     """The figure of runs that are done."""
     step("reading")
     results = Results(plan, finished)
@@ -66,7 +65,7 @@ def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> MemoryF
         size_note(axes, plan.sizes.tasks * plan.sizes.pages)
         axes.legend(loc="upper left")
 
-    return MemoryFigure(
+    return Outcome(
         title="Figure 9: the whole benchmark, one server for all or a pager on each core",
         residuals=(
             loss(

@@ -1,4 +1,4 @@
-"""What the figures of the memory experiment have in common: their outcome, their curves, their words.
+"""What the figures of the memory experiment have in common: their curves, their words.
 
 The source is 000_1be4d2f6ae8bebbc.txt, section 5. Nothing is fitted for these figures: the profile is fitted
 to the ping-pong of its figure 5, and everything here is a prediction.
@@ -6,18 +6,16 @@ to the ping-pong of its figure 5, and everything here is a prediction.
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from pathlib import Path
+from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from l4lab.tools.bench.pma_experiment import Results
+from l4lab.tools.common.report import counted
 from l4lab.tools.paper import plots
-from l4lab.tools.paper.reproduce import Residual
+from l4lab.tools.paper.outcome import Residual
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-    from matplotlib.figure import Figure
 
 SOURCE: Final = "000_1be4d2f6ae8bebbc.txt"
 TIMES: Final = "times"
@@ -28,27 +26,6 @@ NAMES: Final = {
     "single": "one pager on core 0",
     "l4re": "L4Re's structure: region maps, one server",
 }
-
-Draw = Callable[["Figure"], None]
-
-
-@dataclass(frozen=True, slots=True)
-class MemoryFigure:
-    """The outcome of one of them; see `reproduce.Outcome`."""
-
-    title: str
-    residuals: tuple[Residual, ...]
-    remarks: tuple[str, ...]
-    data: dict[str, Any]
-    configurations: tuple[dict[str, Any], ...]
-    size_inches: tuple[float, float]
-    draw_on: Draw = field(repr=False)
-
-    def draw(self, folder: Path, stem: str) -> tuple[str, ...]:
-        """Write the figure; returns the names of its files."""
-        with plots.canvas(*self.size_inches) as figure:
-            self.draw_on(figure)
-            return plots.save(figure, folder, stem)
 
 
 def residual(what: str, words: str, section: str, published: float, ours: float, percent: float) -> Residual:
@@ -91,20 +68,15 @@ def size_remark(results: Results) -> str:
     """What was run."""
     sizes = results.plan.sizes
     cores = f"{sizes.cores[0]} to {sizes.cores[-1]} cores"
-    what = f"{count(sizes.tasks, 'task')} of {sizes.pages} pages each in every process, {cores}"
+    what = f"{counted(sizes.tasks, 'task')} of {sizes.pages} pages each in every process, {cores}"
     if sizes.name == "full":
         return f"The paper's sizes: {what}."
     return f"Smaller than the paper's sizes (--quick): {what}."
 
 
-def count(number: int, thing: str) -> str:
-    """As in `1 task`, `5 tasks`."""
-    return f"{number:,} {thing}{'s' * (number != 1)}"
-
-
 def size_note(axes: Axes, pages: int) -> None:
     """Above the right end of a panel: how large the runs were, so that a quick figure says so itself."""
-    note = f"{count(pages, 'page')} a process"
+    note = f"{counted(pages, 'page')} a process"
     axes.set_title(note, loc="right", fontsize=7, fontweight="normal", color=plots.GREY)
 
 
@@ -128,29 +100,25 @@ def mark_paper(axes: Axes, cores: float, value: float, text: str, *, above: bool
         linestyle="none",
         zorder=5,
     )
-    axes.annotate(
-        text,
-        (cores, value),
-        xytext=(-9, 7 if above else -7),
-        textcoords="offset points",
-        ha="right",
-        va="bottom" if above else "top",
-        fontsize=8,
-        style="italic",
-        color=plots.BLACK,
-    )
+    _annotate(axes, cores, value, text, 9, 7, above=above, style="italic", color=plots.BLACK)
 
 
 def label_end(axes: Axes, cores: float, value: float, text: str, colour: str, *, above: bool) -> None:
     """Our own last point, in figures."""
+    _annotate(axes, cores, value, text, 6, 6, above=above, color=colour, fontweight="bold")
+
+
+def _annotate(
+    axes: Axes, x: float, y: float, text: str, left: float, apart: float, *, above: bool, **style: Any
+) -> None:
+    """Words that end `left` points before a point, and `apart` points above or below it."""
     axes.annotate(
         text,
-        (cores, value),
-        xytext=(-6, 6 if above else -6),
+        (x, y),
+        xytext=(-left, apart if above else -apart),
         textcoords="offset points",
         ha="right",
         va="bottom" if above else "top",
         fontsize=8,
-        color=colour,
-        fontweight="bold",
+        **style,
     )

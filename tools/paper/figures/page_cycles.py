@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 from l4lab.tools.bench.pma_experiment import Plan, Results, looking_into
 from l4lab.tools.bench.pma_ledger import BARS, GROUPS, IDLE, UNDER_WAY, WAITING
 from l4lab.tools.paper import plots
-from l4lab.tools.paper.figures.memory import MemoryFigure, configurations, size_note
-from l4lab.tools.paper.reproduce import Step
+from l4lab.tools.paper.figures.memory import configurations, size_note
+from l4lab.tools.paper.outcome import Outcome, Step
 from l4lab.tools.runs.campaign import Finished, Job
 
 if TYPE_CHECKING:
@@ -60,7 +60,7 @@ def jobs(plan: Plan) -> list[Job]:
     return [looking_into(plan.ledger(design, cores)) for _, design, cores in bars(plan)]
 
 
-def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> MemoryFigure:
+def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> Outcome:
     """The figure of runs that are done."""
     step("reading")
     results = Results(plan, finished)
@@ -82,7 +82,7 @@ def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> MemoryF
         handles, labels = panels[0][1].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside lower center", ncols=4, handlelength=1)
 
-    return MemoryFigure(
+    return Outcome(
         title="Where the cycles of one page go",
         residuals=(),
         remarks=_remarks(pages, server_core),

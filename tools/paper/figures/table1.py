@@ -6,69 +6,58 @@ lower bound that no implementation can beat.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
-from pathlib import Path
-from typing import Any, Final
+from typing import TYPE_CHECKING, Any, Final
 
-from l4lab.tools.bench.pingpong import Bench
+from l4lab.tools.bench.pingpong_check import Check, as_document, check
+from l4lab.tools.bench.pingpong_run import Instrument
 from l4lab.tools.bench.published import LOWER_BOUND
-from l4lab.tools.check.profile_check import Check, as_document, check
 from l4lab.tools.paper import plots
-from l4lab.tools.paper.reproduce import Residual, Step
+from l4lab.tools.paper.outcome import Outcome, Residual, Step
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
 
 PROFILES: Final = ("i486-dx50", "pentium-160", "haswell-4770")
 
 
-@dataclass(frozen=True, slots=True)
-class Table1:
-    """The outcome; see `reproduce.Outcome`."""
-
-    title: str
-    residuals: tuple[Residual, ...]
-    remarks: tuple[str, ...]
-    data: dict[str, Any]
-    configurations: tuple[dict[str, Any], ...]
-
-    def draw(self, folder: Path, stem: str) -> tuple[str, ...]:
-        """Published and ours side by side."""
-        with plots.canvas(8.2, 3.6) as figure:
-            axes = figure.subplots()
-            rows = [residual for residual in self.residuals if residual.published is not None]
-            for index, residual in enumerate(rows):
-                published, ours = float(residual.published or 0), residual.ours
-                axes.barh(index - 0.19, published, 0.34, color=plots.GREY, label="" if index else "published")
-                axes.barh(index + 0.19, ours, 0.34, color=plots.BLUE, label="" if index else "ours")
-                axes.text(published + 8, index - 0.19, f"{published:,.0f}", va="center", fontsize=8)
-                deviation = residual.deviation_percent or 0.0
-                axes.text(
-                    ours + 8, index + 0.19, f"{ours:,.0f}  ({deviation:+.1f} %)", va="center", fontsize=8
-                )
-            axes.set_yticks(range(len(rows)), [residual.what for residual in rows])
-            axes.tick_params(axis="y", length=0)
-            axes.grid(visible=False, axis="y")
-            axes.invert_yaxis()
-            axes.set_xlim(0, 1.18 * max(max(r.ours, float(r.published or 0)) for r in rows))
-            axes.set_xlabel("cycles of one message, one way")
-            axes.set_title("IPC between address spaces on three processors")
-            axes.legend(loc="lower right")
-            return plots.save(figure, folder, stem)
-
-
-def measure(step: Step) -> Table1:
+def measure(step: Step) -> Outcome:
     """Check the three profiles."""
-    with Bench() as bench:
+    with Instrument() as instrument:
         checks = []
         for profile in PROFILES:
             step(profile)
-            checks.append(check(profile, bench))
-    residuals = [residual for found in checks for residual in _residuals(found)]
-    return Table1(
+            checks.append(check(profile, instrument))
+    residuals = tuple(residual for found in checks for residual in _residuals(found))
+    return Outcome(
         title="Table I: one-way IPC between address spaces",
-        residuals=tuple(residuals),
+        residuals=residuals,
         remarks=_remarks(),
         data={found.profile: _without_configuration(found) for found in checks},
         configurations=tuple(manifest for found in checks for manifest in found.manifests),
+        size_inches=(8.2, 3.6),
+        draw_on=lambda figure: _draw(figure, residuals),
     )
+
+
+def _draw(figure: Figure, residuals: tuple[Residual, ...]) -> None:
+    """Published and ours side by side."""
+    axes = figure.subplots()
+    rows = [residual for residual in residuals if residual.published is not None]
+    for index, residual in enumerate(rows):
+        published, ours = float(residual.published or 0), residual.ours
+        axes.barh(index - 0.19, published, 0.34, color=plots.GREY, label="" if index else "published")
+        axes.barh(index + 0.19, ours, 0.34, color=plots.BLUE, label="" if index else "ours")
+        axes.text(published + 8, index - 0.19, f"{published:,.0f}", va="center", fontsize=8)
+        deviation = residual.deviation_percent or 0.0
+        axes.text(ours + 8, index + 0.19, f"{ours:,.0f}  ({deviation:+.1f} %)", va="center", fontsize=8)
+    axes.set_yticks(range(len(rows)), [residual.what for residual in rows])
+    axes.tick_params(axis="y", length=0)
+    axes.grid(visible=False, axis="y")
+    axes.invert_yaxis()
+    axes.set_xlim(0, 1.18 * max(max(r.ours, float(r.published or 0)) for r in rows))
+    axes.set_xlabel("cycles of one message, one way")
+    axes.set_title("IPC between address spaces on three processors")
+    axes.legend(loc="lower right")
 
 
 def _without_configuration(found: Check) -> dict[str, Any]:

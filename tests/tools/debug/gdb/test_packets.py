@@ -10,18 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from l4lab.tools.debug.gdb.ids import ALL, ANY, PacketError, ThreadId, parse_thread_id
-from l4lab.tools.debug.gdb.packets import (
-    PARSERS,
-    Request,
-    breakpoints,
-    files,
-    memory,
-    parse,
-    queries,
-    resume,
-    threads,
-)
+from l4lab.tools.debug.gdb.packets import breakpoints, files, memory, queries, resume, threads
 from l4lab.tools.debug.gdb.packets import registers as r
+from l4lab.tools.debug.gdb.packets.parsing import PARSERS, Request, parse
 
 KNOWN: list[tuple[bytes, Request]] = [
     (b"qSupported", queries.Supported(())),

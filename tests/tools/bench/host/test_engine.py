@@ -10,8 +10,8 @@ import pytest
 
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.frame import EBX, ECX, ESI
-from l4lab.tools.bench import engine
-from l4lab.tools.bench.engine import DATA_ADDRESS, LOOPS, SYSTEM_CALL_CODE, BareEngine, Guest
+from l4lab.tools.bench.host import engine
+from l4lab.tools.bench.host.engine import DATA_ADDRESS, LOOPS, SYSTEM_CALL_CODE, BareEngine, Guest
 
 
 @pytest.mark.parametrize("loop", LOOPS, ids=lambda loop: loop.name)

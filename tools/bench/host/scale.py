@@ -7,27 +7,23 @@ entry, of the process's own CPU time; machines take turns, so that what else the
 
 from __future__ import annotations
 
-import dataclasses
-import json
 import sys
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
 from l4lab.emulator.errors import OperatorError
-from l4lab.emulator.files.inputs import BUNDLED_IMAGES, BUNDLED_PROGRAMS
-from l4lab.emulator.files.manifest import Manifest, Module, load_manifest
 from l4lab.emulator.machine import Machine
 from l4lab.emulator.results import StopReason
-from l4lab.tools.bench import limits
-from l4lab.tools.bench.limits import Limits
-from l4lab.tools.bench.pingpong import PROGRAM
+from l4lab.tools.bench.host import limits
+from l4lab.tools.bench.host.limits import Limits
+from l4lab.tools.bench.pingpong_run import PROGRAM
+from l4lab.tools.common.progress import Progress
+from l4lab.tools.common.report import table
 from l4lab.tools.common.versions import versions
+from l4lab.tools.runs.execute import image_with
 
 FORMAT: Final = 1
 BUSY: Final = (1, 12, 48)
@@ -60,28 +56,22 @@ class _Contestant:
         self.costs_us.append(seconds / (machine.entries - entries) * 1e6)
 
 
-def _manifest(cores: int, busy: int) -> Manifest:
-    base = load_manifest(BUNDLED_IMAGES / f"{PROGRAM}.toml")
-    line = f"{PROGRAM} --parallel={busy} --rounds=100000000 intra"
-    return dataclasses.replace(base, cores=cores, roottask=Module(BUNDLED_PROGRAMS / PROGRAM, line))
-
-
 def _contestant(cores: int, busy: int) -> _Contestant:
-    contestant = _Contestant(Machine(_manifest(cores, busy)), busy, [])
+    root = f"{PROGRAM} --parallel={busy} --rounds=100000000 intra"
+    contestant = _Contestant(Machine(image_with(PROGRAM, root, cores=cores)), busy, [])
     contestant.run(WARM_UP_CYCLES)
     return contestant
 
 
 def measure() -> dict[str, Any]:
     """All figures, as the JSON document has them. Takes about half a minute."""
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("measuring", total=1 + len(BUSY) + TURNS)
+    with Progress("measuring", 1 + len(BUSY) + TURNS) as progress:
         busy = {}
         for count in BUSY:
             busy[count] = _contestant(count, count)
-            progress.advance(bar)
+            progress.advance()
         idle = _contestant(1 + IDLE_CORES, 1)
-        progress.advance(bar)
+        progress.advance()
         contestants = [*busy.values(), idle]
         for contestant in contestants:
             contestant.run(PAIR_CYCLES // contestant.busy)  # once for the host's caches
@@ -89,7 +79,7 @@ def measure() -> dict[str, Any]:
         for _ in range(TURNS):
             for contestant in contestants:
                 contestant.run(PAIR_CYCLES // contestant.busy)
-            progress.advance(bar)
+            progress.advance()
     costs_us = {count: min(contestant.costs_us) for count, contestant in busy.items()}
     idle_us = min(idle.costs_us)
     return {
@@ -109,19 +99,14 @@ def measure() -> dict[str, Any]:
 
 def run_bench(*, as_json: bool, check: bool = False) -> int:
     """Measure and print; the exit code. `check`: hold the figures against LIMITS."""
-    return limits.run_bench(measure, partial(_show, as_json=as_json), LIMITS, check=check)
+    return limits.run_bench(measure, _show, LIMITS, as_json=as_json, check=check)
 
 
-def _show(document: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        print(json.dumps(document, indent=2))
-        return
-    table = Table("cores", box=None, pad_edge=False, header_style="bold")
-    table.add_column("us for a kernel entry", justify="right")
-    table.add_column("against one core", justify="right")
+def _show(document: dict[str, Any]) -> None:
+    costs = table("cores", "us for a kernel entry", "against one core")
     one = document["entry_us"]["1"]
     for count, cost in document["entry_us"].items():
-        table.add_row(f"{count} busy", f"{cost:.2f}", f"{cost / one:.2f}")
+        costs.add_row(f"{count} busy", f"{cost:.2f}", f"{cost / one:.2f}")
     cost = document["entry_us_idle_cores"]
-    table.add_row(f"1 busy, {IDLE_CORES} idle", f"{cost:.2f}", f"{cost / one:.2f}")
-    Console(highlight=False, file=sys.stdout).print(table)
+    costs.add_row(f"1 busy, {IDLE_CORES} idle", f"{cost:.2f}", f"{cost / one:.2f}")
+    Console(highlight=False, file=sys.stdout).print(costs)

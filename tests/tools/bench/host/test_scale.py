@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from l4lab.tools.bench import scale
+from l4lab.tools.bench.host import scale
 
 
 @pytest.fixture(scope="module")

@@ -11,15 +11,15 @@ import pytest
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.inputs import BUNDLED_PROFILES
 from l4lab.emulator.files.profile import bundled_profiles, load_profile
-from l4lab.tools.bench.pingpong import Bench
+from l4lab.tools.bench.pingpong_run import Instrument
 from l4lab.tools.bench.published import FIGURES, LOWER_BOUND, RATIOS, SEEDS
-from l4lab.tools.check.profile_check import as_document, check, run_check, show_profile
+from l4lab.tools.check.profile import as_document, check, run_check, show_profile
 
 
 @pytest.mark.parametrize("name", bundled_profiles())
 def test_the_bundled_profiles_give_the_published_figures(name: str) -> None:
-    with Bench() as bench:
-        found = check(name, bench)
+    with Instrument() as instrument:
+        found = check(name, instrument)
     outside = [(one.figure.what, float(one.ours)) for one in found.figures if not one.within]
     assert (outside, found.within) == ([], True)
     assert all(one.figure.low <= one.ours <= one.figure.high for one in found.figures)
@@ -27,15 +27,15 @@ def test_the_bundled_profiles_give_the_published_figures(name: str) -> None:
 
 def test_the_lower_bound_is_the_sum_of_the_ledgers_parts() -> None:
     """107 cycles for entering and leaving the kernel, five TLB misses of 9, 20 instructions: 172."""
-    with Bench() as bench:
-        found = check("i486-dx50", bench)
+    with Instrument() as instrument:
+        found = check("i486-dx50", instrument)
     assert [float(part.ours) for part in found.parts] == [107, 45, 20]
     assert sum(part.ours for part in found.parts) == LOWER_BOUND.cycles == 172
 
 
 def test_figure_5_agrees_with_one_of_the_papers_two_ratios() -> None:
-    with Bench() as bench:
-        document = as_document(check("opteron-6174", bench))
+    with Instrument() as instrument:
+        document = as_document(check("opteron-6174", instrument))
     assert [one["agrees"] for one in document["ratios"]] == [True, False]
     assert document["within"] is True
 
@@ -74,8 +74,11 @@ def test_nothing_is_published_of_a_profile_of_ones_own(tmp_path: Path) -> None:
     (tmp_path / "mine.toml").write_text(
         text.replace('name = "pentium-160"', 'name = "mine"'), encoding="utf-8"
     )
-    with Bench() as bench, pytest.raises(OperatorError, match='profile "mine": found no published figures'):
-        check(str(tmp_path / "mine.toml"), bench)
+    with (
+        Instrument() as instrument,
+        pytest.raises(OperatorError, match='profile "mine": found no published figures'),
+    ):
+        check(str(tmp_path / "mine.toml"), instrument)
 
 
 @pytest.mark.parametrize("name", bundled_profiles())

@@ -1,6 +1,6 @@
 """A kernel without a machine: cores whose user code we make up, and TLBs that forget nothing unasked.
 
-`Bench` does for the kernel what `emulator.machine` does, but for running user code: it keeps each
+`Rig` does for the kernel what `emulator.machine` does, but for running user code: it keeps each
 core's decision, applies effects, and carries interrupts between cores. `Tlb` stands for a core's TLB
 at its worst: whatever user code could have looked up since the last flush may still be there.
 """
@@ -85,7 +85,7 @@ class Tlb:
             self.entries[page >> 10 << 10 if entry & paging.SUPERPAGE else page] = entry
 
 
-class Bench:
+class Rig:
     """A booted kernel over a small RAM. Time is one clock for all cores, in cycles.
 
     `interrupts[core]`: DRQs under way to it, in order of sending. `entries`: kernel entries so far.

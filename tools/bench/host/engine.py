@@ -12,13 +12,10 @@ import sys
 import time
 from array import array
 from dataclasses import asdict, dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
 from l4lab.emulator.bare import BareEngine
 from l4lab.emulator.costs import CostTable
@@ -40,8 +37,10 @@ from l4lab.kernel.frame import (
     read_counter,
 )
 from l4lab.kernel.traps import SYSTEM_CALL
-from l4lab.tools.bench import limits
-from l4lab.tools.bench.limits import Limits
+from l4lab.tools.bench.host import limits
+from l4lab.tools.bench.host.limits import Limits
+from l4lab.tools.common.progress import Progress
+from l4lab.tools.common.report import table
 from l4lab.tools.common.versions import versions
 
 FORMAT: Final = 1
@@ -205,7 +204,7 @@ def peak_rss_bytes() -> int:
 
 def many_cores_in_new_process() -> dict[str, float]:
     """`many_cores` where nothing else has taken memory yet."""
-    command = [sys.executable, "-P", "-m", "l4lab.tools.bench.engine"]
+    command = [sys.executable, "-P", "-m", "l4lab.tools.bench.host.engine"]
     done = subprocess.run(command, stdout=subprocess.PIPE, check=True)
     figures: dict[str, float] = json.loads(done.stdout)
     return figures
@@ -213,18 +212,17 @@ def many_cores_in_new_process() -> dict[str, float]:
 
 def run_engine_benchmark() -> dict[str, Any]:
     """All figures; takes a few seconds on a quiet host."""
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("measuring", total=len(LOOPS) + 3)
+    with Progress("measuring", len(LOOPS) + 3) as progress:
         rates = {}
         for loop in LOOPS:
             rates[loop.name] = measure_loop(loop)
-            progress.advance(bar)
+            progress.advance()
         stock_us = start_stop_us()
-        progress.advance(bar)
+        progress.advance()
         our_us = entry_us()
-        progress.advance(bar)
+        progress.advance()
         cores = many_cores_in_new_process()
-        progress.advance(bar)
+        progress.advance()
     return {
         "format": FORMAT,
         "versions": versions(),
@@ -240,21 +238,16 @@ def run_engine_benchmark() -> dict[str, Any]:
 
 def run_bench(*, as_json: bool, check: bool = False) -> int:
     """Measure and print; the exit code. `check`: hold the figures against LIMITS."""
-    return limits.run_bench(run_engine_benchmark, partial(_show, as_json=as_json), LIMITS, check=check)
+    return limits.run_bench(run_engine_benchmark, _show, LIMITS, as_json=as_json, check=check)
 
 
-def _show(figures: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(figures, indent=2, sort_keys=True) + "\n")
-        return
-    table = Table("", box=None, pad_edge=False, header_style="bold")
-    for title in ("engine alone", "with a TLB", "l4lab", "ratios"):
-        table.add_column(title, justify="right")
+def _show(figures: dict[str, Any]) -> None:
+    speeds = table("", "engine alone", "with a TLB", "l4lab", "ratios")
     for name, rates in figures["mips"].items():
         ratios = f"{figures[f'{name}_loop_ratio']:.2f}, {figures[f'{name}_loop_ratio_with_tlb']:.2f}"
-        table.add_row(f"{name} loop, MIPS", *(f"{mips:.0f}" for mips in rates.values()), ratios)
+        speeds.add_row(f"{name} loop, MIPS", *(f"{mips:.0f}" for mips in rates.values()), ratios)
     us = figures["entry_us"]
-    table.add_row(
+    speeds.add_row(
         "kernel entry, µs",
         f"{us['stock_binding']:.2f}",
         "",
@@ -262,7 +255,7 @@ def _show(figures: dict[str, Any], *, as_json: bool) -> None:
         f"{figures['entry_ratio']:.2f}",
     )
     console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
+    console.print(speeds)
     console.print(EXPLANATION)
     console.print(
         f"{MANY_CORES} cores: made in {figures[f'cores{MANY_CORES}_seconds']:.2f} s, "

@@ -1,4 +1,4 @@
-"""The ping-pong benchmark as a measuring instrument: run `userland/bench/pingpong`, read what it says.
+"""The ping-pong as an instrument that measures messages: run `userland/bench/pingpong`, read what it says.
 
 Every other tool that wants to know what a message costs on a profile asks here. A measurement is one
 message in one place; the guest takes it with its own cycle counter. With each run goes its ledger, so that
@@ -7,7 +7,6 @@ message in one place; the guest takes it with its own cycle counter. With each r
 
 from __future__ import annotations
 
-import dataclasses
 import re
 import tempfile
 from collections.abc import Callable, Sequence
@@ -18,31 +17,25 @@ from pathlib import Path
 from typing import Final
 
 from l4lab.emulator.errors import OperatorError
-from l4lab.emulator.files.inputs import BUNDLED_IMAGES, BUNDLED_PROGRAMS, is_path
-from l4lab.emulator.files.manifest import Manifest, Module, load_manifest
+from l4lab.emulator.files.inputs import is_path
+from l4lab.emulator.files.manifest import Manifest
 from l4lab.emulator.files.profile import Distance, Profile, load_profile
-from l4lab.emulator.machine import Machine
 from l4lab.emulator.results import StopReason
-from l4lab.emulator.vcpu import catch_interrupts
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.state import TlbPolicy
-from l4lab.tools.runs.campaign import Progress
+from l4lab.tools.common.progress import Tell
+from l4lab.tools.runs.execute import execute, image_with
 from l4lab.tools.runs.recording import Recording
 from l4lab.tools.runs.rundir import Run, open_run
 
 PROGRAM: Final = "pingpong"
 WORD_COUNTS: Final = (0, 1, 2, 4, 8, 16, 32, 63)
 MESSAGES: Final = tuple(str(count) for count in WORD_COUNTS)
-MAX_WORDS: Final = 63
 BYTES_PER_WORD: Final = 4
 
 _RESULT: Final = re.compile(
     r"PINGPONG space=(intra|inter) cpus=(\d+),(\d+) message=(\S+) rounds=(\d+) start=(\d+) cycles=([\d,]+)"
 )
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during a measurement; the machine has stopped between two instructions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -100,8 +93,8 @@ class Measurement:
 
 
 @dataclass(frozen=True, slots=True)
-class Session:
-    """One run of the benchmark. `run`: its ledger, while the context that made it is open."""
+class Series:
+    """All that one run has measured. `run`: its ledger, while the context that made it is open."""
 
     manifest: Manifest
     profile: Profile
@@ -134,12 +127,12 @@ def cores_by_distance(profile: Profile) -> dict[Distance, list[int]]:
     return found
 
 
-def cross_core_cycles(session: Session, message: str = "0") -> Fraction | None:
+def cross_core_cycles(series: Series, message: str = "0") -> Fraction | None:
     """Mean over all other cores of the modelled machine; None if it has just one, or none was measured."""
-    by_distance = cores_by_distance(session.profile)
-    places = {place.name for place in {measurement.place for measurement in session.measurements}}
+    by_distance = cores_by_distance(series.profile)
+    places = {place.name for place in {measurement.place for measurement in series.measurements}}
     counted = [
-        (len(cores), session.cycles(distance.value, message))
+        (len(cores), series.cycles(distance.value, message))
         for distance, cores in by_distance.items()
         if distance.value in places
     ]
@@ -160,19 +153,17 @@ def make_manifest(
     tlb: TlbPolicy = TlbPolicy.FULL,
 ) -> Manifest:
     """The bundled image with another command line, and as many cores as that needs."""
-    base = load_manifest(BUNDLED_IMAGES / f"{PROGRAM}.toml")
     options = f"--messages={','.join(messages)} --samples={samples} --rounds={rounds}"
-    line = " ".join([PROGRAM, options, *(place.argument for place in places)])
-    return dataclasses.replace(
-        base,
+    return image_with(
+        PROGRAM,
+        " ".join([PROGRAM, options, *(place.argument for place in places)]),
         cores=1 + max(max(place.cores) for place in places),
         profile=str(Path(profile).absolute()) if is_path(profile) else profile,
         tlb=tlb,
-        roottask=Module(BUNDLED_PROGRAMS / PROGRAM, line),
     )
 
 
-class Bench:
+class Instrument:
     """Runs measurements; leaving the context removes what their ledgers took."""
 
     def __init__(self) -> None:
@@ -180,7 +171,7 @@ class Bench:
         self._count = 0
         self._folder = Path()
 
-    def __enter__(self) -> Bench:
+    def __enter__(self) -> Instrument:
         self._folder = Path(self._stack.enter_context(tempfile.TemporaryDirectory(prefix="l4lab-")))
         return self
 
@@ -196,8 +187,8 @@ class Bench:
         rounds: int = 64,
         samples: int = 8,
         tlb: TlbPolicy = TlbPolicy.FULL,
-        progress: Callable[[], None] | None = None,
-    ) -> Session:
+        progress: Callable[[], None] = lambda: None,
+    ) -> Series:
         """Measure `messages` in `places` (all that the profile's machine has).
 
         `progress` is called after each measurement. Raises OperatorError, Interrupted, and KernelBug if
@@ -210,21 +201,16 @@ class Bench:
         self._count += 1
 
         def listen(data: bytes) -> None:
-            if progress is not None and _RESULT.match(data.decode("ascii", "replace")):
+            if _RESULT.match(data.decode("ascii", "replace")):
                 progress()
 
         with Recording(folder, manifest, "{}\n") as recording:
-            machine = Machine(manifest, console=recording.console_too(listen), ledger=recording.ledger)
-            recording.watch(machine)
-            with catch_interrupts():
-                result = machine.run()
-        if result.reason is StopReason.HOST_STOP:
-            raise Interrupted
+            result = execute(manifest, console=listen, recording=recording)
         console = result.console.decode("ascii", "replace")
         if result.reason is not StopReason.ROOT_ENDED or result.exit_code:
             raise _failure(result.reason, result.exit_code, console)
         found = read_results(console, wanted)
-        return Session(manifest, described, found, open_run(folder))
+        return Series(manifest, described, found, open_run(folder))
 
 
 def _failure(reason: StopReason, code: int, console: str) -> Exception:
@@ -251,11 +237,11 @@ def read_results(console: str, places: Sequence[Place]) -> tuple[Measurement, ..
 
 
 def near_and_far_cycles(
-    profile: str, messages: Sequence[str], rounds: int, samples: int, _: Progress
+    profile: str, messages: Sequence[str], rounds: int, samples: int, _: Tell
 ) -> dict[str, float]:
     """A job of a campaign: one message on one core and to another core, on a profile that has several."""
-    with Bench() as bench:
-        session = bench.measure(profile, messages=messages, rounds=rounds, samples=samples)
-        across = cross_core_cycles(session)
+    with Instrument() as instrument:
+        series = instrument.measure(profile, messages=messages, rounds=rounds, samples=samples)
+        across = cross_core_cycles(series)
         assert across is not None
-        return {"same core": float(session.cycles("inter_space")), "other core": float(across)}
+        return {"same core": float(series.cycles("inter_space")), "other core": float(across)}

@@ -8,26 +8,22 @@ stop and start of the stock Python binding of the engine, measured in the same r
 from __future__ import annotations
 
 import gc
-import json
-import sys
 import time
 from dataclasses import dataclass
-from functools import partial
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
-from l4lab.emulator.files.inputs import BUNDLED_IMAGES, BUNDLED_PROGRAMS
-from l4lab.emulator.files.manifest import Manifest, Module
 from l4lab.emulator.machine import Machine
 from l4lab.emulator.results import StopReason
 from l4lab.emulator.stock import start_stop_us
 from l4lab.kernel.errors import KernelBug
-from l4lab.tools.bench import limits
-from l4lab.tools.bench.limits import Limits
+from l4lab.tools.bench.host import limits
+from l4lab.tools.bench.host.limits import Limits
+from l4lab.tools.common.progress import Progress
+from l4lab.tools.common.report import table
 from l4lab.tools.common.versions import versions
+from l4lab.tools.runs.execute import image_with
 
 MODES: Final = {
     "null": "null system call",
@@ -57,19 +53,6 @@ class Figure:
     cycles_per_round: float
 
 
-def _manifest(mode: str, rounds: int, population: str, cores: int) -> Manifest:
-    programs = BUNDLED_PROGRAMS
-    return Manifest(
-        path=BUNDLED_IMAGES / "hello.toml",  # never read; relative paths would start there
-        cores=cores,
-        ram_bytes=RAM_BYTES,
-        profile="opteron-6174",
-        sigma0=Module(programs / "sigma0", "sigma0"),
-        roottask=Module(programs / "kernelbench", f"kernelbench {mode} {rounds} {population}".strip()),
-        modules=(),
-    )
-
-
 def measure(mode: str, population: str = "", cores: int = 1) -> Figure:
     """One run, from where the program says that it is ready to where it is done.
 
@@ -80,7 +63,9 @@ def measure(mode: str, population: str = "", cores: int = 1) -> Figure:
     def note(output: bytes) -> None:
         marks[output] = time.process_time(), machine.entries, machine.cores[0].clock_cycles
 
-    machine = Machine(_manifest(mode, ROUNDS, population, cores), console=note)
+    root = f"kernelbench {mode} {ROUNDS} {population}"
+    manifest = image_with("hello", root, cores=cores, ram_bytes=RAM_BYTES, modules=())
+    machine = Machine(manifest, console=note)
     gc.collect()
     gc.disable()
     try:
@@ -112,15 +97,14 @@ def run_kernel_benchmark() -> dict[str, Any]:
     situations = _situations()
     best: dict[str, Figure] = {}
     stock_us = float("inf")
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("measuring", total=REPEATS * len(situations))
+    with Progress("measuring", REPEATS * len(situations)) as progress:
         for _ in range(REPEATS):
             stock_us = min(stock_us, start_stop_us())
             for name, (mode, population, cores) in situations.items():
                 figure = measure(mode, population, cores)
                 if name not in best or figure.host_us < best[name].host_us:
                     best[name] = figure
-                progress.advance(bar)
+                progress.advance()
     modes = {mode: best[mode] for mode in MODES}
     growth = {name: figure.host_us for name, figure in best.items() if name not in MODES}
     return {
@@ -132,35 +116,27 @@ def run_kernel_benchmark() -> dict[str, Any]:
         "cycles_per_round": {mode: figure.cycles_per_round for mode, figure in modes.items()},
         "ipc_entry_ratio": stock_us / modes["inter"].host_us,
         "inter_entry_us_with": growth,
-        "growth": {
-            what: growth[f"{what}_{MANY}"] / growth[f"{what}_{FEW}"]
-            for what in ("threads", "tasks", "mappings")
-        }
+        "growth": {what: growth[f"{what}_{MANY}"] / growth[f"{what}_{FEW}"] for what in CROWDS}
         | {"cores": growth[f"cores_{MANY_CORES}"] / growth["cores_1"]},
     }
 
 
 def run_bench(*, as_json: bool, check: bool = False) -> int:
     """Measure and print; the exit code. `check`: hold the figures against LIMITS."""
-    return limits.run_bench(run_kernel_benchmark, partial(_show, as_json=as_json), LIMITS, check=check)
+    return limits.run_bench(run_kernel_benchmark, _show, LIMITS, as_json=as_json, check=check)
 
 
-def _show(figures: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(figures, indent=2, sort_keys=True) + "\n")
-        return
-    table = Table("kernel entries of", box=None, pad_edge=False, header_style="bold")
-    for title in ("host µs per entry", "entries a round", "cycles a round"):
-        table.add_column(title, justify="right")
+def _show(figures: dict[str, Any]) -> None:
+    entries = table("kernel entries of", "host µs per entry", "entries a round", "cycles a round")
     for mode, text in MODES.items():
-        table.add_row(
+        entries.add_row(
             text,
             f"{figures['entry_us'][mode]:.2f}",
             f"{figures['entries_per_round'][mode]:.1f}",
             f"{figures['cycles_per_round'][mode]:.0f}",
         )
     console = Console(highlight=False)
-    console.print(table)
+    console.print(entries)
     console.print(
         f"\none stop and start of the stock binding: {figures['stock_start_stop_us']:.2f} µs; "
         f"over one entry between two address spaces (ipc_entry_ratio): {figures['ipc_entry_ratio']:.2f}"

@@ -7,8 +7,8 @@ from typing import Any
 
 import pytest
 
-from l4lab.tools.bench import limits
-from l4lab.tools.bench.limits import Limits
+from l4lab.tools.bench.host import limits
+from l4lab.tools.bench.host.limits import Limits
 
 PROMISED = Limits(at_least={"ratio": 0.5}, at_most={"seconds": 2})
 
@@ -19,7 +19,7 @@ def bench(
     """Exit code, what was shown, which runs were not needed."""
     left: Iterator[dict[str, Any]] = iter(runs)
     shown: list[dict[str, Any]] = []
-    code = limits.run_bench(lambda: next(left), shown.append, PROMISED, check=check)
+    code = limits.run_bench(lambda: next(left), shown.append, PROMISED, as_json=False, check=check)
     return code, shown, list(left)
 
 

@@ -7,17 +7,11 @@ reads of the cycle counter; `allocation` is getting addresses and touching the p
 
 from __future__ import annotations
 
-import json
 import re
-import signal
-import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from types import FrameType
 from typing import Any, Final
 
 import click
@@ -26,10 +20,11 @@ from l4lab.emulator.errors import ManifestError, OperatorError
 from l4lab.emulator.files.manifest import Manifest, load_manifest
 from l4lab.emulator.machine import Machine
 from l4lab.emulator.results import RunResult, StopReason
-from l4lab.emulator.vcpu import catch_interrupts
 from l4lab.tools.bench.pma_image import PmaSetup
-from l4lab.tools.common.report import grouped
+from l4lab.tools.common.progress import Progress, Tell
+from l4lab.tools.common.report import grouped, json_text, print_json
 from l4lab.tools.common.versions import versions
+from l4lab.tools.runs.execute import execute
 from l4lab.tools.runs.recording import Recording, remember
 
 PMA_FORMAT: Final = 1
@@ -43,16 +38,9 @@ MAX_SKEW_CYCLES: Final = 1000
 
 _FIELD: Final = re.compile(r"(\w+)=(\S+)")
 
-Progress = Callable[[float], None]
-"""Is told from time to time which part of a run is done, 0 to 1."""
-
 
 class BenchmarkError(OperatorError):
     """The benchmark did not run to its end, and why, in the words of the program that noticed."""
-
-
-class Interrupted(KeyboardInterrupt):
-    """Ctrl-C during a run; the machine has stopped between two instructions."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -139,28 +127,22 @@ class PmaResult:
 
 
 def run_pma(
-    setup: PmaSetup, *, progress: Progress | None = None, out: Path | None = None, trace: bool = False
+    setup: PmaSetup, *, tell: Tell = lambda _: None, out: Path | None = None, trace: bool = False
 ) -> PmaResult:
-    """Boot the benchmark and run it to its end.
+    """Boot the benchmark and run it to its end; `tell` hears how far it is.
 
     `out`: a run directory to write, with the ledger; `trace`: and with all events. Raises BenchmarkError if a
     program failed, OperatorError for a machine that cannot be, Interrupted after Ctrl-C.
     """
     with tempfile.TemporaryDirectory(prefix="l4lab-") as folder:
         manifest = write_image(setup, Path(folder))
-        configuration = manifest.resolved()
         if out is None:
-            machine = Machine(manifest)
-            return _run(setup, machine, configuration, progress)
-        document = json.dumps(
-            {"configuration": configuration, "versions": versions(), "result": None}, indent=2
-        )
-        with Recording(out, manifest, document, trace=trace) as recording:
+            return _run(setup, manifest, tell)
+        before = {"configuration": manifest.resolved(), "versions": versions(), "result": None}
+        with Recording(out, manifest, json_text(before), trace=trace) as recording:
             write_image(setup, out)  # so that the run can be had again
-            machine = Machine(manifest, console=recording.console_too(None), ledger=recording.ledger)
-            recording.watch(machine)
-            result = _run(setup, machine, configuration, progress)
-            recording.finish(json.dumps(result.as_dict(), indent=2, sort_keys=True) + "\n")
+            result = _run(setup, manifest, tell, recording)
+            recording.finish(json_text(result.as_dict(), sort_keys=True))
         return result
 
 
@@ -174,38 +156,20 @@ def write_image(setup: PmaSetup, folder: Path) -> Manifest:
         raise ManifestError(str(error).replace(str(path), "bench pma")) from None
 
 
-def _run(
-    setup: PmaSetup, machine: Machine, configuration: dict[str, Any], progress: Progress | None
-) -> PmaResult:
-    with catch_interrupts(), _reporting(machine, setup, progress):
-        result = machine.run()
-    if result.reason is StopReason.HOST_STOP:
-        raise Interrupted
+def _run(setup: PmaSetup, manifest: Manifest, tell: Tell, recording: Recording | None = None) -> PmaResult:
+    expected = setup.pages_per_process * setup.cores
+
+    def look(machine: Machine) -> None:
+        """Of the page faults to come, how many have come?"""
+        faults = sum(thread.page_faults for thread in tuple(machine.kernel.threads.values()))
+        tell(min(faults / expected, 1.0))
+
+    configuration = manifest.resolved()
+    result = execute(manifest, recording=recording, look=look, look_seconds=PROGRESS_SECONDS)
     lines = result.console.decode("utf-8", "backslashreplace").splitlines()
     if result.reason is not StopReason.ROOT_ENDED or result.exit_code != 0:
         raise BenchmarkError(_failure(result, lines))
     return examine(setup, result, configuration)
-
-
-@contextmanager
-def _reporting(machine: Machine, setup: PmaSetup, progress: Progress | None) -> Iterator[None]:
-    """Tell how many of the page faults to come have come. Looks on only: the run stays the same."""
-    if progress is None:
-        yield
-        return
-    expected = setup.pages_per_process * setup.cores
-
-    def tell(_number: int, _frame: FrameType | None) -> None:
-        faults = sum(thread.page_faults for thread in tuple(machine.kernel.threads.values()))
-        progress(min(faults / expected, 1.0))
-
-    before = signal.signal(signal.SIGALRM, tell)
-    signal.setitimer(signal.ITIMER_REAL, PROGRESS_SECONDS, PROGRESS_SECONDS)
-    try:
-        yield
-    finally:
-        signal.setitimer(signal.ITIMER_REAL, 0)
-        signal.signal(signal.SIGALRM, before)
 
 
 _FAILURE_LINE: Final = re.compile(r"^(pager|dataspaces|loader|coordinator|pma|pma-l4re|panic): ")
@@ -298,46 +262,19 @@ def books_balance(result: RunResult) -> bool:
 
 def run_bench(setup: PmaSetup, *, as_json: bool, out: Path | None, trace: bool = False) -> int:
     """`l4lab bench pma`. Returns the exit code: 1 if the counts disagree somewhere."""
-    meter = Meter(setup.design)
     start = time.monotonic()
-    try:
-        result = run_pma(setup, progress=meter.show, out=out, trace=trace)
-    finally:
-        meter.clear()
+    with Progress(setup.design, 1.0) as line:
+        result = run_pma(setup, tell=line.reach, out=out, trace=trace)
     if out is not None:
         remember(out)
     if as_json:
-        print(json.dumps(result.as_dict(), indent=2, sort_keys=True))
+        print_json(result.as_dict(), sort_keys=True)
     else:
         _print(result)
     click.echo(f"l4lab: {time.monotonic() - start:.1f} s on this host", err=True)
     for problem in result.problems:
         click.echo(f"l4lab: not in order: {problem}", err=True)
     return 1 if result.problems else 0
-
-
-class Meter:
-    """One line on a terminal: how much is done, and how long the rest will take. Elsewhere silent."""
-
-    def __init__(self, what: str) -> None:
-        self._what = what
-        self._start = time.monotonic()
-        self._live = sys.stderr.isatty()
-
-    def show(self, done: float) -> None:
-        """`done`: 0 to 1."""
-        if not self._live:
-            return
-        elapsed = time.monotonic() - self._start
-        rest = f", {elapsed / done - elapsed:.0f} s left" if done > 0 else ""
-        sys.stderr.write(f"\r\x1b[K{self._what}: {done:.0%}{rest}")
-        sys.stderr.flush()
-
-    def clear(self) -> None:
-        """Take the line away."""
-        if self._live:
-            sys.stderr.write("\r\x1b[K")
-            sys.stderr.flush()
 
 
 def _print(result: PmaResult) -> None:

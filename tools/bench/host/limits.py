@@ -10,6 +10,8 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
+from l4lab.tools.common.report import print_json
+
 TRIES: Final = 3
 """Other work on the host can only make a figure worse, so a promise counts as kept if one of so many runs keeps it."""
 EXIT_MISSED: Final = 1
@@ -39,16 +41,25 @@ class Limits:
 
 
 def run_bench(
-    measure: Callable[[], Figures], show: Callable[[Figures], None], limits: Limits, *, check: bool
+    measure: Callable[[], Figures],
+    show: Callable[[Figures], None],
+    limits: Limits,
+    *,
+    as_json: bool,
+    check: bool,
 ) -> int:
-    """Measure and show; the exit code. With `check`, measure again while a limit is missed, TRIES times at most.
+    """Measure and show, or print as JSON; the exit code. With `check`, measure again while a limit is missed.
 
-    What is shown is the last run. The figures that no run has within their limits come on stderr, one a line.
+    So up to TRIES times; what is shown is the last run. The figures that no run has within their limits come on
+    stderr, one a line.
     """
     runs = [measure()]
     while check and limits.missed(runs) and len(runs) < TRIES:
         runs.append(measure())
-    show(runs[-1])
+    if as_json:
+        print_json(runs[-1], sort_keys=True)
+    else:
+        show(runs[-1])
     missed = limits.missed(runs) if check else []
     for line in missed:
         print(f"l4lab: {line}", file=sys.stderr)

@@ -8,8 +8,8 @@ import json
 import pytest
 
 from l4lab.kernel.errors import KernelBug
-from l4lab.tools.bench import debug
-from l4lab.tools.bench.engine import LOOPS
+from l4lab.tools.bench.host import debug
+from l4lab.tools.bench.host.engine import LOOPS
 from l4lab.tools.bench.pma_image import PmaSetup
 
 

@@ -6,7 +6,6 @@ them, and the same in every run; only how long it takes depends on the host.
 
 from __future__ import annotations
 
-import json
 import statistics
 import sys
 from dataclasses import dataclass
@@ -14,22 +13,22 @@ from fractions import Fraction
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import Progress
 from rich.table import Table
 
 from l4lab.emulator.files.profile import load_profile
 from l4lab.kernel.errors import KernelBug
-from l4lab.tools.bench.pingpong import (
+from l4lab.tools.bench.pingpong_run import (
     BYTES_PER_WORD,
     MESSAGES,
-    Bench,
+    Instrument,
     Measurement,
-    Session,
+    Series,
     cross_core_cycles,
     places_of,
 )
-from l4lab.tools.bench.published import RATIOS, Ratio, figures_for
-from l4lab.tools.common.report import grouped
+from l4lab.tools.bench.published import Ratio, figures_for, ratios_for
+from l4lab.tools.common.progress import Progress
+from l4lab.tools.common.report import grouped, print_json, table
 from l4lab.tools.common.versions import versions
 from l4lab.tools.ledger.accounts import imbalance
 from l4lab.tools.ledger.breakdown import GROUPS, PATH_CAUSES, PathFinder, grouped_causes
@@ -64,14 +63,14 @@ class Analysed:
         return {name: cycles / count for name, cycles in grouped_causes(self.path).items()}
 
 
-def analyse(session: Session) -> tuple[Analysed, ...]:
+def analyse(series: Series) -> tuple[Analysed, ...]:
     """Break down every measurement. KernelBug if the books do not balance, or not with the guest's clock."""
-    found = imbalance(session.run.row_chunks(), session.run.cores, session.run.clocks)
+    found = imbalance(series.run.row_chunks(), series.run.cores, series.run.clocks)
     if found is not None:
         raise KernelBug(str(found))
-    finder = PathFinder(session.run)
+    finder = PathFinder(series.run)
     analysed = []
-    for measurement in session.measurements:
+    for measurement in series.measurements:
         core, start, end = measurement.place.cores[0], measurement.start_cycles, measurement.end_cycles
         analysed.append(Analysed(measurement, finder.critical_path(core, start, end)))
     return tuple(analysed)
@@ -91,33 +90,31 @@ class Summary:
         return self.cross_core / self.same_core if self.cross_core is not None else None
 
 
-def summarise(session: Session, message: str = HEADLINE_MESSAGE) -> Summary:
-    """The headline numbers of a session that has measured `message` in every place."""
+def summarise(series: Series, message: str = HEADLINE_MESSAGE) -> Summary:
+    """The headline numbers of a series that has measured `message` in every place."""
     return Summary(
-        intra_space=session.cycles("intra_space", message),
-        same_core=session.cycles(SAME_CORE, message),
-        cross_core=cross_core_cycles(session, message),
+        intra_space=series.cycles("intra_space", message),
+        same_core=series.cycles(SAME_CORE, message),
+        cross_core=cross_core_cycles(series, message),
     )
 
 
 def run_bench(profile: str, *, as_json: bool, sel4bench: bool) -> int:
     """`l4lab bench pingpong`. Returns the exit code."""
-    places = places_of(load_profile(profile))
+    places, messages = places_of(load_profile(profile)), (*MESSAGES, SENDS)
     with (
-        Bench() as bench,
-        Progress(console=Console(stderr=True), transient=True) as progress,
+        Instrument() as instrument,
+        Progress("measuring", len(places) * len(messages)) as progress,
     ):
-        messages = (*MESSAGES, SENDS)
-        bar = progress.add_task("measuring", total=len(places) * len(messages))
-        session = bench.measure(profile, places, messages, progress=lambda: progress.advance(bar))
-        progress.update(bar, description="following the cycles")
-        analysed = analyse(session)
+        series = instrument.measure(profile, places, messages, progress=progress.advance)
+        progress.tell("following the cycles")
+        analysed = analyse(series)
     if sel4bench:
-        print(json.dumps(as_sel4bench(session), indent=2))
+        print_json(as_sel4bench(series))
     elif as_json:
-        print(json.dumps(as_document(session, analysed), indent=2, ensure_ascii=False))
+        print_json(as_document(series, analysed))
     else:
-        _print(session, analysed)
+        _print(series, analysed)
     return 0
 
 
@@ -129,26 +126,26 @@ def rounded(value: Fraction | float | None) -> float | None:
     return None if value is None else round(float(value), 2)
 
 
-def as_document(session: Session, analysed: tuple[Analysed, ...]) -> dict[str, Any]:
+def as_document(series: Series, analysed: tuple[Analysed, ...]) -> dict[str, Any]:
     """Everything that was measured, as plain values."""
-    summary = summarise(session)
-    clocks = session.run.clocks
+    summary = summarise(series)
+    clocks = series.run.clocks
     return {
         "format": FORMAT,
         "benchmark": "pingpong",
-        "profile": session.profile.name,
-        "mhz": session.profile.mhz,
+        "profile": series.profile.name,
+        "mhz": series.profile.mhz,
         "unit": "cycles of one message, one way",
         "intra_space_cycles": rounded(summary.intra_space),
         "same_core_cycles": rounded(summary.same_core),
         "cross_core_cycles": rounded(summary.cross_core),
         "ratio": rounded(summary.ratio),
         "published_ratios": [
-            ratio_document(ratio, summary.ratio) for ratio in RATIOS if ratio.profile == session.profile.name
+            ratio_document(ratio, summary.ratio) for ratio in ratios_for(series.profile.name)
         ],
         "measurements": [_measurement_document(one) for one in analysed],
         "books": {"balanced": True, "cycles": sum(clocks) if clocks is not None else None},
-        "configuration": session.manifest.resolved(),
+        "configuration": series.manifest.resolved(),
         "versions": versions(),
     }
 
@@ -161,7 +158,7 @@ def ratio_document(ratio: Ratio, ours: Fraction | None) -> dict[str, Any]:
         "low": rounded(ratio.low),
         "high": rounded(ratio.high),
         "ours": rounded(ours),
-        "agrees": ours is not None and ratio.low <= ours <= ratio.high,
+        "agrees": ratio.agrees(ours),
     }
 
 
@@ -190,10 +187,10 @@ def _measurement_document(one: Analysed) -> dict[str, Any]:
     }
 
 
-def as_sel4bench(session: Session) -> list[dict[str, Any]]:
+def as_sel4bench(series: Series) -> list[dict[str, Any]]:
     """In the shape of sel4bench's results, which scripts of the L4 world can read."""
     results = []
-    for measurement in session.measurements:
+    for measurement in series.measurements:
         samples = [float(sample) for sample in measurement.sample_cycles()]
         results.append(
             {
@@ -212,60 +209,50 @@ def as_sel4bench(session: Session) -> list[dict[str, Any]]:
                 "Raw results": [rounded(sample) for sample in samples],
             }
         )
-    return [{"Benchmark": f"pingpong on {session.profile.name} (cycles, one way)", "Results": results}]
+    return [{"Benchmark": f"pingpong on {series.profile.name} (cycles, one way)", "Results": results}]
 
 
 # --- for people ---------------------------------------------------------------------------------------
 
 
-def _print(session: Session, analysed: tuple[Analysed, ...]) -> None:
+def _print(series: Series, analysed: tuple[Analysed, ...]) -> None:
     console = Console(highlight=False, file=sys.stdout)
-    console.print(f"{session.profile.name}: cycles of one message, one way\n", soft_wrap=True)
-    console.print(_by_words(session))
+    console.print(f"{series.profile.name}: cycles of one message, one way\n", soft_wrap=True)
+    console.print(_by_words(series))
     console.print(f"\nwhere the cycles of a message of {HEADLINE_MESSAGE} words go\n", soft_wrap=True)
     console.print(_by_cause(analysed))
     console.print()
-    for line in _conclusions(session):
+    for line in _conclusions(series):
         console.print(line, soft_wrap=True)
 
 
-def _table(*titles: str) -> Table:
-    table = Table(titles[0], box=None, pad_edge=False, header_style="bold")
-    for title in titles[1:]:
-        table.add_column(title, justify="right")
-    return table
-
-
-def _by_words(session: Session) -> Table:
-    table = _table("words", *MESSAGES, "0, send and wait")
-    for place in dict.fromkeys(measurement.place for measurement in session.measurements):
-        cells = (grouped(round(session.cycles(place.name, message))) for message in (*MESSAGES, SENDS))
-        table.add_row(PLACE_TITLES[place.name], *cells)
-    return table
+def _by_words(series: Series) -> Table:
+    rows = table("words", *MESSAGES, "0, send and wait")
+    for place in dict.fromkeys(measurement.place for measurement in series.measurements):
+        cells = (grouped(round(series.cycles(place.name, message))) for message in (*MESSAGES, SENDS))
+        rows.add_row(PLACE_TITLES[place.name], *cells)
+    return rows
 
 
 def _by_cause(analysed: tuple[Analysed, ...]) -> Table:
     shown = [one for one in analysed if one.measurement.message == HEADLINE_MESSAGE]
-    table = _table("", *(PLACE_TITLES[one.measurement.place.name] for one in shown))
+    rows = table("", *(PLACE_TITLES[one.measurement.place.name] for one in shown))
     for name in GROUPS:
         values = [one.per_message[name] for one in shown]
         if any(round(value) for value in values):
-            table.add_row(name, *(grouped(round(value)) if round(value) else "" for value in values))
-    table.add_section()
-    table.add_row("sum", *(grouped(round(sum(one.per_message.values()))) for one in shown), style="bold")
-    return table
+            rows.add_row(name, *(grouped(round(value)) if round(value) else "" for value in values))
+    rows.add_section()
+    rows.add_row("sum", *(grouped(round(sum(one.per_message.values()))) for one in shown), style="bold")
+    return rows
 
 
-def _conclusions(session: Session) -> list[str]:
-    summary = summarise(session)
+def _conclusions(series: Series) -> list[str]:
+    summary = summarise(series)
     lines = [f"same core, two spaces: {grouped(round(summary.same_core))} cycles"]
     if summary.cross_core is not None and summary.ratio is not None:
         cross, ratio = grouped(round(summary.cross_core)), float(summary.ratio)
         lines.append(f"other core, mean over all: {cross} cycles, {ratio:.1f} times as many")
-        for statement in RATIOS:
-            if statement.profile == session.profile.name:
-                agrees = "agrees" if statement.low <= ratio <= statement.high else "does not agree"
-                lines.append(f"  {agrees} with “{statement.statement}” ({statement.source})")
-    if figures_for(session.profile.name):
-        lines.append(f"against published figures: l4lab profile check {session.profile.name}")
+        lines += [statement.remark(summary.ratio) for statement in ratios_for(series.profile.name)]
+    if figures_for(series.profile.name):
+        lines.append(f"against published figures: l4lab profile check {series.profile.name}")
     return lines

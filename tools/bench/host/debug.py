@@ -7,32 +7,30 @@ measured in the time that a person waits.
 
 from __future__ import annotations
 
-import json
-import sys
 import tempfile
 import time
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any, Final
 
 from rich.console import Console
-from rich.progress import Progress
-from rich.table import Table
 
 from l4lab.emulator.debug.debugged import DebuggedMachine
 from l4lab.emulator.debug.debugging import Debugger
 from l4lab.emulator.debug.debugport import EVERY_SPACE, DebugPort
 from l4lab.emulator.debug.stops import Breakpoint, Stop, StopKind
-from l4lab.emulator.files.manifest import Manifest, load_manifest
+from l4lab.emulator.files.manifest import Manifest
 from l4lab.emulator.machine import Machine
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.frame import EBX, ECX, EIP, ESI, INSTRUCTIONS, read_counter
 from l4lab.kernel.traps import HOST_STOP, SYSTEM_CALL, Trap
-from l4lab.tools.bench import limits
-from l4lab.tools.bench.engine import CODE_ADDRESS, DATA_ADDRESS, LOOPS, SYSTEM_CALL_CODE, Guest, Loop
-from l4lab.tools.bench.limits import Limits
+from l4lab.tools.bench.host import limits
+from l4lab.tools.bench.host.engine import CODE_ADDRESS, DATA_ADDRESS, LOOPS, SYSTEM_CALL_CODE, Guest, Loop
+from l4lab.tools.bench.host.limits import Limits
 from l4lab.tools.bench.pma_image import PmaSetup
+from l4lab.tools.bench.pma_run import write_image
+from l4lab.tools.common.progress import Progress
+from l4lab.tools.common.report import table
 from l4lab.tools.common.versions import versions
 
 FORMAT: Final = 1
@@ -123,9 +121,7 @@ def measure_loop(loop: Loop) -> LoopRatios:
 def load_run() -> Manifest:
     """The run that is debugged."""
     with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "debug.toml"
-        path.write_text(RUN.manifest(), encoding="utf-8")
-        return load_manifest(path)
+        return write_image(RUN, Path(folder))
 
 
 def breakpoints_that_never_stop(machine: Machine) -> list[Breakpoint]:
@@ -188,12 +184,11 @@ def _in_user_code(debugger: Debugger, cycle: int) -> Stop:
 
 def run_debug_benchmark() -> dict[str, Any]:
     """All figures; takes about half a minute on a quiet host."""
-    with Progress(console=Console(stderr=True), transient=True) as progress:
-        bar = progress.add_task("measuring", total=len(LOOPS) + ROUNDS + 1)
+    with Progress("measuring", len(LOOPS) + ROUNDS + 1) as progress:
         loops = {}
         for loop in LOOPS:
             loops[loop.name] = measure_loop(loop)
-            progress.advance(bar)
+            progress.advance()
         manifest = load_run()
         plain_seconds, debugged_seconds = [], []
         for _ in range(ROUNDS):
@@ -203,10 +198,10 @@ def run_debug_benchmark() -> dict[str, Any]:
             debugged_seconds.append(seconds)
             if clocks != [core.clock_cycles for core in debugger.machine.cores]:
                 raise KernelBug("under the debugger the run took other cycles")
-            progress.advance(bar)
+            progress.advance()
         snapshots = list(debugger.history.snapshots)
         waits = step_back_seconds(debugger)
-        progress.advance(bar)
+        progress.advance()
     return {
         "format": FORMAT,
         "versions": versions(),
@@ -224,28 +219,24 @@ def run_debug_benchmark() -> dict[str, Any]:
 
 def run_bench(*, as_json: bool, check: bool = False) -> int:
     """Measure and print; the exit code. `check`: hold the figures against LIMITS."""
-    return limits.run_bench(run_debug_benchmark, partial(_show, as_json=as_json), LIMITS, check=check)
+    return limits.run_bench(run_debug_benchmark, _show, LIMITS, as_json=as_json, check=check)
 
 
-def _show(figures: dict[str, Any], *, as_json: bool) -> None:
-    if as_json:
-        sys.stdout.write(json.dumps(figures, indent=2, sort_keys=True) + "\n")
-        return
-    table = Table("speed under the debugger over that without", box=None, pad_edge=False, header_style="bold")
-    table.add_column("ratio", justify="right")
-    table.add_row("whole machine", f"{figures['continue_ratio']:.2f}")
+def _show(figures: dict[str, Any]) -> None:
+    speeds = table("speed under the debugger over that without", "ratio")
+    speeds.add_row("whole machine", f"{figures['continue_ratio']:.2f}")
     for loop in LOOPS:
-        table.add_row(
+        speeds.add_row(
             f"{loop.name} loop, breakpoints elsewhere",
             f"{figures[f'{loop.name}_loop_breakpoints_ratio']:.2f}",
         )
         ratio = figures[f"{loop.name}_loop_breakpoint_of_another_ratio"]
-        table.add_row(f"{loop.name} loop, another space's breakpoint in it", f"{ratio:.2f}")
-        table.add_row(
+        speeds.add_row(f"{loop.name} loop, another space's breakpoint in it", f"{ratio:.2f}")
+        speeds.add_row(
             f"{loop.name} loop, stepping out of it", f"{figures[f'{loop.name}_loop_stepping_ratio']:.2f}"
         )
     console = Console(highlight=False, soft_wrap=True)
-    console.print(table)
+    console.print(speeds)
     console.print(EXPLANATION.format(places=PLACES, cycles=figures["cycles"] / 1e6))
     console.print(
         f"step back: {figures['reverse_step_seconds']:.2f} s at most; {figures['snapshots']['count']} snapshots, "
