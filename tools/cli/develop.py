@@ -1,4 +1,4 @@
-"""Commands for a checkout of l4lab itself: `test`, `build`."""
+"""Commands for a checkout of l4lab itself: `test`, `lint`, `build`."""
 
 from __future__ import annotations
 
@@ -41,6 +41,27 @@ def test(arguments: tuple[str, ...]) -> NoReturn:
     """
     os.chdir(_checkout("test"))
     os.execv(sys.executable, [sys.executable, "-P", "-m", "pytest", *arguments])
+
+
+@click.command(short_help="Check lint, format and types of this checkout.")
+@click.option("--fix", is_flag=True, help="Put right what can be, and format.")
+def lint(fix: bool) -> int:
+    """Run ruff, its formatter and mypy on this checkout; the exit code is 1 if one of them finds something.
+
+    All three run, whatever the first one says. `.ci/run` begins with this, and so does a commit if
+    pre-commit is installed.
+    """
+    root = _checkout("lint")
+    tools = (
+        ("ruff", "check", "--quiet", *(["--fix"] if fix else []), "."),
+        ("ruff", "format", "--quiet", *([] if fix else ["--check"]), "."),
+        ("mypy",),
+    )
+    codes = [
+        subprocess.run([sys.executable, "-P", "-m", *tool], cwd=root, check=False).returncode
+        for tool in tools
+    ]
+    return int(any(codes))
 
 
 @click.command(short_help="Compile what is native; make a wheel.")

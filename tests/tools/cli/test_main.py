@@ -294,7 +294,7 @@ def test_what_the_host_has_too_little_of_is_one_line(
 # --- commands of a checkout -----------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("command", ["build", "test"])
+@pytest.mark.parametrize("command", ["build", "lint", "test"])
 def test_installed_package_has_no_sources_to_build_or_test(
     command: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -312,6 +312,37 @@ def test_tests_run_from_anywhere_with_the_arguments_given(tmp_path: Path) -> Non
     assert done.returncode == 0, done.stderr
     assert "test_main.py::test_tests_run_from_anywhere_with_the_arguments_given\n" in done.stdout
     assert call("test", "-q", "-k", "no_such_test_at_all", "tests/tools").returncode == 5
+
+
+def test_lint_runs_all_its_tools_and_fails_with_any_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "userland").mkdir()
+    (tmp_path / "pyproject.toml").touch()
+    monkeypatch.setattr(build, "CHECKOUT", tmp_path)
+    ran: list[tuple[str, ...]] = []
+    failing: set[str] = set()
+
+    def run(command: list[str], *, cwd: Path, check: bool) -> subprocess.CompletedProcess[bytes]:
+        assert (command[:3], cwd, check) == ([sys.executable, "-P", "-m"], tmp_path, False)
+        ran.append(tuple(command[3:]))
+        return subprocess.CompletedProcess(command, 1 if set(command) & failing else 0)
+
+    monkeypatch.setattr(subprocess, "run", run)
+    assert call_main("lint") == 0
+    assert [(tool[0], "--check" in tool) for tool in ran] == [
+        ("ruff", False),
+        ("ruff", True),
+        ("mypy", False),
+    ]
+    ran.clear()
+    failing.add("check")
+    assert call_main("lint", "--fix") == 1
+    assert [(tool[0], "--fix" in tool, "--check" in tool) for tool in ran] == [
+        ("ruff", True, False),
+        ("ruff", False, False),
+        ("mypy", False, False),
+    ]
 
 
 def test_build_tells_of_other_bytes_and_records_them_when_asked(
