@@ -1,16 +1,23 @@
-"""Who may import whom. The rule is in the design: kernel <- emulator <- tools, and Unicorn in one place."""
+"""Who may import whom: kernel <- emulator <- tools, with Unicorn in one place, and the wings of each.
+
+`ARCHITECTURE.md` opens with the same lists.
+"""
 
 from __future__ import annotations
 
 import ast
+import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from functools import cache
+from graphlib import TopologicalSorter
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parents[1] / "src/l4lab"
+ROOT = Path(__file__).resolve().parents[1]
+PACKAGE = ROOT / "src/l4lab"
 
 # Importing package -> packages of ours that it may import. "" is l4lab itself, for notebooks.
 ALLOWED = {
@@ -168,3 +175,154 @@ def test_mechanisms_can_be_imported_without_any_member() -> None:
     command = [sys.executable, "-c", _WITHOUT_MEMBERS, ",".join(MEMBERS), *names]
     done = subprocess.run(command, capture_output=True, text=True, check=False)
     assert (done.stdout.strip(), done.stderr) == (str(len(names)), "")
+
+
+# --- wings ------------------------------------------------------------------------------------------
+
+# Wing -> the wings that its modules import; nothing else, and none in vain. "" is what lies at the top of a package.
+WINGS: dict[str, dict[str, set[str]]] = {
+    "kernel": {
+        "": set(),
+        "fiasco": {""},
+    },
+    "emulator": {
+        "": {"files"},
+        "debug": {"", "files"},
+        "files": {""},
+    },
+    "tools": {
+        "native": set(),
+        "common": {"native"},
+        "runs": {"common"},
+        "ledger": {"common", "runs"},
+        "bench": {"common", "ledger", "runs"},
+        "check": {"bench", "common", "runs"},
+        "paper": {"bench", "common", "runs"},
+        "trace": {"ledger", "runs"},
+        "debug": {"common", "native", "runs"},
+        "why": {"common", "debug", "ledger", "runs"},
+        "cli": {"bench", "check", "common", "debug", "ledger", "native", "paper", "runs", "trace", "why"},
+    },
+}
+MOST_EDGES_OF_TOOLS = 35
+# At the top of the emulator, and without a look at its files: so the arrows between the two are no circle.
+BELOW_FILES = {"costs", "errors"}
+
+
+def modules_of(package: str) -> Iterator[tuple[str, Path]]:
+    """(wing, file) of every module of `package`."""
+    for path in sorted((PACKAGE / package).rglob("*.py")):
+        parts = path.relative_to(PACKAGE / package).parts
+        yield parts[0] if len(parts) > 1 else "", path
+
+
+@cache
+def own_imports(package: str, path: Path) -> frozenset[str]:
+    """Names below `package` of all that `path` imports of it, as `wing.module.name` or `module.name`."""
+    module = ".".join(("l4lab", *path.relative_to(PACKAGE).with_suffix("").parts))
+    tree = ast.parse(path.read_text(encoding="utf-8"))
+    names = {name for name, _ in imported(tree, module)}
+    for node in ast.walk(tree):
+        if isinstance(node, ast.ImportFrom) and node.module is not None:
+            names |= {f"{node.module}.{alias.name}" for alias in node.names}
+    prefix = f"l4lab.{package}."
+    return frozenset(name.removeprefix(prefix) for name in names if name.startswith(prefix))
+
+
+def wing_of(package: str, name: str) -> str:
+    """Of `wing.module`, or of a module at the top."""
+    first = name.partition(".")[0]
+    return first if (PACKAGE / package / first).is_dir() else ""
+
+
+def edges(package: str) -> dict[str, set[str]]:
+    """Wing -> the other wings that its modules import, as it is."""
+    found: dict[str, set[str]] = {}
+    for wing, path in modules_of(package):
+        targets = {wing_of(package, name) for name in own_imports(package, path)}
+        found.setdefault(wing, set()).update(targets - {wing})
+    return found
+
+
+@pytest.mark.parametrize("package", WINGS)
+def test_wings_import_what_the_list_says_and_nothing_less(package: str) -> None:
+    found = edges(package)
+    if package == "tools":
+        assert found.pop("") == set(), "nothing lies at the top of tools/"
+    assert found == WINGS[package]
+
+
+def test_no_two_wings_of_the_tools_need_each_other() -> None:
+    tuple(TopologicalSorter(WINGS["tools"]).static_order())  # raises CycleError
+    assert sum(map(len, WINGS["tools"].values())) <= MOST_EDGES_OF_TOOLS
+
+
+def test_files_of_the_emulator_use_nothing_that_uses_them() -> None:
+    for wing, path in modules_of("emulator"):
+        names = own_imports("emulator", path)
+        at_top = {name.partition(".")[0] for name in names if not wing_of("emulator", name)}
+        if wing == "files":
+            assert at_top <= BELOW_FILES, path
+        if wing == "" and path.stem in BELOW_FILES:
+            assert at_top == {name.partition(".")[0] for name in names} <= BELOW_FILES, path
+
+
+def test_each_common_module_has_several_users() -> None:
+    """What one wing alone uses belongs into it."""
+    users: dict[str, set[str]] = {
+        path.stem: set() for wing, path in modules_of("tools") if wing == "common" and path.stem != "__init__"
+    }
+    for wing, path in modules_of("tools"):
+        for name in own_imports("tools", path):
+            first, *rest = name.split(".")
+            if first == "common" and rest and wing != "common":
+                users[rest[0]].add(wing)
+    assert {name: found for name, found in users.items() if len(found) < 2} == {}
+
+
+@pytest.mark.parametrize(
+    "path",
+    [path for name in ("kernel", "emulator", "tools") for path in (PACKAGE / name).rglob("__init__.py")],
+    ids=lambda path: path.relative_to(PACKAGE).parent.as_posix(),
+)
+def test_a_wing_says_what_it_is_and_does_nothing(path: Path) -> None:
+    (only,) = ast.parse(path.read_text(encoding="utf-8")).body
+    assert isinstance(only, ast.Expr) and isinstance(only.value, ast.Constant)
+    assert isinstance(only.value.value, str)
+
+
+def test_few_files_lie_outside_of_wings() -> None:
+    assert [path.name for path in (ROOT / "tools").glob("*.py")] == ["__init__.py"]
+    assert sum(path.is_file() for path in (ROOT / "emulator").iterdir()) <= 16
+
+
+# --- the pages that say so --------------------------------------------------------------------------
+
+ARCHITECTURE = ROOT / "ARCHITECTURE.md"
+_LINE = re.compile(r"^(?P<indent> *)(?P<name>\w+)/ .*?(?:→ (?P<targets>[\w, ()]+))?$")
+
+
+def picture() -> dict[str, dict[str, set[str]]]:
+    """The lists in the picture at the top of ARCHITECTURE.md: package -> wing -> wings."""
+    block = ARCHITECTURE.read_text(encoding="utf-8").split("```")[1]
+    found: dict[str, dict[str, set[str]]] = {}
+    package = ""
+    for line in block.splitlines():
+        if (match := _LINE.match(line)) is None:
+            continue
+        if not match["indent"]:
+            package = match["name"]
+            continue
+        targets = {target for target in (match["targets"] or "").split(", ") if target}
+        found.setdefault(package, {})[match["name"]] = targets
+    return found
+
+
+def test_the_page_on_the_architecture_opens_with_these_lists() -> None:
+    page = picture()
+    assert list(page["tools"]) == list(reversed(WINGS["tools"])), "users stand above what they use"
+    for package, wings in WINGS.items():
+        expected = {
+            wing: {target or "(top)" for target in targets} for wing, targets in wings.items() if wing
+        }
+        assert page[package] == expected
