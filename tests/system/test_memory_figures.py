@@ -131,7 +131,7 @@ def test_the_demo_measures_messages_anew_on_another_profile(monkeypatch: pytest.
 
 def test_a_run_that_is_not_in_order_gives_no_figure(monkeypatch: pytest.MonkeyPatch) -> None:
     """Rather nothing than a wrong point."""
-    monkeypatch.setattr("l4lab.tools.bench.pma.books_balance", lambda _: False)
+    monkeypatch.setattr("l4lab.tools.bench.pma_run.books_balance", lambda _: False)
     with pytest.raises(BenchmarkError, match="a run is not in order: the cycles of tasks, kernel and idling"):
         measuring(PLAN.scaling("percore", 1)).work(lambda _: None)
 
