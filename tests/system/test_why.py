@@ -23,6 +23,7 @@ from l4lab.kernel.costs import CAUSE_NAMES
 from l4lab.kernel.thread import Thread
 from l4lab.kernel.traps import PageFault, SystemCall, Trap
 from l4lab.tools.bench.pma_image import PmaSetup
+from l4lab.tools.common.report import grouped
 from l4lab.tools.debug.faults import FRAME, TOUCH
 from l4lab.tools.debug.gdb.steps import FaultSteps
 from l4lab.tools.ledger.timeline import NOWHERE, OPERATION_KINDS, Operation, Operations, Timeline
@@ -482,6 +483,8 @@ def test_a_moment_of_every_core(single: Recorded) -> None:
     assert [core["core"] for core in document["cores"]] == [0, 1, 2, 3]
     assert document["cores"][3]["request"] == chain.operation.name
     assert document["cores"][3]["state"] == "kernel"
+    start = json.loads(why("cycle", 0, single.run.folder, "--json").stdout)["cores"][1]
+    assert start["state"] == "idle" and grouped(start["causes"]["idle"]) in start["doing"]
     told = why("cycle", moment, single.run.folder, "--core", 3).stdout
     assert f"core 3: kernel, page fault of pma.3 #{chain.operation.thread}" in told
     assert f"{chain.operation.name} of" in told

@@ -149,7 +149,13 @@ class UserSplitter:
 INTERRUPTS: Final = -1
 """In place of a task: kernel entries for timer ticks and for other cores, which nobody asked for who ran."""
 IDLE: Final = -2
-_NOT_ASKED_FOR: Final = (DeadlineReached.number, Interrupt.number)
+NOT_ASKED_FOR: Final = (DeadlineReached.number, Interrupt.number)
+"""Traps whose kernel entries are booked to INTERRUPTS."""
+
+
+def account_name(run: Run, task: int) -> str:
+    """What to call whom cycles are booked to: a task, INTERRUPTS or IDLE."""
+    return {INTERRUPTS: "(timer, interrupts)", IDLE: "(idle)"}.get(task) or run.task_name(task)
 
 
 @dataclass(frozen=True, slots=True)
@@ -184,7 +190,7 @@ def accounts(run: Run) -> Accounts:
             by_core[core] += values[:, cores == core].sum(axis=1)
         homes = _homes(run, rows)
         user_tasks = np.where(rows["thread"] == 0, IDLE, homes)
-        kernel_tasks = np.where(np.isin(rows["trap"], _NOT_ASKED_FOR), INTERRUPTS, homes)
+        kernel_tasks = np.where(np.isin(rows["trap"], NOT_ASKED_FOR), INTERRUPTS, homes)
         split_at = len(before)
         for tasks, part in ((user_tasks, slice(None, split_at)), (kernel_tasks, slice(split_at, None))):
             for task in np.unique(tasks).tolist():

@@ -13,9 +13,9 @@ from l4lab.tools.common.report import counted, grouped, print_json
 from l4lab.tools.ledger.accounts import (
     ALL_CAUSES,
     IDLE,
-    INTERRUPTS,
     USER_CAUSES,
     Accounts,
+    account_name,
     accounts,
     imbalance,
 )
@@ -46,11 +46,6 @@ def show_books(folder: Path | None, *, as_json: bool) -> int:
     return 0 if found is None else EXIT_UNBALANCED
 
 
-def task_label(run: Run, task: int) -> str:
-    """What to call a line of the table by task."""
-    return {INTERRUPTS: "(timer, interrupts)", IDLE: "(idle)"}.get(task) or run.task_name(task)
-
-
 def as_document(run: Run, sums: Accounts) -> dict[str, Any]:
     """The sums as plain values; every core's and every task's causes add up to its `cycles`."""
     return {
@@ -69,7 +64,7 @@ def as_document(run: Run, sums: Accounts) -> dict[str, Any]:
         "tasks": [
             {
                 "number": max(task, 0),
-                "name": task_label(run, task),
+                "name": account_name(run, task),
                 "cycles": int(values.sum()),
                 "entries": sums.task_entries.get(task, 0),
                 "causes": dict(zip(ALL_CAUSES, values.tolist(), strict=True)),
@@ -144,7 +139,7 @@ def _by_task(run: Run, sums: Accounts) -> Table:
         if cycles and task != IDLE:
             parts = (*values[1:_FIRST_KERNEL_CAUSE].tolist(), int(values[_FIRST_KERNEL_CAUSE:].sum()))
             table.add_row(
-                task_label(run, task),
+                account_name(run, task),
                 *(grouped(value) for value in (cycles, *parts)),
                 percentage(cycles, busy),
                 grouped(sums.task_entries.get(task, 0)),

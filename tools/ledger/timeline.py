@@ -98,9 +98,9 @@ class Timeline:
         return NOWHERE
 
     def user_causes(self, row: int) -> dict[str, int]:
-        """What the user code of a row was, in cycles; none if the core idled."""
+        """What the time of a row before its kernel entry was, in cycles: user code, or the core idled."""
         if not self.thread[row]:
-            return {}
+            return _nonzero({"idle": int(self.entry[row] - self.start[row])})
         refill, fpu = int(self._refill[row]), int(self._fpu[row])
         user = int(self.entry[row] - self.start[row]) - refill - fpu
         return _nonzero({"user": user, "tlb refill": refill, "fpu switch": fpu})

@@ -107,8 +107,13 @@ def stretches(run: Run) -> Iterator[Stretch]:
 
 
 def within(found: Iterable[Stretch], first_cycle: int, last_cycle: int) -> Iterator[Stretch]:
-    """Those that overlap the time from `first_cycle` up to and with `last_cycle`."""
-    return (stretch for stretch in found if stretch.end > first_cycle and stretch.start <= last_cycle)
+    """Those that overlap the time from `first_cycle` up to and with `last_cycle`, with the events of that time.
+
+    So of a run cut into such times, every event is in one of them.
+    """
+    for stretch in found:
+        if stretch.end >= first_cycle and stretch.start <= last_cycle:
+            yield stretch._replace(events=[e for e in stretch.events if first_cycle <= e.cycle <= last_cycle])
 
 
 def _pieces(run: Run) -> Iterator[tuple[Records, Records]]:

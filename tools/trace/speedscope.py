@@ -19,14 +19,13 @@ from typing import IO, Final
 from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE
 from l4lab.kernel import events
 from l4lab.kernel.costs import CAUSE_NAMES
-from l4lab.kernel.traps import TRAP_NAMES, DeadlineReached, Interrupt
-from l4lab.tools.ledger.accounts import USER_CAUSES
+from l4lab.kernel.traps import TRAP_NAMES
+from l4lab.tools.ledger.accounts import IDLE, INTERRUPTS, NOT_ASKED_FOR, USER_CAUSES, account_name
 from l4lab.tools.runs.rundir import Run
 from l4lab.tools.runs.symbols import Symbols
 from l4lab.tools.trace.source import Clock, Stretch
 
 SCHEMA: Final = "https://www.speedscope.app/file-format-schema.json"
-_NOT_ASKED_FOR: Final = (DeadlineReached.number, Interrupt.number)
 _SPOOL_SAMPLES: Final = 4096
 _WRAP: Final = 1 << 32
 _PIECE_BYTES: Final = 1 << 16
@@ -101,13 +100,15 @@ class _Profile:
         task, function = self._place(stretch)
         parts: list[tuple[Stack, int]] = []
         if not stretch.thread:
-            parts.append((("(idle)",), stretch.entry - at))
+            parts.append(((account_name(self._run, IDLE),), stretch.entry - at))
         else:
             for piece in _cut(stretch, function, self._symbols, self._run.tlb_miss_millicycles):
                 causes = zip(USER_CAUSES, (piece.room, piece.refill, piece.fpu), strict=True)
                 parts += [((task, piece.function, name), n) for name, n in causes if n]
         trap = TRAP_NAMES[stretch.trap] if stretch.trap < len(TRAP_NAMES) else "kernel"
-        whose = ("(interrupts)", trap) if stretch.trap in _NOT_ASKED_FOR else (task, function)
+        whose = (task, function)
+        if stretch.trap in NOT_ASKED_FOR:
+            whose = (account_name(self._run, INTERRUPTS), trap)
         parts += [((*whose, name), n) for name, n in zip(CAUSE_NAMES, stretch.kernel, strict=True) if n]
         for stack, cycles in parts:
             at += cycles

@@ -8,6 +8,7 @@ them; threads and objects are named with their numbers, page faults and IPCs as 
 
 from __future__ import annotations
 
+import heapq
 from collections.abc import Callable, Iterable, Iterator
 from typing import Final
 
@@ -30,16 +31,32 @@ _PRESENT: Final = 1
 
 
 def text_lines(run: Run, symbols: Symbols, stretches: Iterable[Stretch]) -> Iterator[str]:
-    """The events of some of `run`, in the order of happening, without samples."""
+    """The events of some of `run`, by cycle, without samples; those of one cycle in the order of happening."""
     describe = Describer(run, symbols)
+    for event, stretch in _by_cycle(stretches):
+        if event.kind == events.SAMPLE:
+            continue
+        name, what = kind_name(event.kind), describe(event)
+        if event.kind == events.ENTER and event.thread == stretch.thread:
+            what += _spent(stretch, run.tlb_miss_millicycles)
+        yield f"{event.cycle:>14} {event.core:>3}  {name:<24} {what}"
+
+
+def _by_cycle(stretches: Iterable[Stretch]) -> Iterator[tuple[Event, Stretch]]:
+    """Kernel entries come in the order of their beginning, but what one sends, it sends at its end.
+
+    So an event waits until all that begin no later have come: as many as there are cores in the kernel.
+    """
+    waiting: list[tuple[int, int, Event, Stretch]] = []
+    count = 0
     for stretch in stretches:
+        while waiting and waiting[0][0] < stretch.entry:
+            yield heapq.heappop(waiting)[2:]
         for event in stretch.events:
-            if event.kind == events.SAMPLE:
-                continue
-            name, what = kind_name(event.kind), describe(event)
-            if event.kind == events.ENTER and event.thread == stretch.thread:
-                what += _spent(stretch, run.tlb_miss_millicycles)
-            yield f"{event.cycle:>14} {event.core:>3}  {name:<24} {what}"
+            count += 1
+            heapq.heappush(waiting, (event.cycle, count, event, stretch))
+    while waiting:
+        yield heapq.heappop(waiting)[2:]
 
 
 def kind_name(kind: int) -> str:

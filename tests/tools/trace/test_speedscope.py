@@ -59,7 +59,7 @@ def test_the_profile_has_every_core_s_time_by_task_function_and_cause(run: Run) 
     sums = accounts(run).by_core.sum(axis=0)
     for name, cycles in zip(ALL_CAUSES, sums.tolist(), strict=True):
         assert abs(by_cause[name] - Clock(run.mhz).ns(cycles)) <= samples  # each is rounded
-    assert {"(idle)", "(interrupts)", "sigma0", "root", "pager.0"} <= set(by_task)
+    assert {"(idle)", "(timer, interrupts)", "sigma0", "root", "pager.0"} <= set(by_task)
     assert {"main", "pma_allocate", "_start"} & set(frames)
 
 
