@@ -41,8 +41,8 @@ class _Coder(Guests):
         self.me_now: Any = SimpleNamespace(
             utcb=0, number=0, task=None, frame=array("I", bytes(4 * FRAME_WORDS))
         )
-        bench: Any = SimpleNamespace(ram=memoryview(array("I", bytes(4 * _UTCB_WORDS))), root=self.me_now)
-        super().__init__(bench, rng)
+        rig: Any = SimpleNamespace(ram=memoryview(array("I", bytes(4 * _UTCB_WORDS))), root=self.me_now)
+        super().__init__(rig, rng)
         self.pages = pages
         self.written = [0] * _UTCB_WORDS
 
@@ -66,7 +66,7 @@ class _Coder(Guests):
             slot = THREADS[0] + number
             thread = (abi.ITEM_MAP, slot << 12 | abi.FPAGE_TYPE_OBJECT << 4 | 15)
             task = (abi.ITEM_MAP, abi.BOOT_CAP_TASK << 12 | abi.FPAGE_TYPE_OBJECT << 4 | 15)
-            self.bench.ram[_BR] = slot << 12 | abi.BUFFER_ITEM | abi.BUFFER_SMALL
+            self.rig.ram[_BR] = slot << 12 | abi.BUFFER_ITEM | abi.BUFFER_SMALL
             flags = abi.CONTROL_BIND_TASK | abi.CONTROL_SET_PAGER | abi.CONTROL_SET_EXCEPTION_HANDLER
             pager = abi.BOOT_CAP_PAGER << 12
             utcb = UTCB_AREA + (number + 1) % 8 * abi.UTCB_BYTES
@@ -84,7 +84,7 @@ class _Coder(Guests):
     def _instructions(self, *, always: bool = False) -> bytes:
         rng = self.rng
         code = bytearray(b"\x64\x8b\x2d\0\0\0\0")
-        for index, word in enumerate(self.bench.ram.tolist()):
+        for index, word in enumerate(self.rig.ram.tolist()):
             if word != self.written[index] or (index < 8 and (always or rng.random() < 0.9)):
                 code += b"\xc7\x85" + (4 * index).to_bytes(4, "little") + word.to_bytes(4, "little")
                 self.written[index] = word
