@@ -16,6 +16,8 @@
 11. what refers to each other does so both ways: threads with gates, IRQ objects, tasks and UTCBs,
     interrupt pins with what they trigger
 12. nothing is left over from the last entry: translations to forget, objects to end
+13. a thread's state changes as `thread.TRANSITIONS` allows; this one is checked at each change, while
+    `transitions_checked` is entered
 
 For tests and for `KernelBug` dumps; O(everything). A child may have more rights than its parent: the
 parent was granted on with fewer (ABI sheet section 7; K/map_util.cpp leaves the children alone).
@@ -23,7 +25,9 @@ parent was granted on with fewer (ABI sheet section 7; K/map_util.cpp leaves the
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NoReturn
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any, NoReturn
 
 from l4lab.kernel import paging
 from l4lab.kernel.errors import KernelBug
@@ -39,7 +43,9 @@ from l4lab.kernel.thread import (
     RECEIVING,
     REMOTE,
     SENDING,
+    STATE_NAMES,
     TAKING,
+    TRANSITIONS,
     WAITING,
     ReplySlot,
     Thread,
@@ -83,6 +89,37 @@ def check_nothing_left(kernel: Kernel) -> None:
         _fail(f"translations still to be forgotten: {kernel.memory.stale[0]}")
     if kernel.held:
         _fail(f"{kernel.held[0]!r} is still locked")
+
+
+# --- states -------------------------------------------------------------------------------------
+
+
+class _CheckedState:
+    """Stands for the slot `Thread.state`, and lets only legal changes through."""
+
+    def __init__(self, slot: Any) -> None:
+        self._slot = slot
+
+    def __get__(self, thread: Thread, owner: type) -> int:
+        state: int = self._slot.__get__(thread, owner)
+        return state
+
+    def __set__(self, thread: Thread, state: int) -> None:
+        before = self._slot.__get__(thread, Thread) if hasattr(thread, "partner") else state
+        if state != before and state not in TRANSITIONS[before]:
+            _fail(f"{thread!r} becomes {STATE_NAMES[state]} from {STATE_NAMES[before]}")
+        self._slot.__set__(thread, state)
+
+
+@contextmanager
+def transitions_checked() -> Iterator[None]:
+    """Invariant 13, for all kernels of this process."""
+    slot = vars(Thread)["state"]
+    setattr(Thread, "state", _CheckedState(slot))  # noqa: B010  (an assignment would change the declared type)
+    try:
+        yield
+    finally:
+        setattr(Thread, "state", slot)  # noqa: B010
 
 
 # --- memory -------------------------------------------------------------------------------------

@@ -67,20 +67,7 @@ def send_and_receive(kernel: Kernel, core: Core, me: Thread, partner: Thread, do
     if not accepts(partner, me):
         waiting.queue_up(kernel, me, partner)
         return
-    # POINT OF NO RETURN
-    kernel.bill[IPC] += kernel.costs.ipc_path
-    open_wait = partner.partner is None
-    if partner.timeout is not None:
-        waiting.disarm(partner)
-    late = partner.state == LATE
-    sent = kernel.interface.transfer(kernel, me, partner)
-    partner.state = READY
-    partner.partner = None
-    if sent and open_wait and me.receive == RECEIVE_CLOSED and me.receive_from is partner:
-        (partner.reply_slot_wanted or partner.reply).fill(me, me.send_rights)
-    if late:
-        dispatch.unqueue(kernel, partner)
-    if not sent:
+    if not deliver(kernel, me, partner):
         dispatch.wake(kernel, core, partner)
         return
     if me.receive == RECEIVE_NONE:
@@ -88,6 +75,38 @@ def send_and_receive(kernel: Kernel, core: Core, me: Thread, partner: Thread, do
         _activate(kernel, core, me, partner, donate and core.context is not me)
         return
     _receive_after_send(kernel, core, me, partner, donate)
+
+
+def deliver(kernel: Kernel, sender: Thread, receiver: Thread) -> bool:
+    """The message of `sender` goes over to `receiver`, which waits for it or takes it, and is READY then.
+
+    The one place where two threads meet: it ends the receiver's wait, moves the message, and if the sender waits
+    for an answer of a receiver that took anybody's message, notes it in the receiver's reply slot. Who runs next is
+    the caller's choice. False if part of the message could not go over; both have their error codes then, and
+    the sender has no receive phase. POINT OF NO RETURN.
+    """
+    if receiver.state != READY:
+        _stop_receiving(kernel, receiver, READY)
+    kernel.bill[IPC] += kernel.costs.ipc_path
+    if not kernel.interface.transfer(kernel, sender, receiver):
+        return False
+    if (
+        sender.receive == RECEIVE_CLOSED
+        and sender.receive_from is receiver
+        and receiver.receive == RECEIVE_OPEN
+    ):
+        (receiver.reply_slot_wanted or receiver.reply).fill(sender, sender.send_rights)
+    return True
+
+
+def _stop_receiving(kernel: Kernel, me: Thread, state: int) -> None:
+    """The wait of `me` for a message is over: it takes one now, in `state`."""
+    if me.timeout is not None:
+        waiting.disarm(me)
+    if me.state == LATE:
+        dispatch.unqueue(kernel, me)
+    me.state = state
+    me.partner = None
 
 
 def _receive_after_send(kernel: Kernel, core: Core, me: Thread, partner: Thread, donate: bool) -> None:
@@ -179,7 +198,6 @@ def take(kernel: Kernel, core: Core, me: Thread, sender: KernelObject) -> None:
         else:
             raise KernelBug(f"{taken!r} in a sender queue")
         if receiver is not me:
-            receiver.state = READY
             dispatch.wake(kernel, core, receiver)
 
 
@@ -188,16 +206,12 @@ def _take_from_thread(kernel: Kernel, core: Core, receiver: Thread, sender: Thre
     receiver.senders.remove(sender, sender.queued_priority)
     if sender.timeout is not None:
         waiting.disarm(sender)
-    kernel.bill[IPC] += kernel.costs.ipc_path
-    sent = kernel.interface.transfer(kernel, sender, receiver)
+    sent = deliver(kernel, sender, receiver)
     sender.state = READY
     sender.partner = None
     if not sent:
         dispatch.wake(kernel, core, sender)
         return None
-    calling = sender.receive == RECEIVE_CLOSED and sender.receive_from is receiver
-    if calling and receiver.receive == RECEIVE_OPEN:
-        (receiver.reply_slot_wanted or receiver.reply).fill(sender, sender.send_rights)
     if sender.receive == RECEIVE_NONE:
         kernel.interface.sent(kernel, sender)
         dispatch.wake(kernel, core, sender)
@@ -297,11 +311,7 @@ def _reserve(kernel: Kernel, me: Thread, sender: Thread) -> None:
 
     Source: the real kernel's `K/thread-ipc.cpp`, which sends the two more interrupts for the same reason.
     """
-    if me.timeout is not None:
-        waiting.disarm(me)
-    if me.state == LATE:
-        dispatch.unqueue(kernel, me)
-    me.state = TAKING
+    _stop_receiving(kernel, me, TAKING)
     me.partner = sender
     sender.state = REMOTE
     sender.partner = me
@@ -319,14 +329,7 @@ def transfer_remote(kernel: Kernel, core: Core, me: Thread, partner: Thread) -> 
         kernel.interface.send_failed(kernel, me, CANCELLED)  # it was killed
         dispatch.wake(kernel, core, me)
         return
-    # POINT OF NO RETURN
-    kernel.bill[IPC] += kernel.costs.ipc_path
-    sent = kernel.interface.transfer(kernel, me, partner)
-    partner.state = READY
-    partner.partner = None
-    calling = me.receive == RECEIVE_CLOSED and me.receive_from is partner
-    if sent and calling and partner.receive == RECEIVE_OPEN:
-        (partner.reply_slot_wanted or partner.reply).fill(me, me.send_rights)
+    sent = deliver(kernel, me, partner)
     dispatch.wake(kernel, core, partner)
     if sent and me.receive != RECEIVE_NONE:
         if me.began and me.receive == RECEIVE_OPEN:
@@ -365,11 +368,7 @@ def receive_now(kernel: Kernel, core: Core, receiver: Thread) -> None:
     queued = next_sender(receiver)
     if queued is None:
         return
-    waiting.disarm(receiver)
-    if receiver.state == LATE:
-        dispatch.unqueue(kernel, receiver)
-    receiver.state = READY
-    receiver.partner = None
+    _stop_receiving(kernel, receiver, READY)
     take(kernel, core, receiver, queued)
     dispatch.wake(kernel, core, receiver)
 

@@ -2,7 +2,7 @@
 
 Blocking is data. There are no kernel stacks: a thread that waits is described completely by its
 `state` and the few fields that go with it, and whoever ends the wait changes them. The legal
-transitions are `TRANSITIONS`; `invariants.check_threads` holds every thread against them.
+transitions are `TRANSITIONS`; `invariants.transitions_checked` holds every change against them.
 
     DORMANT    never started by ex_regs
     READY      runs, or waits for its core (in a ready queue; off-line if it has no core)

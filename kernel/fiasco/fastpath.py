@@ -1,13 +1,12 @@
 """The common case of IPC in one piece: a call to a waiting server, or its answer and next wait.
 
-A second way to do what `syscalls`, `ipc`, `messages` and `dispatch` do together, for the case in which
-nothing can go wrong any more: both threads on this core, no items, the receiver waiting without
-timeout, nobody else queued, the time slice going along. Everything else is refused before anything
-has changed and takes the ordinary way. Both ways charge the same cycles and leave the same state;
-`tests/kernel/test_fastpath.py` compares them.
+A copy of what `syscalls`, `ipc.deliver`, `messages`, `waiting` and `dispatch` do together, for the case in which
+nothing can go wrong any more: both threads on this core, no items, the receiver waiting without timeout,
+nobody else queued, the time slice going along. Everything else goes the ordinary way before anything has
+changed. Both ways charge the same cycles, leave the same state and log the same: `tests/kernel/test_fastpath.py`
+and the fuzzer hold them against each other.
 
-Worth it for `l4lab bench kernel`: without it a kernel entry between two programs takes the host about 1.25
-times as long (DECISIONS.md has the figures).
+It is a copy for the host's sake: DECISIONS.md has what the predicate alone in front of `ipc.deliver` would cost.
 """
 
 from __future__ import annotations
@@ -104,30 +103,28 @@ def system_call(kernel: Kernel, core: Core, me: Thread) -> None:
     me.receive_timeout = 0
     me.reply_slot_wanted = None
     log = kernel.events
-    calling = operation == abi.OP_CALL
-    if calling:
+    if operation == abi.OP_CALL:
         me.receive = RECEIVE_CLOSED
-        me.receive_from = partner
+        me.receive_from = me.partner = partner
         if log is not None:
             if kernel.trace is not None and type(target) is Gate:
                 tracing.gate_invoked(kernel, kernel.trace, me, target)
             requests.begin_ipc(kernel, log, me, partner)
-    else:
-        me.receive = RECEIVE_OPEN
-        me.receive_from = None
-    if log is not None:
-        requests.pass_on(kernel, log, me, partner, tag)
-    if wanted is not None and partner.held_by is not None:
-        partner.held_by.clear()
-    if calling:
-        me.partner = partner
+            requests.pass_on(kernel, log, me, partner, tag)
         if wanted is None:
             (partner.reply_slot_wanted or partner.reply).fill(me, rights)
+        elif partner.held_by is not None:
+            partner.held_by.clear()
     else:
-        if me.began:
-            requests.end(kernel, me)
-        me.partner = None
+        me.receive = RECEIVE_OPEN
+        me.receive_from = me.partner = None
+        if log is not None:
+            requests.pass_on(kernel, log, me, partner, tag)
+            if me.began:
+                requests.end(kernel, me)
         me.request = 0
+        if wanted is not None and partner.held_by is not None:
+            partner.held_by.clear()
     me.state = RECEIVING
     partner_frame = partner.frame
     partner_frame[EAX] = tag

@@ -11,14 +11,26 @@ from typing import Any
 
 import pytest
 
-from l4lab.kernel import capability, capspace, dispatch, entry, lifecycle, mapdb, ports, shootdown, waiting
+from l4lab.kernel import (
+    capability,
+    capspace,
+    costs,
+    dispatch,
+    entry,
+    lifecycle,
+    mapdb,
+    ports,
+    shootdown,
+    waiting,
+)
 from l4lab.kernel.capability import Capability
+from l4lab.kernel.fiasco import fastpath
 from l4lab.kernel.mapdb import Mapping
 from l4lab.kernel.memory import Memory
 from l4lab.kernel.paging import PageTables
 from l4lab.kernel.quota import Quota
 from l4lab.kernel.state import Kernel
-from l4lab.kernel.thread import ReplySlot
+from l4lab.kernel.thread import READY, ReplySlot, Thread
 from l4lab.tools.check.fuzz.hunt import hunt
 
 CALLS = 12_000
@@ -172,7 +184,25 @@ def crash(patch: Patch) -> None:
     patch.setattr(capspace, "unmap_range", sometimes(capspace.unmap_range, fail, 60))
 
 
+def short_cut_of_its_own(patch: Patch) -> None:
+    """The fast path books the copying of words as something else."""
+    patch.setattr(fastpath, "COPY", costs.DECODE)
+
+
+def ready_again(patch: Patch) -> None:
+    """The dead rise."""
+    original = lifecycle.kill
+
+    def kill(kernel: Kernel, me: Thread) -> None:
+        original(kernel, me)
+        me.state = READY
+
+    patch.setattr(lifecycle, "kill", kill)
+
+
 PLANTS = {
+    short_cut_of_its_own: "leave different things",
+    ready_again: "becomes ready from dead",
     stale_translation: "stale translation",
     shootdown_of_this_core_only: "stale translation",
     lost_mapping_node: "",

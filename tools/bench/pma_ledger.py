@@ -1,6 +1,6 @@
 """Where the cycles of one page went, from the ledger of a run of the memory benchmark.
 
-For each page that a process touches, and for each that it frees, there is a request (`kernel/causes.py`),
+For each page that a process touches, and for each that it frees, there is a request (`kernel/requests.py`),
 and the ledger says what every core did for it. What is left of the time that the process waited is time in
 which nobody worked for it: its interrupts were under way, or the server worked for others, or was itself
 waiting until others had its answers.

@@ -22,7 +22,7 @@ from l4lab.kernel.state import TlbPolicy
 from l4lab.kernel.thread import DEAD, READY, Thread
 from l4lab.kernel.traps import SYSTEM_CALL, CpuException, PageFault
 from l4lab.tools.check.fuzz.guests import Guests
-from l4lab.tools.check.fuzz.rig import Rig
+from l4lab.tools.check.fuzz.rig import Logging, Rig
 from l4lab.tools.check.fuzz.words import (
     END_OF_SLOTS,
     FACTORIES,
@@ -73,23 +73,31 @@ class Tally:
 class Epoch:
     """The life with this seed. `last`: what was done last, for the report of a violation.
 
-    `check_from`: from this kernel entry on everything is checked after each.
+    `check_from`: from this kernel entry on everything is checked after each. `log`: of a twin, whose programs send
+    short messages most of the time; None: no twin.
     """
 
-    def __init__(self, seed: str, *, check_from: int | None = None) -> None:
+    def __init__(
+        self, seed: str, *, check_from: int | None = None, log: Logging | None = None, fast_path: bool = True
+    ) -> None:
         self.rng = rng = Random(seed)
         self.check_from = check_from
         self.tally = Tally()
         self.last = "boot"
+        cores = rng.choice((1, 1, 2, 3, 4))
+        kernel_bytes = rng.choice((1, 1, 2, 4)) << 20
+        policy = rng.choice(tuple(TlbPolicy))
+        chosen = Logging.TRACE if rng.random() < 0.3 else Logging.NONE
         self.rig = Rig(
             rng,
-            cores=rng.choice((1, 1, 2, 3, 4)),
+            cores=cores if log is None else min(cores, 2),
             ram_bytes=_RAM_BYTES,
-            kernel_bytes=rng.choice((1, 1, 2, 4)) << 20,
-            policy=rng.choice(tuple(TlbPolicy)),
-            events=rng.random() < 0.3,
+            kernel_bytes=kernel_bytes,
+            policy=policy,
+            log=chosen if log is None else log,
         )
-        self.guests = Guests(self.rig, rng)
+        self.rig.kernel.fast_path = fast_path
+        self.guests = Guests(self.rig, rng, talkative=log is not None)
         self.baseline = (0, 0)
         self.tasks = 0
         self.calls_before_sleep = 0

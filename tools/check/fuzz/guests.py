@@ -51,10 +51,12 @@ Operation = Callable[["Guests"], Call]
 class Guests:
     """Random programs over the threads of a `Rig`.
 
-    `me`: who acts. `plans`: thread number -> system calls it has in mind.
+    `me`: who acts. `plans`: thread number -> system calls it has in mind. `talkative`: most of what they do is what the
+    kernel's fast path is for.
     """
 
-    def __init__(self, rig: Rig, rng: Random) -> None:
+    def __init__(self, rig: Rig, rng: Random, *, talkative: bool = False) -> None:
+        self.talkative = talkative
         self.rig = rig
         self.me = rig.root
         self.rng = rng
@@ -74,7 +76,11 @@ class Guests:
             request, name = plan.popleft(), "plan"
         else:
             self.plans.pop(thread.number, None)
+            common = self.talkative and rng.random() < 0.9
             operation = rng.choices(_OPERATIONS, cum_weights=_WEIGHTS)[0]
+            if common:  # every second thread of a task serves the others
+                serves = thread.utcb_address & abi.UTCB_BYTES
+                operation = Guests.serve_commonly if serves else Guests.call_server
             request, name = operation(self), operation.__name__
         self._write(thread, request)
         if rng.random() < 0.06:
@@ -151,6 +157,11 @@ class Guests:
         """Words only, without timeouts."""
         return Call(self.partner(), abi.OP_CALL, *self.plain(True), timeouts=abi.TIMEOUT_NEVER)
 
+    def call_server(self) -> Call:
+        """`common_call` to a thread that does `serve_commonly`."""
+        gate = GATES[0] + 1 + 2 * self.rng.randrange(GATES[1] // 2)
+        return Call(gate << 12, abi.OP_CALL, *self.plain(True), timeouts=abi.TIMEOUT_NEVER)
+
     def ipc_send(self) -> Call:
         return Call(self.partner(), abi.OP_SEND, *self.message())
 
@@ -171,6 +182,12 @@ class Guests:
         ]
         self.plans[self.me.number] = deque(answers)
         return Call(selector, abi.OP_WAIT, 0, timeouts=long)
+
+    def serve_commonly(self) -> Call:
+        """`serve` with words only, without timeouts."""
+        answer = Call(_SELF, abi.OP_REPLY_AND_WAIT, *self.plain(True), timeouts=abi.TIMEOUT_NEVER)
+        self.plans[self.me.number] = deque([answer] * self.rng.randint(4, 12))
+        return Call(_SELF, abi.OP_WAIT, 0, timeouts=abi.TIMEOUT_NEVER)
 
     def wait(self) -> Call:
         return Call(self._reply_selector(), abi.OP_WAIT, 0)

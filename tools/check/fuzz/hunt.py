@@ -4,6 +4,9 @@
 checks, every few hundred and every epoch's end by all of `kernel.invariants`. An epoch depends on nothing
 but the seed and its number, so a violation is found again by living through that epoch alone, this time
 with all checks after each entry where it happened: the report names the first entry that broke something.
+
+Now and then two more systems live through the same, one with the kernel's fast path and one without, and a log: every
+kernel entry must leave the same behind in both.
 """
 
 from __future__ import annotations
@@ -14,9 +17,14 @@ from dataclasses import dataclass
 from typing import Any, Final
 
 from l4lab.kernel.errors import KernelBug
+from l4lab.kernel.invariants import transitions_checked
 from l4lab.tools.check.fuzz.epoch import CHECK_EVERY, Epoch, Tally
+from l4lab.tools.check.fuzz.rig import Logging
 
 CALLS_PER_EPOCH: Final = 4000
+TWINS_EVERY: Final = 4
+"""Epochs after which there are twins."""
+CALLS_PER_TWIN: Final = 3000
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,6 +73,11 @@ def hunt(calls: int, seed: int, progress: Callable[[int], None] = lambda _: None
 
     `progress`: called now and then with the calls made.
     """
+    with transitions_checked():
+        return _hunt(calls, seed, progress)
+
+
+def _hunt(calls: int, seed: int, progress: Callable[[int], None]) -> Summary:
     started = time.perf_counter()
     total = Tally()
     number = 0
@@ -75,6 +88,8 @@ def hunt(calls: int, seed: int, progress: Callable[[int], None] = lambda _: None
             total.add(epoch.run(min(CALLS_PER_EPOCH, calls - total.calls)))
         except Exception as error:  # whatever it is, the kernel must not raise it
             violation = pinpoint(seed, number, epoch, error)
+        if violation is None and number % TWINS_EVERY == 0:
+            violation = compare_paths(seed, number)
         number += 1
         progress(total.calls)
     return Summary(seed, number, total, time.perf_counter() - started, violation)
@@ -92,6 +107,28 @@ def pinpoint(seed: int, number: int, failed: Epoch, error: Exception) -> Violati
         failed, error = epoch, first
     text = error.detail if isinstance(error, KernelBug) else f"{type(error).__name__}: {error}"
     return Violation(seed, number, failed.rig.entries, failed.last, text)
+
+
+def compare_paths(seed: int, number: int) -> Violation | None:
+    """Two systems with the same programs, with and without the fast path: the first entry that they leave unlike."""
+    log = Logging.TRACE if number // TWINS_EVERY % 2 else Logging.LEDGER
+    twins = [Epoch(_epoch_seed(seed, number), log=log, fast_path=fast) for fast in (True, False)]
+    failures: list[Exception | None] = []
+    for twin in twins:
+        try:
+            twin.run(CALLS_PER_TWIN)
+            failures.append(None)
+        except Exception as error:  # programs that see different answers do different things
+            failures.append(error)
+    for entry, (fast, ordinary) in enumerate(zip(*(twin.rig.trail for twin in twins), strict=False), 1):
+        if fast != ordinary:
+            action = "fast path against ordinary path"
+            return Violation(seed, number, entry, action, "they leave different things")
+    for twin, failure in zip(twins, failures, strict=True):
+        if failure is not None:
+            text = f"{type(failure).__name__}: {failure}"
+            return Violation(seed, number, twin.rig.entries, twin.last, text)
+    return None
 
 
 def _epoch_seed(seed: int, number: int) -> str:

@@ -8,7 +8,9 @@ at its worst: whatever user code could have looked up since the last flush may s
 from __future__ import annotations
 
 import dataclasses
+import enum
 import mmap
+import zlib
 from collections import deque
 from random import Random
 from typing import TYPE_CHECKING, Final
@@ -34,6 +36,15 @@ MHZ: Final = 100
 KIP_PFN: Final = 1
 _TLB_ENTRIES: Final = 8
 _FEW_PAGES: Final = 64
+_MESSAGE_WORDS: Final = 8
+
+
+class Logging(enum.Enum):
+    """What the kernel logs: nothing, what a ledger needs, or all."""
+
+    NONE = "none"
+    LEDGER = "ledger"
+    TRACE = "trace"
 
 
 class Tlb:
@@ -88,11 +99,12 @@ class Tlb:
 class Rig:
     """A booted kernel over a small RAM. Time is one clock for all cores, in cycles.
 
-    `interrupts[core]`: DRQs under way to it, in order of sending. `entries`: kernel entries so far.
+    `interrupts[core]`: DRQs under way to it, in order of sending. `entries`: kernel entries so far. `trail`: a
+    checksum of what each of them left behind.
     """
 
     def __init__(
-        self, rng: Random, *, cores: int, ram_bytes: int, kernel_bytes: int, policy: TlbPolicy, events: bool
+        self, rng: Random, *, cores: int, ram_bytes: int, kernel_bytes: int, policy: TlbPolicy, log: Logging
     ) -> None:
         self.rng = rng
         self.ram = memoryview(mmap.mmap(-1, ram_bytes)).cast("I")  # zero, and not there until it is used
@@ -110,12 +122,15 @@ class Rig:
         self.kernel: Kernel = FIASCO.start(self.ram, parameters, costs)
         self.kernel.line_cycles = [[5] * cores for _ in range(cores)]
         self.kernel.tlb_policy = policy
-        self.kernel.events = self.kernel.trace = EventLog() if events else None
+        if log is not Logging.NONE:
+            self.kernel.events = EventLog()
+            self.kernel.trace = self.kernel.events if log is Logging.TRACE else None
         self.decisions = [Decision() for _ in range(cores)]
         self.tlbs = [Tlb() for _ in range(cores)]
         self.interrupts: list[deque[Drq | None]] = [deque() for _ in range(cores)]
         self.now_cycles = 0
         self.entries = 0
+        self.trail: list[int] = []
         self.written_bytes = 0
         self.sigma0, self.root = self.kernel.threads.values()
         self.trap(0, DEADLINE_REACHED)
@@ -131,13 +146,29 @@ class Rig:
         decision = self.decisions[core]
         if decision.thread is not None and not isinstance(trap, Interrupt):
             self._run_user_code(core, decision.thread)
+        log = self.kernel.events
+        if log is not None:
+            log.entered = decision.thread
+            log.sent_to = 0
         handle_trap(self.kernel, core, trap, self.now_cycles, decision)
         for effect in decision.effects:
             self._apply(effect)
-        log = self.kernel.events
+        self.trail.append(self._checksum(decision))
         if log is not None:
             log.pending.clear()
         self._check_decision(core, decision)
+
+    def _checksum(self, decision: Decision) -> int:
+        """Of the decision, what was logged, and the thread that runs next with its message."""
+        kernel, thread, log = self.kernel, decision.thread, self.kernel.events
+        left: tuple[object, ...] = (decision.kernel_cycles, decision.bill, kernel.served)
+        if thread is not None:
+            message = self.ram[thread.utcb : thread.utcb + _MESSAGE_WORDS].tobytes()
+            requests = (thread.request, thread.began, thread.last_request)
+            left += (thread.number, requests, zlib.crc32(thread.frame.tobytes() + message))
+        if log is not None:
+            left += (log.pending, log.requests, log.sent_to, log.sent_tag)
+        return zlib.crc32(repr(left).encode())
 
     def _run_user_code(self, core: int, thread: Thread) -> None:
         """The core has executed something, with the page directory that the thread's frame names."""
