@@ -16,6 +16,7 @@ from l4lab.kernel import events
 from l4lab.kernel.fiasco import abi
 from l4lab.kernel.fiasco.messages import label_of
 from l4lab.kernel.frame import EAX, EDX, EIP
+from l4lab.kernel.inspect import task_name, thread_name
 from l4lab.kernel.traps import CpuException, PageFault, SystemCall
 from l4lab.kernel.units import PAGE_BYTES
 
@@ -168,7 +169,7 @@ def announced(kernel: Kernel, thread: Thread | None, trap: Trap) -> Happening | 
     if isinstance(trap, PageFault):
         return Happening(
             CatchKind.FAULT,
-            f"{describe(thread)}: {fault_text(trap)}, at {thread.frame[EIP]:#x}",
+            f"{thread_name(thread)}: {fault_text(trap)}, at {thread.frame[EIP]:#x}",
             thread.number,
             (thread.number,),
             tasks,
@@ -180,7 +181,7 @@ def announced(kernel: Kernel, thread: Thread | None, trap: Trap) -> Happening | 
         eip = thread.frame[EIP]
         return Happening(
             CatchKind.EXCEPTION,
-            f"{describe(thread)}: {text}",
+            f"{thread_name(thread)}: {text}",
             thread.number,
             (thread.number,),
             tasks,
@@ -202,7 +203,7 @@ def _capability_fault(thread: Thread, tasks: tuple[int, ...]) -> Happening | Non
     label = label_of(thread.frame[EAX])
     return Happening(
         CatchKind.CAP,
-        f"{describe(thread)}: invokes capability {index:#x}, which it does not have",
+        f"{thread_name(thread)}: invokes capability {index:#x}, which it does not have",
         thread.number,
         (thread.number,),
         tasks,
@@ -214,18 +215,6 @@ def fault_text(fault: PageFault) -> str:
     """`page fault: write to 0x1000, not mapped`, and the like."""
     what = "fetch from" if fault.fetch else "write to" if fault.write else "read from"
     return f"page fault: {what} {fault.address:#x}, {'not allowed' if fault.present else 'not mapped'}"
-
-
-def describe(thread: Thread) -> str:
-    """The thread's name, or its task's and its number."""
-    if thread.name:
-        return thread.name
-    task = thread.task
-    return (
-        f"{task.name or f'task {task.number}'}/{thread.number}"
-        if task is not None
-        else f"thread {thread.number}"
-    )
 
 
 # --- what has happened -----------------------------------------------------------------------------
@@ -274,7 +263,7 @@ def _message(kernel: Kernel, event: Event) -> Happening:
 def _mapping(kernel: Kernel, event: Event, kind: CatchKind) -> Happening:
     by = _name_of(kernel, event.thread)
     task = kernel.tasks.get(event.partner)
-    name = (task.name or f"task {task.number}") if task is not None else f"task {event.partner}"
+    name = task_name(task) if task is not None else f"task {event.partner}"
     tasks = tuple(dict.fromkeys((event.partner, *_tasks(kernel, (event.thread,)))))
     if kind is CatchKind.MAP:
         pages, at = event.extra, event.b
@@ -297,7 +286,7 @@ def protocol_name(label: int) -> str:
 
 def _name_of(kernel: Kernel, number: int) -> str:
     thread = kernel.threads.get(number)
-    return describe(thread) if thread is not None else f"thread {number}"
+    return thread_name(thread) if thread is not None else f"thread {number}"
 
 
 def _tasks(kernel: Kernel, threads: tuple[int, ...]) -> tuple[int, ...]:

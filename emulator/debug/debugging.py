@@ -47,6 +47,7 @@ from l4lab.kernel import requests
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.events import Event, EventLog, decode
 from l4lab.kernel.frame import EIP, INSTRUCTIONS, read_counter
+from l4lab.kernel.inspect import task_name
 
 if TYPE_CHECKING:
     from l4lab.emulator.debug.debugged import DebuggedMachine
@@ -582,7 +583,7 @@ class Debugger:
         if task.space.tables.translate(thread.frame[EIP]) is None:
             return False
         self.known_tasks.add(task.number)
-        return self._find(StopKind.NEW_TASK, entry, AFTER_ENTRY, task.name or f"task {task.number}")
+        return self._find(StopKind.NEW_TASK, entry, AFTER_ENTRY, task_name(task))
 
     def _caught(self, happening: Happening, entry: Entry, phase: int) -> bool:
         kernel = self.machine.kernel

@@ -9,10 +9,10 @@ from l4lab.emulator.debug.debugged import DebuggedMachine
 from l4lab.emulator.debug.debugging import Debugger
 from l4lab.emulator.files.manifest import Manifest
 from l4lab.kernel.thread import Thread
+from l4lab.tools.debug.gdb.conversation import Conversation
 from l4lab.tools.debug.gdb.framing import Decoder, Packet, encode
 from l4lab.tools.debug.gdb.monitor import Monitor
 from l4lab.tools.debug.gdb.script import StandIns
-from l4lab.tools.debug.gdb.session import Session
 from l4lab.tools.debug.gdb.target import Target
 from l4lab.tools.runs.programs import Programs
 from support.runs import image
@@ -33,7 +33,7 @@ class Client:
         self.debugger = Debugger(self.machine)
         self.target = Target(self.debugger, Programs(manifest))
         self.monitor = Monitor(self.target, lambda line: self.session.say(line + "\n"))
-        self.session = Session(self.target, self.monitor, self._receive, STAND_INS, self._report)
+        self.session = Conversation(self.target, self.monitor, self._receive, STAND_INS, self._report)
         self.debugger.tells_new_tasks = True
         self.text = ""
         self.reports: list[str] = []

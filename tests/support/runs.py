@@ -9,8 +9,8 @@ from l4lab.emulator.files.inputs import BUNDLED_IMAGES
 from l4lab.emulator.files.manifest import Manifest, find_image, load_manifest
 from l4lab.emulator.machine import Machine
 from l4lab.emulator.results import RunResult
+from l4lab.tools.runs.boot import run_document
 from l4lab.tools.runs.recording import Recording
-from l4lab.tools.runs.session import run_document
 
 IMAGES = tuple(sorted(path.stem for path in BUNDLED_IMAGES.glob("*.toml")))
 

@@ -33,7 +33,7 @@ from l4lab.tools.runs.rundir import Run, open_run
 from l4lab.tools.why.allocation import find_allocation, image_of
 from l4lab.tools.why.chain import FLIGHT, KERNEL, USER, WAIT, Chain
 from l4lab.tools.why.command import Asked, show_why
-from l4lab.tools.why.follow import follow
+from l4lab.tools.why.finder import find_chain
 from l4lab.tools.why.steps import STEPS, lines, step_sums
 from support import random_guest
 from support.programs import compile_program, write_manifest
@@ -54,7 +54,7 @@ class Recorded:
 
     def chain(self, operation: Operation | None) -> Chain:
         assert operation is not None
-        return follow(self.timeline, self.operations, operation)
+        return find_chain(self.timeline, self.operations, operation)
 
     def every(self, kind: int) -> list[Operation]:
         count = self.operations.count(kind)
@@ -88,7 +88,7 @@ def test_a_trace_changes_no_answer(name: str, tmp_path: Path) -> None:
 @pytest.mark.parametrize("cores", [1, 4, 8])
 @pytest.mark.parametrize("name", IMAGES)
 def test_every_chain_adds_up(name: str, cores: int, tmp_path: Path) -> None:
-    """`follow` itself raises if segments do not follow one another or causes do not add up."""
+    """`find_chain` itself raises if segments do not follow one another or causes do not add up."""
     record(image(name, cores), tmp_path, max_cycles=CYCLES)
     recorded = Recorded(tmp_path)
     followed = 0

@@ -60,7 +60,7 @@ def boot(
       l4lab boot hello --json | python -m json.tool
       l4lab boot pagefault --gdb :1234 -S
     """
-    from l4lab.tools.runs.session import boot_image
+    from l4lab.tools.runs.boot import boot_image
 
     if gdb is not None:
         from l4lab.tools.debug.gdb.launch import boot_under_gdb

@@ -14,7 +14,6 @@ from l4lab.emulator.debug.catching import protocol_name
 from l4lab.kernel.fiasco.messages import label_of
 from l4lab.kernel.frame import EBP, EIP, ESP
 from l4lab.kernel.inspect import state_text, thread_name
-from l4lab.kernel.thread import LATE, RECEIVING, SENDING
 
 if TYPE_CHECKING:
     from l4lab.emulator.machine import Machine
@@ -58,14 +57,6 @@ def client_of(thread: Thread) -> Thread | None:
         if caller is not None and caller.partner is thread:
             return caller
     return None
-
-
-def server_of(thread: Thread) -> Thread | None:
-    """Whose answer the thread waits for, or who has yet to take its message; None if that is no thread."""
-    from l4lab.kernel.thread import Thread as ThreadClass
-
-    waits = thread.state in (RECEIVING, LATE, SENDING) and isinstance(thread.partner, ThreadClass)
-    return thread.partner if waits and isinstance(thread.partner, ThreadClass) else None
 
 
 def _frames(machine: Machine, programs: Programs, thread: Thread) -> list[Frame]:

@@ -15,8 +15,7 @@ from l4lab.emulator.debug.debugged import AFTER_ENTRY, BEFORE_ENTRY, IN_USER_COD
 from l4lab.emulator.debug.guestmemory import read_memory
 from l4lab.emulator.debug.stops import Breakpoint
 from l4lab.kernel.costs import CAUSE_NAMES
-from l4lab.kernel.fiasco import abi
-from l4lab.kernel.frame import EDX, EIP, ESP
+from l4lab.kernel.frame import EIP, ESP
 from l4lab.kernel.inspect import thread_name
 from l4lab.kernel.traps import PageFault, SystemCall
 from l4lab.tools.debug.faults import (
@@ -99,11 +98,7 @@ class FaultFollower:
     """
 
     def __init__(
-        self,
-        debugger: Debugger,
-        programs: Programs,
-        learn: Learn,
-        begins: Callable[[], bool] = lambda: True,
+        self, debugger: Debugger, programs: Programs, learn: Learn, begins: Callable[[], bool] = lambda: True
     ) -> None:
         self._debugger = debugger
         self._programs = programs
@@ -181,7 +176,7 @@ class FaultFollower:
             fault = self._served_by(thread)
             if fault is None:
                 return
-            if thread.frame[EDX] & abi.OP_REPLY:
+            if self._debugger.machine.kernel.interface.answers(thread):
                 self.note(fault.answering(now, thread_name(thread), core), BEFORE_ENTRY)
             else:
                 self.note(replace(fault, found=now), BEFORE_ENTRY)

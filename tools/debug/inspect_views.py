@@ -6,31 +6,26 @@ view of one object is asked for with a colon: `caps:hello`, `ptable:hello:0x2000
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator.debug.catching import protocol_name
-from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.inputs import did_you_mean, printable
 from l4lab.kernel import inspect, inspect_memory
-from l4lab.kernel.fiasco import abi
-from l4lab.kernel.fiasco.messages import label_of
+from l4lab.kernel.fiasco.interface import FIASCO
 from l4lab.kernel.inspect import Cell, View
 from l4lab.kernel.thread import LATE, RECEIVING, REMOTE, SENDING, TAKING, Thread
 from l4lab.kernel.traps import VECTOR_PAGE_FAULT
 from l4lab.tools.debug import callchain
 from l4lab.tools.debug.gdb.documents import JDB_LETTERS
 from l4lab.tools.debug.gdb.documents import VIEWS as OF_THE_MACHINE
+from l4lab.tools.debug.named import DebugError, number_of, task_of, thread_of
 
 if TYPE_CHECKING:
     from l4lab.emulator.machine import Machine
     from l4lab.kernel.objects import Task
     from l4lab.tools.runs.programs import Programs
-
-
-class ViewError(OperatorError):
-    """A view that is not there, or of what is not there."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,17 +46,17 @@ class Kind:
 
 
 def views(looked: Looked, asked: str) -> list[View]:
-    """The tables for one word of an operator, as `caps:hello`. Raises ViewError."""
+    """The tables for one word of an operator, as `caps:hello`. Raises DebugError."""
     name, *words = asked.split(":")
     kind = KINDS.get(JDB_LETTERS.get(name, name))
     if kind is None:
-        raise ViewError(
+        raise DebugError(
             f"found no view '{printable(name)}'{did_you_mean(name, KINDS)}, expected some of {', '.join(KINDS)}"
         )
     try:
         return kind.get(looked, words)
-    except ViewError as problem:
-        raise ViewError(f"{printable(asked.rstrip(':'))}: {problem}") from None
+    except DebugError as problem:
+        raise DebugError(f"{printable(asked.rstrip(':'))}: {problem}") from None
 
 
 _CONTROLS: Final = {
@@ -106,49 +101,46 @@ def content(thread: Thread) -> str:
         if number != VECTOR_PAGE_FAULT:
             return f"exception {number}, error code {code:#x}"
         return f"page fault, {'write to' if code & 2 else 'read from'} {address:#x}"
-    tag = thread.send_tag
-    words, items = tag & abi.TAG_WORDS_MASK, tag >> abi.TAG_ITEMS_SHIFT & abi.TAG_ITEMS_MASK
-    counted = [f"{words} word{'s' * (words != 1)}"] if words or not items else []
-    counted += [f"{items} item{'s' * (items != 1)}"] if items else []
-    return f"{protocol_name(label_of(tag))}, {', '.join(counted)}"
+    label, words, items = FIASCO.tag(thread.send_tag)
+    parts = [inspect.counted(words, "word")] if words or not items else []
+    parts += [inspect.counted(items, "item")] if items else []
+    return f"{protocol_name(label)}, {', '.join(parts)}"
 
 
 # --- one object -----------------------------------------------------------------------------------------
 
 
 def find_thread(machine: Machine, word: str) -> Thread:
-    """The thread of that number or name. Raises ViewError."""
-    threads = machine.kernel.threads
-    for thread in threads.values():
-        if word in (str(thread.number), thread.name, inspect.thread_name(thread)):
-            return thread
-    known = [inspect.thread_name(thread) for thread in threads.values()]
-    raise ViewError(f"found no thread '{printable(word)}'{did_you_mean(word, known)}, `threads` lists them")
+    """The thread of that number or name. Raises DebugError."""
+    found = thread_of(machine.kernel, word)
+    if found is None:
+        raise _not_there("thread", word, map(inspect.thread_name, machine.kernel.threads.values()))
+    return found
 
 
 def find_task(machine: Machine, word: str) -> Task:
-    """The task of that number or name. Raises ViewError."""
-    tasks = machine.kernel.tasks
-    for task in tasks.values():
-        if word in (str(task.number), task.name):
-            return task
-    known = [inspect.task_name(task) for task in tasks.values()]
-    raise ViewError(f"found no task '{printable(word)}'{did_you_mean(word, known)}, `tasks` lists them")
+    """The task of that number or name. Raises DebugError."""
+    found = task_of(machine.kernel, word)
+    if found is None:
+        raise _not_there("task", word, map(inspect.task_name, machine.kernel.tasks.values()))
+    return found
+
+
+def _not_there(what: str, word: str, known: Iterable[str]) -> DebugError:
+    hint = did_you_mean(word, list(known))
+    return DebugError(f"found no {what} '{printable(word)}'{hint}, `{what}s` lists them")
 
 
 def _number(word: str) -> int:
-    try:
-        value = int(word, 0)
-    except ValueError:
-        value = -1
-    if not 0 <= value < 1 << 32:
-        raise ViewError(f"found '{printable(word)}', expected a number below 2**32, as in 0x1000")
+    value = number_of(word)
+    if value is None:
+        raise DebugError(f"found '{printable(word)}', expected a number below 2**32, as in 0x1000")
     return value
 
 
 def _at_most(words: list[str], most: int, expected: str) -> None:
     if len(words) > most:
-        raise ViewError(f"found '{printable(':'.join(words[most:]))}' too much, expected {expected}")
+        raise DebugError(f"found '{printable(':'.join(words[most:]))}' too much, expected {expected}")
 
 
 def _of_the_machine(get: Callable[[Machine], View]) -> Callable[[Looked, list[str]], list[View]]:
@@ -163,7 +155,7 @@ def _objects(looked: Looked, words: list[str]) -> list[View]:
     _at_most(words, 1, "one kind of object")
     kind = words[0] if words else ""
     if kind and kind not in inspect.KINDS:
-        raise ViewError(f"found '{printable(kind)}', expected one of {', '.join(inspect.KINDS)}")
+        raise DebugError(f"found '{printable(kind)}', expected one of {', '.join(inspect.KINDS)}")
     return [inspect.objects(looked.machine.kernel, kind)]
 
 
@@ -213,7 +205,7 @@ def _mapping_trees(looked: Looked, words: list[str]) -> list[View]:
     task, address = find_task(looked.machine, words[0]), _number(words[1])
     found = task.space.tables.translate(address)
     if found is None:
-        raise ViewError(f"{address:#x} is not mapped in {inspect.task_name(task)}")
+        raise DebugError(f"{address:#x} is not mapped in {inspect.task_name(task)}")
     return [inspect_memory.mapping_tree(kernel, found.physical >> 12)]
 
 

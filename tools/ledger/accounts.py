@@ -99,10 +99,7 @@ class UserSplitter:
     """
 
     def __init__(self, run: Run) -> None:
-        self._costs = {
-            "tlb misses": run.tlb_miss_millicycles,
-            "fpu switches": run.fpu_switch_millicycles,
-        }
+        self._costs = {"tlb misses": run.tlb_miss_millicycles, "fpu switches": run.fpu_switch_millicycles}
         self._counts: dict[str, dict[int, int]] = {name: {} for name in self._costs}
 
     def split(self, rows: Records) -> dict[str, Integers]:
@@ -113,12 +110,7 @@ class UserSplitter:
         order = np.argsort(threads, kind="stable")
         refill = np.minimum(self._spent("tlb misses", rows, threads, order), user)
         fpu = np.minimum(self._spent("fpu switches", rows, threads, order), user - refill)
-        return {
-            "idle": length - user,
-            "user": user - refill - fpu,
-            "tlb refill": refill,
-            "fpu switch": fpu,
-        }
+        return {"idle": length - user, "user": user - refill - fpu, "tlb refill": refill, "fpu switch": fpu}
 
     def _spent(self, column: str, rows: Records, threads: Integers, order: Integers) -> Integers:
         """Cycles that the new counts in `column` stand for. `order` sorts the rows by thread, stably."""

@@ -22,7 +22,7 @@ from l4lab.tools.bench.pma_image import PmaSetup
 from l4lab.tools.common.progress import CampaignProgress
 from l4lab.tools.common.report import grouped, print_tasks, table
 from l4lab.tools.paper.catalogue import DEFAULT_OUT
-from l4lab.tools.runs import campaign, session
+from l4lab.tools.runs import boot, campaign
 from l4lab.tools.runs.campaign import Finished, Job, key_of
 
 if TYPE_CHECKING:
@@ -61,11 +61,11 @@ def run_demo() -> int:
 
 def _boot_programs() -> int:
     """Three programs in three address spaces, and what each of them cost; the exit code of the last."""
-    result = session.run(load_manifest(find_image(_IMAGE)), None, session.write_console)
+    result = boot.run(load_manifest(find_image(_IMAGE)), None, boot.write_console)
     print()
     print_tasks(result, sys.stdout)
-    print(f"\n{session.ending(result)}\n", flush=True)
-    return session.exit_code(result)
+    print(f"\n{boot.ending(result)}\n", flush=True)
+    return boot.exit_code(result)
 
 
 def _setup(design: str, cores: int) -> PmaSetup:

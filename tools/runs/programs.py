@@ -292,13 +292,7 @@ class Programs:
 
 
 def _by_frame_pointer(
-    eip: int,
-    esp: int,
-    ebp: int,
-    word: Callable[[int], int | None],
-    program: Program | None,
-    *,
-    first: bool,
+    eip: int, esp: int, ebp: int, word: Callable[[int], int | None], program: Program | None, *, first: bool
 ) -> tuple[int, int, int] | None:
     """The caller where functions begin with `push ebp; mov ebp, esp`; at the very beginning, before that."""
     offset = 0

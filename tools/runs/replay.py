@@ -28,9 +28,9 @@ from l4lab.kernel.frame import EIP
 from l4lab.kernel.inspect import thread_name
 from l4lab.kernel.traps import PageFault
 from l4lab.tools.common.report import grouped
+from l4lab.tools.runs.boot import ending
 from l4lab.tools.runs.recording import RUN_FILE
 from l4lab.tools.runs.rundir import read_json
-from l4lab.tools.runs.session import ending
 
 if TYPE_CHECKING:
     from l4lab.kernel.state import Kernel

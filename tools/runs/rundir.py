@@ -136,6 +136,10 @@ class Run:
             return self.thread_name(number)
         return f"{kind} {self.names.get(number, '')}".rstrip() + f" #{number}"
 
+    def receiver_name(self, number: int) -> str:
+        """What to call whom a message is sent to: a thread, or else a gate."""
+        return self.thread_name(number) if number in self.homes else f"gate #{number}"
+
     def task_name(self, number: int) -> str:
         """What to call a task."""
         return self.names.get(number) or (f"task #{number}" if number else "no task")

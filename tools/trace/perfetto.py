@@ -19,8 +19,8 @@ from typing import IO, Any, Final
 from l4lab.kernel import events
 from l4lab.kernel.costs import CAUSE_NAMES
 from l4lab.kernel.events import OBJECT_KINDS, Event
-from l4lab.kernel.traps import TRAP_NAMES, DeadlineReached, Interrupt, SystemCall
-from l4lab.tools.ledger.accounts import USER_CAUSES
+from l4lab.kernel.traps import TRAP_NAMES, SystemCall
+from l4lab.tools.ledger.accounts import NOT_ASKED_FOR, USER_CAUSES
 from l4lab.tools.ledger.timeline import KIND_WORDS
 from l4lab.tools.runs.recording import RunError
 from l4lab.tools.runs.rundir import Run
@@ -300,6 +300,6 @@ def _entry_name(stretch: Stretch) -> str:
         invoked = [event.extra for event in stretch.events if event.kind == events.INVOKE]
         if invoked and invoked[0] < len(OBJECT_KINDS):
             return f"invoke {OBJECT_KINDS[invoked[0]]}"
-    if trap in (DeadlineReached.number, Interrupt.number):
+    if trap in NOT_ASKED_FOR:
         return TRAP_NAMES[trap]
     return TRAP_NAMES[trap] if trap < len(TRAP_NAMES) else "kernel"

@@ -16,8 +16,7 @@ from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE
 from l4lab.emulator.debug.catching import PROTOCOLS, protocol_name
 from l4lab.kernel import events
 from l4lab.kernel.events import DRQ_KINDS, KIND_NAMES, OBJECT_KINDS, Event
-from l4lab.kernel.fiasco import abi
-from l4lab.kernel.fiasco.messages import label_of
+from l4lab.kernel.fiasco.interface import FIASCO
 from l4lab.kernel.traps import TRAP_NAMES
 from l4lab.tools.ledger.timeline import KIND_WORDS
 from l4lab.tools.runs.rundir import Run
@@ -135,8 +134,7 @@ class Describer:
         return f"{self.thread(event.thread)} trap={event.a} {self._at(event, event.b)}: {_number(event)}"
 
     def _ipc(self, event: Event) -> str:
-        number = event.partner
-        to = self.thread(number) if number in self._run.homes else f"gate #{number}"
+        to = self._run.receiver_name(event.partner)
         how = "send, open wait" if event.extra & events.OPEN_ENDED else "send"
         return f"{self.thread(event.thread)} to {to} {_tag(event.a)} ({how}): {_number(event)}"
 
@@ -210,7 +208,6 @@ def _core(number: int) -> str:
 
 
 def _tag(tag: int) -> str:
-    words, items = tag & abi.TAG_WORDS_MASK, tag >> abi.TAG_ITEMS_SHIFT & abi.TAG_ITEMS_MASK
-    label = label_of(tag)
+    label, words, items = FIASCO.tag(tag)
     name = protocol_name(label) if label in PROTOCOLS.values() and label else ""
     return f"{name or f'label={label}'} words={words} items={items}"

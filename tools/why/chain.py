@@ -9,7 +9,7 @@ back; who has it is its *holder*. Each hop is cut into segments that follow one 
     wait      anything else, named after what it waited for, with what went on there meanwhile
 
 So the segments add up to the latency exactly, which `check` makes sure of. How chains are found:
-`tools/why/follow.py`.
+`tools/why/finder.py`.
 """
 
 from __future__ import annotations

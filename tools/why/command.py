@@ -1,6 +1,6 @@
 """`l4lab why`: why a page fault or an IPC took as long as it did, from a recorded run.
 
-The chain itself is followed in `tools/why/follow.py`, the steps of a page fault are told apart in `tools/why/steps.py`;
+The chain itself is followed in `tools/why/finder.py`, the steps of a page fault are told apart in `tools/why/steps.py`;
 here it is put into words.
 """
 
@@ -25,7 +25,7 @@ from l4lab.tools.runs.rundir import Run, last_run, open_run
 from l4lab.tools.runs.symbols import Symbols
 from l4lab.tools.why.allocation import AnotherRun, find_allocation, image_of, is_affordable
 from l4lab.tools.why.chain import Chain
-from l4lab.tools.why.follow import follow
+from l4lab.tools.why.finder import find_chain
 from l4lab.tools.why.steps import Allocated, Line, lines, step_sums, steps_of
 from l4lab.tools.why.values import WHY_FORMAT, chain_document, described, operation_document
 
@@ -105,7 +105,7 @@ class _Question:
             raise RunError(f"why {word} {number}: the run has {count} of them, numbered from 1")
         if operation.row == NOWHERE:
             raise RunError(f"why {operation.name}: the run was killed before the kernel was done with it")
-        chain = follow(self._timeline, self._operations, operation)
+        chain = find_chain(self._timeline, self._operations, operation)
         allocated, remark = self._allocated(chain)
         found = lines(self._run, chain, allocated)
         if self._asked.as_json:

@@ -6,8 +6,8 @@ from typing import Any, Final
 
 from l4lab.emulator.debug.catching import PROTOCOLS, protocol_name
 from l4lab.kernel import events
-from l4lab.kernel.fiasco import abi
-from l4lab.kernel.fiasco.messages import label_of
+from l4lab.kernel.fiasco.interface import FIASCO
+from l4lab.kernel.inspect import counted
 from l4lab.tools.debug.faults import NAMES
 from l4lab.tools.ledger.timeline import NOWHERE, Operation, Operations
 from l4lab.tools.runs.rundir import Run
@@ -31,16 +31,10 @@ def described(run: Run, symbols: Symbols, operation: Operation) -> str:
         return f"{who} {verb} {operation.address:#x}{present}, {at}"
     if operation.kind == events.EXCEPTION:
         return f"{who} raised trap {operation.address}, {at}"
-    tag = operation.address
-    words = tag & abi.TAG_WORDS_MASK
-    items = tag >> abi.TAG_ITEMS_SHIFT & abi.TAG_ITEMS_MASK
-    label = label_of(tag)
-    size = f"{words} word{'s' * (words != 1)}" + (f", {items} item{'s' * (items != 1)}" if items else "")
-    to = (
-        run.thread_name(operation.partner) if operation.partner in run.homes else f"gate #{operation.partner}"
-    )
+    label, words, items = FIASCO.tag(operation.address)
+    size = counted(words, "word") + (f", {counted(items, 'item')}" if items else "")
     what = protocol_name(label) if label in PROTOCOLS.values() and label else f"label {label}"
-    return f"{who} sent {to} a message, {what}, {size}"
+    return f"{who} sent {run.receiver_name(operation.partner)} a message, {what}, {size}"
 
 
 def operation_document(run: Run, symbols: Symbols, operation: Operation) -> dict[str, Any]:

@@ -11,7 +11,7 @@ from l4lab.tools.why.chain import FLIGHT, WAIT, Segment
 
 if TYPE_CHECKING:
     from l4lab.kernel.events import Event
-    from l4lab.tools.why.follow import Follower
+    from l4lab.tools.why.finder import ChainFinder
 
 CARRYING: Final = tuple(DRQ_KINDS.index(name) for name in ("send", "transfer", "wake", "receive", "place"))
 """Requests between cores that bring a message on its way."""
@@ -24,8 +24,8 @@ class Waits:
     what ends the wait will tell.
     """
 
-    def __init__(self, follower: Follower, holder: int, start: int, end: int, core: int) -> None:
-        self._follower = follower
+    def __init__(self, finder: ChainFinder, holder: int, start: int, end: int, core: int) -> None:
+        self._finder = finder
         self.holder = holder
         self.at = start
         self._end = end
@@ -54,26 +54,26 @@ class Waits:
 
     def served(self, row: int) -> None:
         """A core takes an interrupt about the holder."""
-        entry, end = self._follower.row_entry(row)
+        entry, end = self._finder.row_entry(row)
         self._advance(entry)
         begin, end = max(entry, self.at), min(end, self._end)
         if begin < end and begin == self.at:
-            self._segments.append(self._follower.kernel(row, begin, end))
+            self._segments.append(self._finder.kernel(row, begin, end))
             self.at = end
         self._state, self._where = "", NOWHERE
 
     def queued(self, cycle: int, event: Event) -> None:
         """From `cycle` on the holder stands in a queue."""
         self._advance(cycle)
-        self._state = f"queued at {self._follower.name(event)}"
-        self._where = self._follower.core_of(event.partner, cycle)
+        self._state = f"queued at {self._finder.name(event)}"
+        self._where = self._finder.core_of(event.partner, cycle)
 
     def woken(self, cycle: int, event: Event) -> None:
         """What the holder waited for has come."""
         if not self._state:
-            self._state = self._follower.waited_for(event)
+            self._state = self._finder.waited_for(event)
             self._where = (
-                self._follower.core_of(event.thread, cycle) if event.kind == events.MESSAGE else NOWHERE
+                self._finder.core_of(event.thread, cycle) if event.kind == events.MESSAGE else NOWHERE
             )
         self._advance(cycle)
         self._state, self._where = "", NOWHERE
@@ -94,9 +94,7 @@ class Waits:
     def _append(self, kind: str, until: int, core: int, what: str, cause: str) -> None:
         start, until = self.at, min(until, self._end)
         if until > start:
-            meanwhile = (
-                self._follower.activity(core, start, until) if kind == WAIT and core != NOWHERE else {}
-            )
+            meanwhile = self._finder.activity(core, start, until) if kind == WAIT and core != NOWHERE else {}
             causes = {cause: until - start}
             self._segments.append(Segment(kind, start, until, core, self.holder, what, causes, meanwhile))
             self.at = until

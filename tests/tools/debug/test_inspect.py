@@ -17,9 +17,10 @@ import pytest
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.tools.debug.inspect import DEFAULT_VIEWS, show_inspect
-from l4lab.tools.debug.inspect_views import KINDS, Looked, ViewError, views
+from l4lab.tools.debug.inspect_views import KINDS, Looked, views
+from l4lab.tools.debug.named import DebugError
 from l4lab.tools.debug.tui.screenshot import picture
-from l4lab.tools.debug.tui.session import Session
+from l4lab.tools.debug.tui.session import DebugSession
 from l4lab.tools.ledger.timeline import OPERATION_KINDS, Operations, Timeline
 from l4lab.tools.native.build import CHECKOUT
 from l4lab.tools.runs.programs import Programs
@@ -181,7 +182,7 @@ def test_letters_of_the_real_debugger_are_understood(run: Path) -> None:
 )
 def test_view_that_is_not_there_is_one_line(run: Path, asked: str, expected: str) -> None:
     here = looked(run, Moment(fault=FAULT))
-    with pytest.raises(ViewError) as caught:
+    with pytest.raises(DebugError) as caught:
         views(here, "thraed" if asked == "thread" else asked)
     assert expected in str(caught.value) and "\n" not in str(caught.value)
 
@@ -256,7 +257,7 @@ def normal(text: str) -> str:
 
 def test_page_shows_what_is_printed(capsys: pytest.CaptureFixture[str]) -> None:
     """Numbers are not compared. With UPDATE_DOCS set, page and picture are brought up to date instead."""
-    session = Session(image("pagefault"))
+    session = DebugSession(image("pagefault"))
     to_first_fault(session, ACROSS)
     for _ in range(3):
         session.next_fault_step()

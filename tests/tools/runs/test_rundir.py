@@ -30,7 +30,7 @@ from l4lab.tools.trace.perfetto import write_perfetto
 from l4lab.tools.trace.source import checked, stretches
 from l4lab.tools.trace.speedscope import write_speedscope
 from l4lab.tools.trace.text import text_lines
-from l4lab.tools.why.follow import follow
+from l4lab.tools.why.finder import find_chain
 from l4lab.tools.why.steps import lines
 from support.handshake import PATIENCE_SECONDS
 from support.programs import compile_program, write_manifest
@@ -352,7 +352,7 @@ def test_no_file_content_brings_the_reader_down(data: st.DataObject, hello: Path
             place = data.draw(st.integers(0, len(operations)))
             operation = operations.at(place) if place < len(operations) else None
             if operation is not None and operation.row != NOWHERE:
-                chain = follow(timeline, operations, operation)
+                chain = find_chain(timeline, operations, operation)
                 assert sum(line.cycles for line in lines(run, chain)) == chain.cycles
         list(run.event_chunks())
         try:

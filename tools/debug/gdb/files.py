@@ -23,10 +23,7 @@ class Files:
         self._known = known
         self._open: dict[int, bytes] = {}
 
-    def answer(
-        self,
-        request: files.SetFilesystem | files.OpenFile | files.ReadFile | files.StatFile | files.CloseFile,
-    ) -> bytes:
+    def answer(self, request: files.Request) -> bytes:
         """The reply: `F result`, or `F -1,errno`."""
         if isinstance(request, files.SetFilesystem):
             return b"F0"

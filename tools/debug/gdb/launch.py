@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shlex
-import sys
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
@@ -16,14 +15,13 @@ from l4lab.emulator.files.manifest import find_image, load_manifest
 from l4lab.emulator.results import RunResult, StopReason, collect
 from l4lab.kernel.errors import KernelBug
 from l4lab.tools.common.leaving import leaving_in_order
-from l4lab.tools.common.report import print_tasks
 from l4lab.tools.debug.gdb.addresses import listening, reaches_beyond_this_host
 from l4lab.tools.debug.gdb.script import gdb_script, write_script, write_stand_ins
 from l4lab.tools.debug.gdb.server import Server
 from l4lab.tools.debug.gdb.target import Target
+from l4lab.tools.runs.boot import tell_ending, write_console
 from l4lab.tools.runs.programs import Programs
 from l4lab.tools.runs.replay import boot_to_debug
-from l4lab.tools.runs.session import ending, exit_code, write_console
 
 if TYPE_CHECKING:
     from l4lab.emulator.files.manifest import Manifest
@@ -35,12 +33,7 @@ def boot_under_gdb(image: str, address: str, *, stopped: bool, max_cycles: int |
     result = run_under_gdb(
         manifest, address, stopped=stopped, max_cycles=max_cycles, console=write_console, say=_say
     )
-    for warning in result.warnings:
-        _say(f"kernel: {warning}")
-    if verbose:
-        print_tasks(result, sys.stderr)
-    _say(ending(result))
-    return exit_code(result)
+    return tell_ending(result, verbose=verbose)
 
 
 def run_under_gdb(

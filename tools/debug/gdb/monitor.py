@@ -20,18 +20,16 @@ from l4lab.kernel.units import PAGE_BYTES
 from l4lab.tools.debug import callchain
 from l4lab.tools.debug.gdb.documents import JDB_LETTERS, VIEWS
 from l4lab.tools.debug.gdb.steps import FaultSteps
+from l4lab.tools.debug.named import DebugError, task_of, thread_of
 
 if TYPE_CHECKING:
     from l4lab.emulator.debug.debugging import Poll
     from l4lab.kernel.objects import Task
+    from l4lab.kernel.state import Kernel
     from l4lab.kernel.thread import Thread
     from l4lab.tools.debug.gdb.target import GdbThread, Target
 
 _ADDRESSES: Final = re.compile(r"(0x[0-9a-fA-F]+|[0-9]+)(?:-(0x[0-9a-fA-F]+|[0-9]+))?")
-
-
-class CommandError(Exception):
-    """A command that cannot be done; the text says what was found and what was expected."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,9 +60,21 @@ class Monitor:
                 for name, (what, _) in VIEWS.items()
             },
             "objects": _Command(self._objects, "[KIND]", "kernel objects"),
-            "thread": _Command(self._thread_details, "[THREAD]", "everything about a thread"),
-            "message": _Command(self._message, "[THREAD]", "the message that a thread sends or has got"),
-            "caps": _Command(self._caps, "[TASK]", "a task's capability table"),
+            "thread": _Command(
+                lambda words: inspect.thread_details(self._kernel, self._thread(words)).lines(),
+                "[THREAD]",
+                "everything about a thread",
+            ),
+            "message": _Command(
+                lambda words: inspect.message(self._kernel, self._thread(words)).lines(),
+                "[THREAD]",
+                "the message that a thread sends or has got",
+            ),
+            "caps": _Command(
+                lambda words: inspect.capabilities(self._kernel, self._task(words)).lines(),
+                "[TASK]",
+                "a task's capability table",
+            ),
             "ptable": _Command(
                 self._page_table, "[TASK] [ADDRESS]", "page tables, or the way to one address"
             ),
@@ -88,7 +98,7 @@ class Monitor:
         }
 
     def run(self, text: str, selected: GdbThread) -> list[str]:
-        """The lines that a command answers. Raises CommandError, and has done nothing then.
+        """The lines that a command answers. Raises DebugError, and has done nothing then.
 
         With `quietly` before it, a command that moves says nothing: the script's own commands go on at once.
         """
@@ -103,10 +113,10 @@ class Monitor:
             name = JDB_LETTERS.get(words[0], words[0])
             command = self._commands.get(name)
             if command is None:
-                raise CommandError(f"{words[0]!r} is no command; `monitor help` lists them")
+                raise DebugError(f"{words[0]!r} is no command; `monitor help` lists them")
             return command.run(words[1:])
         except ValueError as error:
-            raise CommandError(str(error)) from None
+            raise DebugError(str(error)) from None
 
     def pending_move(self, poll: Poll) -> Stop | None:
         """Do what `goto`, `back` or `forth` have noted down; None if nothing has."""
@@ -125,31 +135,29 @@ class Monitor:
 
     # --- finding --------------------------------------------------------------------------------------
 
+    @property
+    def _kernel(self) -> Kernel:
+        return self._target.debugger.machine.kernel
+
     def _thread(self, words: list[str]) -> Thread:
         """The thread that is named, or else selected."""
-        kernel = self._target.debugger.machine.kernel
-        if not words:
-            thread = self._selected.thread if self._selected is not None else None
-            if thread is None:
-                raise CommandError("no thread is selected; expected its number or name")
-            return thread
-        for thread in kernel.threads.values():
-            if words[0] in (str(thread.number), thread.name, inspect.thread_name(thread)):
-                return thread
-        raise CommandError(f"there is no thread {words[0]!r}; `monitor threads` lists them")
+        selected = self._selected.thread if self._selected is not None else None
+        thread = thread_of(self._kernel, words[0]) if words else selected
+        if thread is None and not words:
+            raise DebugError("no thread is selected; expected its number or name")
+        if thread is None:
+            raise DebugError(f"there is no thread {words[0]!r}; `monitor threads` lists them")
+        return thread
 
     def _task(self, words: list[str]) -> Task:
         """The task that is named, or else that of the selected thread."""
-        kernel = self._target.debugger.machine.kernel
-        if not words:
-            task = self._target.task_of(self._selected) if self._selected is not None else None
-            if task is None:
-                raise CommandError("no task is selected; expected its number or name")
-            return task
-        for task in kernel.tasks.values():
-            if words[0] in (str(task.number), task.name):
-                return task
-        raise CommandError(f"there is no task {words[0]!r}; `monitor tasks` lists them")
+        selected = self._target.task_of(self._selected) if self._selected is not None else None
+        task = task_of(self._kernel, words[0]) if words else selected
+        if task is None and not words:
+            raise DebugError("no task is selected; expected its number or name")
+        if task is None:
+            raise DebugError(f"there is no task {words[0]!r}; `monitor tasks` lists them")
+        return task
 
     # --- looking --------------------------------------------------------------------------------------
 
@@ -182,15 +190,14 @@ class Monitor:
         name = JDB_LETTERS.get(words[0], words[0])
         command = self._commands.get(name)
         if command is None or name in ("goto", "back", "forth", "catch", "delete", "steps", "info"):
-            raise CommandError(
+            raise DebugError(
                 f"there is nothing to tell about {words[0]!r}; `monitor help` lists what there is"
             )
         return command.run(words[1:])
 
     def _info_mem(self, words: list[str]) -> list[str]:
         """`start-end size urw`, as QEMU has it: what debuggers' plug-ins read."""
-        kernel = self._target.debugger.machine.kernel
-        found = inspect_memory.ranges(kernel, self._task(words).space, contiguous=False)
+        found = inspect_memory.ranges(self._kernel, self._task(words).space, contiguous=False)
         joined: list[tuple[int, int, str]] = []
         for r in found:
             rights = f"{r.rights[2]}{r.rights[:2]}"
@@ -204,37 +211,25 @@ class Monitor:
         kind = words.pop(0) if words else ""
         _no_more(words)
         if kind and kind not in inspect.KINDS:
-            raise CommandError(f"{kind!r} is no kind of object, expected one of {', '.join(inspect.KINDS)}")
-        return inspect.objects(self._target.debugger.machine.kernel, kind).lines()
-
-    def _thread_details(self, words: list[str]) -> list[str]:
-        kernel = self._target.debugger.machine.kernel
-        return inspect.thread_details(kernel, self._thread(words)).lines()
-
-    def _message(self, words: list[str]) -> list[str]:
-        return inspect.message(self._target.debugger.machine.kernel, self._thread(words)).lines()
-
-    def _caps(self, words: list[str]) -> list[str]:
-        return inspect.capabilities(self._target.debugger.machine.kernel, self._task(words)).lines()
+            raise DebugError(f"{kind!r} is no kind of object, expected one of {', '.join(inspect.KINDS)}")
+        return inspect.objects(self._kernel, kind).lines()
 
     def _page_table(self, words: list[str]) -> list[str]:
-        kernel = self._target.debugger.machine.kernel
         address = None
         if words and (len(words) > 1 or words[0].startswith("0x")):
             address = _address(words.pop())
-        return inspect_memory.page_table(kernel, self._task(words), address).lines()
+        return inspect_memory.page_table(self._kernel, self._task(words), address).lines()
 
     def _mapping_tree(self, words: list[str]) -> list[str]:
         if len(words) != 1:
-            raise CommandError("expected one address of the selected task, or `frame=N`")
-        kernel = self._target.debugger.machine.kernel
+            raise DebugError("expected one address of the selected task, or `frame=N`")
         if words[0].startswith("frame="):
-            return inspect_memory.mapping_tree(kernel, _address(words[0][len("frame=") :])).lines()
+            return inspect_memory.mapping_tree(self._kernel, _address(words[0][len("frame=") :])).lines()
         task, address = self._task([]), _address(words[0])
         found = task.space.tables.translate(address)
         if found is None:
-            raise CommandError(f"{address:#x} is not mapped in {inspect.task_name(task)}")
-        return inspect_memory.mapping_tree(kernel, found.physical >> 12).lines()
+            raise DebugError(f"{address:#x} is not mapped in {inspect.task_name(task)}")
+        return inspect_memory.mapping_tree(self._kernel, found.physical >> 12).lines()
 
     def _backtrace(self, words: list[str]) -> list[str]:
         machine = self._target.debugger.machine
@@ -271,7 +266,7 @@ class Monitor:
             if name is not None:
                 try:
                     find([name])
-                except CommandError:
+                except DebugError:
                     missing += f"; no such {what} yet: {name}"
         return missing
 
@@ -280,14 +275,14 @@ class Monitor:
         kept = tuple(catch for catch in debugger.catches if words and str(catch.number) not in words)
         unknown = [word for word in words if word not in {str(catch.number) for catch in debugger.catches}]
         if unknown:
-            raise CommandError(f"there is no catchpoint {unknown[0]}")
+            raise DebugError(f"there is no catchpoint {unknown[0]}")
         debugger.set_catches(kept)
         self._follow_faults()
         return [f"{len(kept)} catchpoints left"]
 
     def _steps(self, words: list[str]) -> list[str]:
         if words not in ([], ["on"], ["off"]):
-            raise CommandError(f"found {words[0]!r}, expected on or off")
+            raise DebugError(f"found {words[0]!r}, expected on or off")
         if words:
             self.steps.everybody = words == ["on"]
             self._follow_faults()
@@ -308,13 +303,13 @@ class Monitor:
 
     def _goto(self, words: list[str]) -> list[str]:
         if not 1 <= len(words) <= 2:
-            raise CommandError("expected a cycle, and perhaps a core")
+            raise DebugError("expected a cycle, and perhaps a core")
         debugger = self._target.debugger
         cycle = _address(words[0].replace("_", ""))
         selected = self._selected.core if self._selected is not None else 0
         core = _address(words[1]) if len(words) == 2 else selected
         if core >= len(debugger.machine.cores):
-            raise CommandError(f"there is no core {core}, expected 0 to {len(debugger.machine.cores) - 1}")
+            raise DebugError(f"there is no core {core}, expected 0 to {len(debugger.machine.cores) - 1}")
 
         def move(poll: Poll) -> Stop:
             self.steps.forget()
@@ -354,7 +349,7 @@ class Monitor:
 
     def _next_step(self) -> Callable[[Poll], Stop]:
         if not (self._catches_faults() or self.steps.everybody or self.steps.under_way):
-            raise CommandError(
+            raise DebugError(
                 "no page faults are followed; expected `monitor catch fault`, `steps on`, or `forth fault` before"
             )
 
@@ -381,28 +376,28 @@ class Monitor:
 
 def _no_more(words: list[str]) -> None:
     if words:
-        raise CommandError(f"found {words[0]!r}, expected nothing more")
+        raise DebugError(f"found {words[0]!r}, expected nothing more")
 
 
 def _address(word: str) -> int:
     try:
         value = int(word, 0)
     except ValueError:
-        raise CommandError(f"{word!r} is no number") from None
+        raise DebugError(f"{word!r} is no number") from None
     if not 0 <= value < 1 << 64:
-        raise CommandError(f"{word} is out of range")
+        raise DebugError(f"{word} is out of range")
     return value
 
 
 def _parse_catch(words: list[str], number: int) -> Catch:
     """`KIND`, and then `filter=value`; an address alone stands for its page."""
     if not words:
-        raise CommandError("expected what to catch: " + ", ".join(kind.value for kind in CatchKind))
+        raise DebugError("expected what to catch: " + ", ".join(kind.value for kind in CatchKind))
     try:
         kind = CatchKind(words[0])
     except ValueError:
         known = ", ".join(kind.value for kind in CatchKind)
-        raise CommandError(f"{words[0]!r} cannot be caught, expected one of {known}") from None
+        raise DebugError(f"{words[0]!r} cannot be caught, expected one of {known}") from None
     catch = Catch(number, kind)
     given = set()
     for word in words[1:]:
@@ -410,7 +405,7 @@ def _parse_catch(words: list[str], number: int) -> Catch:
         if not equals and _ADDRESSES.fullmatch(word):
             name, value = "address", word
         if name in given:
-            raise CommandError(f"{word!r}: found {name} twice, expected it once")
+            raise DebugError(f"{word!r}: found {name} twice, expected it once")
         given.add(name)
         if name == "task":
             catch = replace(catch, task=value)
@@ -422,14 +417,14 @@ def _parse_catch(words: list[str], number: int) -> Catch:
         elif name == "protocol":
             catch = replace(catch, protocol=_protocol(value))
         else:
-            raise CommandError(f"{word!r} is no filter, expected task=, thread=, address= or protocol=")
+            raise DebugError(f"{word!r} is no filter, expected task=, thread=, address= or protocol=")
     return catch
 
 
 def _range(text: str) -> tuple[int, int]:
     match = _ADDRESSES.fullmatch(text)
     if match is None:
-        raise CommandError(f"{text!r} is no address, expected A or A-B")
+        raise DebugError(f"{text!r} is no address, expected A or A-B")
     first = int(match[1], 0)
     if match[2] is not None:
         return first, int(match[2], 0)
@@ -443,4 +438,4 @@ def _protocol(text: str) -> int:
         return int(text, 0)
     except ValueError:
         known = ", ".join(PROTOCOLS)
-        raise CommandError(f"{text!r} is no protocol, expected a number or one of {known}") from None
+        raise DebugError(f"{text!r} is no protocol, expected a number or one of {known}") from None

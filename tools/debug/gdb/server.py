@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator.debug.debugging import executed
 from l4lab.emulator.debug.stops import Stop, StopKind
+from l4lab.tools.debug.gdb.conversation import Conversation
 from l4lab.tools.debug.gdb.monitor import Monitor
-from l4lab.tools.debug.gdb.session import Session
 
 if TYPE_CHECKING:
     from l4lab.tools.debug.gdb.script import StandIns
@@ -77,11 +77,11 @@ class Server:
         other.close()
         self._say("another gdb was turned away: one is connected")
 
-    def _talk(self, client: socket.socket) -> Session:
+    def _talk(self, client: socket.socket) -> Conversation:
         """One client, until it leaves."""
         self._client, self._gone = client, False
         monitor = Monitor(self._target, lambda line: session.say(line + "\n"))
-        session = Session(self._target, monitor, self._send, self._stand_ins, self._say)
+        session = Conversation(self._target, monitor, self._send, self._stand_ins, self._say)
         self._meet_tasks()
         try:
             while not session.closed:

@@ -1,4 +1,4 @@
-"""The screen of `l4lab debug`: panes, keys and buttons over a `Session`.
+"""The screen of `l4lab debug`: panes, keys and buttons over a `DebugSession`.
 
 While a command lets the machine run, it runs on a worker thread and the screen reads nothing of it but the
 cores' clocks; keys do nothing then but pause and quit. So the screen stays alive, and who looks at it cannot
@@ -31,7 +31,7 @@ from l4lab.tools.debug.tui.style import CSS
 
 if TYPE_CHECKING:
     from l4lab.emulator.debug.stops import Stop
-    from l4lab.tools.debug.tui.session import Session
+    from l4lab.tools.debug.tui.session import DebugSession
 
 _W = TypeVar("_W", bound=Widget)
 
@@ -64,7 +64,7 @@ class Pane(VerticalScroll):
         self.query_one(Static).update(Content.from_rich_text(text))
 
 
-def _starting(name: str, move: Callable[[Session], Stop]) -> Callable[[DebugApp], None]:
+def _starting(name: str, move: Callable[[DebugSession], Stop]) -> Callable[[DebugApp], None]:
     """An action: start a command of the session, which is called `name` while it is under way."""
 
     def action(app: DebugApp) -> None:
@@ -92,7 +92,7 @@ class DebugApp(App[None]):
         Binding("right_square_bracket", "core(1)", "core behind", show=False),
     ]
 
-    def __init__(self, session: Session, printed: deque[bytes]) -> None:
+    def __init__(self, session: DebugSession, printed: deque[bytes]) -> None:
         """`printed`: to which the session's machine appends what guests print, on another thread."""
         super().__init__()
         self.session = session

@@ -26,10 +26,7 @@ BACKWARD: Final = (
     ("v", "views", "views", "tables of the kernel's objects"),
 )
 """Backwards, and what moves nothing."""
-OTHERS: Final = (
-    ("question_mark", "help", "help", "this page"),
-    ("q", "quit", "quit", "leave"),
-)
+OTHERS: Final = (("question_mark", "help", "help", "this page"), ("q", "quit", "quit", "leave"))
 LOWER: Final = (
     ("1", "fault", "seven steps of a page fault", "fault"),
     ("2", "console", "console", "console"),

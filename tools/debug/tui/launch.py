@@ -9,7 +9,7 @@ from typing import Final
 from l4lab.emulator.debug.stops import StopKind
 from l4lab.emulator.errors import OperatorError
 from l4lab.kernel.errors import KernelBug
-from l4lab.tools.debug.tui.session import Session
+from l4lab.tools.debug.tui.session import DebugSession
 from l4lab.tools.runs.replay import find_source
 
 _KEPT_PIECES: Final = 10_000
@@ -29,7 +29,7 @@ def debug(word: str, *, image: str | None, max_cycles: int | None) -> int:
         raise OperatorError("debug: found no terminal, expected one; without: `l4lab boot IMAGE --gdb ADDR`")
     printed: deque[bytes] = deque(maxlen=_KEPT_PIECES)
     limit = max_cycles if max_cycles is not None else source.max_cycles
-    session = Session(source.manifest, max_cycles=limit, console=printed.append)
+    session = DebugSession(source.manifest, max_cycles=limit, console=printed.append)
     app = DebugApp(session, printed)
     app.run()
     if session.last_stop.kind is StopKind.BUG:

@@ -18,7 +18,7 @@ from l4lab.tools.debug.tui.code import disassemble, source_lines
 
 if TYPE_CHECKING:
     from l4lab.kernel.thread import Thread
-    from l4lab.tools.debug.tui.session import Session
+    from l4lab.tools.debug.tui.session import DebugSession
 
 HERE: Final = "bold reverse"
 DIM: Final = "dim"
@@ -60,7 +60,7 @@ _EVERY_RANGE: Final = 200
 # --- cores and threads ----------------------------------------------------------------------------------
 
 
-def core_rows(session: Session) -> list[tuple[str, str, str, str]]:
+def core_rows(session: DebugSession) -> list[tuple[str, str, str, str]]:
     """(core, cycle, state, thread) of every core."""
     rows = []
     for core in session.machine.cores:
@@ -70,7 +70,7 @@ def core_rows(session: Session) -> list[tuple[str, str, str, str]]:
     return rows
 
 
-def _core_state(session: Session, number: int) -> str:
+def _core_state(session: DebugSession, number: int) -> str:
     machine = session.machine
     core = machine.cores[number]
     if number == session.moment.core and core is machine.paused_core and not session.moment.ended:
@@ -83,7 +83,7 @@ def _core_state(session: Session, number: int) -> str:
     return "traps" if core.trap is not None else "user"
 
 
-def thread_rows(session: Session) -> list[tuple[int, str, str, str]]:
+def thread_rows(session: DebugSession) -> list[tuple[int, str, str, str]]:
     """(number, name, core, state) of threads; of very many, the first and the shown one."""
     kernel = session.machine.kernel
     threads = session.threads()
@@ -101,7 +101,7 @@ def thread_rows(session: Session) -> list[tuple[int, str, str, str]]:
 # --- code -----------------------------------------------------------------------------------------------
 
 
-def source(session: Session, height: int) -> Text:
+def source(session: DebugSession, height: int) -> Text:
     """The source around the shown thread's instruction."""
     thread, task = session.thread, session.task
     if thread is None or task is None:
@@ -126,7 +126,7 @@ def source(session: Session, height: int) -> Text:
     return text
 
 
-def instructions(session: Session, height: int, width: int) -> Text:
+def instructions(session: DebugSession, height: int, width: int) -> Text:
     """The instructions around the shown thread's; its registers, or where there is little room its source line."""
     thread, task = session.thread, session.task
     if thread is None or task is None:
@@ -158,7 +158,7 @@ def _registers(thread: Thread, width: int) -> Text:
     return text
 
 
-def _source_line(session: Session, eip: int) -> Text:
+def _source_line(session: DebugSession, eip: int) -> Text:
     program = session.programs.of_task(session.machine, session.task)
     place = program.place_at(eip) if program is not None else None
     if place is None:
@@ -167,7 +167,7 @@ def _source_line(session: Session, eip: int) -> Text:
     return Text().append(f"\n{place}\n", NAME).append(lines[0][1].strip() if lines else "(not here)")
 
 
-def _no_thread(session: Session) -> str:
+def _no_thread(session: DebugSession) -> str:
     if session.moment.ended:
         return f"{session.moment.text}"
     return f"core {session.core} is idle"
@@ -176,7 +176,7 @@ def _no_thread(session: Session) -> str:
 # --- the fault ------------------------------------------------------------------------------------------
 
 
-def fault_steps(session: Session, width: int = 0) -> Text:
+def fault_steps(session: DebugSession, width: int = 0) -> Text:
     """The seven steps of the page fault under way, with the cycles of each. `width`: in columns; 0: no matter."""
     fault = session.fault
     if fault is None:
@@ -216,7 +216,7 @@ def shortened(text: str, room: int) -> str:
 # --- messages and calls ---------------------------------------------------------------------------------
 
 
-def calls(session: Session) -> Text:
+def calls(session: DebugSession) -> Text:
     """The messages in flight; then whom the shown thread works for, with the calls of each."""
     text = Text()
     view = messages(session.machine)
@@ -241,7 +241,7 @@ def calls(session: Session) -> Text:
     return text
 
 
-def _append_words(session: Session, text: Text, thread: Thread) -> None:
+def _append_words(session: DebugSession, text: Text, thread: Thread) -> None:
     """The words of the message that a waiting thread has sent."""
     view = message(session.machine.kernel, thread)
     if view.rows:
@@ -253,7 +253,7 @@ def _append_words(session: Session, text: Text, thread: Thread) -> None:
 # --- address space --------------------------------------------------------------------------------------
 
 
-def address_space(session: Session) -> Text:
+def address_space(session: DebugSession) -> Text:
     """What the shown task's page tables map, where its registers point, and the way to a faulting address."""
     task, thread = session.task, session.thread
     if task is None or thread is None:
@@ -283,7 +283,7 @@ def address_space(session: Session) -> Text:
     return text
 
 
-def console(session: Session) -> Text:
+def console(session: DebugSession) -> Text:
     """What guests have printed so far."""
     printed = bytes(session.machine.output).decode("utf-8", "replace")
     return Text(printed.rstrip("\n") or "nothing was printed yet", "" if printed else DIM)

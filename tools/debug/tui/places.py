@@ -5,18 +5,14 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.inputs import did_you_mean, printable
 from l4lab.kernel.inspect import task_name
+from l4lab.tools.debug.named import DebugError, number_of, task_of
 
 if TYPE_CHECKING:
     from l4lab.emulator.machine import Machine
     from l4lab.kernel.objects import Task
     from l4lab.tools.runs.programs import Program, Programs
-
-
-class CommandError(OperatorError):
-    """Something that cannot be done here; the text says why."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -54,7 +50,7 @@ def find_wish(machine: Machine, programs: Programs, shown: Task | None, text: st
     None: `find_place` knows it, or why not.
     """
     name, colon, function = text.rpartition(":")
-    if function[:1].isdigit() or (colon and _known_task(machine, name) is not None):
+    if function[:1].isdigit() or (colon and task_of(machine.kernel, name) is not None):
         return None
     if not colon and shown is not None:
         own = programs.expected_of(machine, shown)
@@ -69,46 +65,34 @@ def find_wish(machine: Machine, programs: Programs, shown: Task | None, text: st
         known = [symbol.name for program in meant for symbol in program.symbols.symbols]
         where = f"the program of {printable(name)}" if colon else "any program of the image"
         hint = did_you_mean(function, known) or "; inlined functions have no place of their own"
-        raise CommandError(f"found no function '{printable(function)}' in {where}{hint}")
+        raise DebugError(f"found no function '{printable(function)}' in {where}{hint}")
     return None
 
 
 def find_place(machine: Machine, programs: Programs, shown: Task | None, text: str) -> tuple[Task, int]:
-    """What `FUNCTION` or `0xADDRESS` means in the shown task, `TASK:FUNCTION` in another. Raises CommandError."""
+    """What `FUNCTION` or `0xADDRESS` means in the shown task, `TASK:FUNCTION` in another. Raises DebugError."""
     name, colon, function = text.rpartition(":")
     task = _task_named(machine, name) if colon else shown
     if task is None:
-        raise CommandError("no task is shown: expected TASK:FUNCTION or TASK:0xADDRESS")
+        raise DebugError("no task is shown: expected TASK:FUNCTION or TASK:0xADDRESS")
     if function[:1].isdigit():
-        return task, _address(function)
+        address = number_of(function)
+        if address is None:
+            raise DebugError(f"found '{printable(function)}', expected an address as in 0x8048110")
+        return task, address
     program = programs.expected_of(machine, task)
     found = program.symbols.address_of(function) if program is not None and function else None
     if program is None or found is None:
         known = [symbol.name for symbol in program.symbols.symbols] if program is not None else []
-        raise CommandError(
+        raise DebugError(
             f"found no function '{printable(function)}' in {task_name(task)}{did_you_mean(function, known)}"
         )
     return task, found
 
 
-def _address(text: str) -> int:
-    try:
-        address = int(text, 0)
-    except ValueError:
-        address = -1
-    if not 0 <= address < 1 << 32:
-        raise CommandError(f"found '{printable(text)}', expected an address as in 0x8048110")
-    return address
-
-
-def _known_task(machine: Machine, name: str) -> Task | None:
-    tasks = machine.kernel.tasks.values()
-    return next((task for task in tasks if name in (str(task.number), task.name)), None)
-
-
 def _task_named(machine: Machine, name: str) -> Task:
-    found = _known_task(machine, name)
+    found = task_of(machine.kernel, name)
     if found is not None:
         return found
     known = [task_name(task) for task in machine.kernel.tasks.values()]
-    raise CommandError(f"found no task '{printable(name)}'{did_you_mean(name, known)}")
+    raise DebugError(f"found no task '{printable(name)}'{did_you_mean(name, known)}")

@@ -13,12 +13,13 @@ from textual.screen import ModalScreen, Screen
 from textual.widgets import Input, OptionList, Static
 from textual.widgets.option_list import Option
 
-from l4lab.tools.debug.inspect_views import KINDS, Looked, ViewError, views, visible
+from l4lab.tools.debug.inspect_views import KINDS, Looked, views, visible
+from l4lab.tools.debug.named import DebugError
 from l4lab.tools.debug.tui.keys import BACKWARD, FORWARD, LOWER, OTHERS, shown_key
 
 if TYPE_CHECKING:
     from l4lab.kernel.inspect import View
-    from l4lab.tools.debug.tui.session import Session
+    from l4lab.tools.debug.tui.session import DebugSession
 
 
 class Ask(ModalScreen[str | None]):
@@ -44,9 +45,7 @@ class Ask(ModalScreen[str | None]):
 class Help(ModalScreen[None]):
     """What the keys do."""
 
-    BINDINGS: ClassVar[list[Any]] = [
-        Binding("escape,q,question_mark,enter", "dismiss(None)", "back"),
-    ]
+    BINDINGS: ClassVar[list[Any]] = [Binding("escape,q,question_mark,enter", "dismiss(None)", "back")]
 
     def compose(self) -> ComposeResult:
         """One page."""
@@ -82,11 +81,9 @@ def help_text() -> Text:
 class Views(Screen[None]):
     """Tables of the kernel's objects, at the present moment."""
 
-    BINDINGS: ClassVar[list[Any]] = [
-        Binding("escape,v,q", "app.pop_screen", "back"),
-    ]
+    BINDINGS: ClassVar[list[Any]] = [Binding("escape,v,q", "app.pop_screen", "back")]
 
-    def __init__(self, session: Session) -> None:
+    def __init__(self, session: DebugSession) -> None:
         super().__init__()
         self._session = session
 
@@ -119,7 +116,7 @@ class Views(Screen[None]):
         looked = Looked(self._session.machine, self._session.programs)
         try:
             text = as_text(views(looked, asked))
-        except ViewError as problem:
+        except DebugError as problem:
             text = Text(visible(str(problem)))
         kind = KINDS.get(asked.partition(":")[0])
         tables = self.query_one("#tables", ScrollableContainer)

@@ -15,7 +15,7 @@ from typing import Final
 from l4lab.emulator.debug.catching import CatchKind
 from l4lab.emulator.files.manifest import find_image, load_manifest
 from l4lab.tools.debug.tui.app import DebugApp
-from l4lab.tools.debug.tui.session import Session
+from l4lab.tools.debug.tui.session import DebugSession
 
 IMAGE: Final = "pagefault"
 PROGRAM: Final = "hello.1"
@@ -30,7 +30,7 @@ _FONT_DOWNLOADS: Final = re.compile(r"@font-face \{.*?\}\s*", re.DOTALL)
 async def picture() -> str:
     """An SVG document that needs nothing from elsewhere: the reader's own fixed-width font will do."""
     printed: deque[bytes] = deque()
-    session = Session(load_manifest(find_image(IMAGE)), console=printed.append)
+    session = DebugSession(load_manifest(find_image(IMAGE)), console=printed.append)
     while session.thread is None or session.thread.name != PROGRAM:
         session.next_event(CatchKind.FAULT)
     for _ in range(STEPS):

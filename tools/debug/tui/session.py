@@ -12,7 +12,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from l4lab.emulator.debug.catching import Catch, CatchKind, describe
+from l4lab.emulator.debug.catching import Catch, CatchKind
 from l4lab.emulator.debug.debugging import executed
 from l4lab.emulator.debug.stops import TO_THE_END, Goal, GoalKind, Stop, StopKind, step
 from l4lab.kernel.frame import EIP
@@ -20,9 +20,9 @@ from l4lab.kernel.inspect import thread_name
 from l4lab.kernel.thread import DEAD, DORMANT
 from l4lab.kernel.traps import CpuException, Interrupt, PageFault, SystemCall
 from l4lab.tools.common.report import grouped
+from l4lab.tools.debug.named import DebugError
 from l4lab.tools.debug.tui.breakpoints import Breakpoints
 from l4lab.tools.debug.tui.code import line_range
-from l4lab.tools.debug.tui.places import CommandError
 from l4lab.tools.debug.tui.tracker import FaultTracker
 from l4lab.tools.runs.programs import Programs
 from l4lab.tools.runs.replay import boot_to_debug
@@ -53,7 +53,7 @@ class Moment:
     ended: bool
 
 
-class Session:
+class DebugSession:
     """See the module's header.
 
     `selected`: number of the thread that is shown; 0: none, an idle core is. `core`: the core that is shown,
@@ -147,7 +147,7 @@ class Session:
         """To another line of the source, or out of the function; of the thread that is shown."""
         thread = self.thread
         if thread is None:
-            raise CommandError("the core is idle: expected a thread to step")
+            raise DebugError("the core is idle: expected a thread to step")
         found = line_range(self.programs.of_task(self.machine, thread.task), thread.frame[EIP])
         if found is None:
             return self.step()
@@ -216,7 +216,7 @@ class Session:
         """One instruction of the shown thread back."""
         thread = self.thread
         if thread is None:
-            raise CommandError("the core is idle: expected a thread to step back")
+            raise DebugError("the core is idle: expected a thread to step back")
         number = thread.number
         text = f"one instruction of {thread_name(thread)} back"
         return self._back(lambda: self.debugger.step_back(number, self._pausing.is_set), text)
@@ -255,7 +255,7 @@ class Session:
     def go_to(self, cycle: int) -> Stop:
         """To the first moment at which the shown core is at or beyond a cycle."""
         if not 0 <= cycle < MAX_CLOCK:
-            raise CommandError(f"found cycle {cycle}, expected 0 to {MAX_CLOCK - 1}")
+            raise DebugError(f"found cycle {cycle}, expected 0 to {MAX_CLOCK - 1}")
         core = self.core
         if cycle > self.machine.cores[core].clock_cycles:
             self.faults.follow(False)
@@ -359,4 +359,4 @@ def _trap_text(core: CoreState, trap: Trap) -> str:
         return f"exception {trap.vector}"
     if isinstance(trap, Interrupt):
         return "interrupt of another core"
-    return f"time, {describe(thread)} runs" if thread is not None else "time"
+    return f"time, {thread_name(thread)} runs" if thread is not None else "time"

@@ -17,7 +17,7 @@ from l4lab.tools.debug.tui.app import DebugApp, Pane
 from l4lab.tools.debug.tui.keys import BACKWARD, FORWARD, LOWER, OTHERS, shown_key
 from l4lab.tools.debug.tui.panes import shortened
 from l4lab.tools.debug.tui.screens import Ask, Help, Views, help_text
-from l4lab.tools.debug.tui.session import Session
+from l4lab.tools.debug.tui.session import DebugSession
 from support.runs import image
 from support.sessions import ACROSS, ON_ONE_CORE, to_first_fault
 
@@ -33,7 +33,7 @@ def drive(
 
     async def main() -> None:
         printed: deque[bytes] = deque()
-        session = Session(manifest or image("pagefault"), console=printed.append)
+        session = DebugSession(manifest or image("pagefault"), console=printed.append)
         if fault:
             to_first_fault(session, fault)
         app = DebugApp(session, printed)

@@ -9,7 +9,7 @@ import pytest
 
 from l4lab.kernel.frame import EIP
 from l4lab.tools.debug.tui.code import disassemble, line_range, source_lines
-from l4lab.tools.debug.tui.session import Session
+from l4lab.tools.debug.tui.session import DebugSession
 from l4lab.tools.native.build import CHECKOUT
 from l4lab.tools.runs.programs import Place
 from support.runs import image
@@ -17,14 +17,14 @@ from support.sessions import ON_ONE_CORE, to_first_fault
 
 
 @pytest.fixture(scope="module")
-def session() -> Session:
+def session() -> DebugSession:
     """At the first page fault of a program whose source is here."""
-    session = Session(image("pagefault"))
+    session = DebugSession(image("pagefault"))
     to_first_fault(session, ON_ONE_CORE)
     return session
 
 
-def test_instructions_before_and_behind_are_those_that_run(session: Session) -> None:
+def test_instructions_before_and_behind_are_those_that_run(session: DebugSession) -> None:
     """Decoded from a known start, not from somewhere in the middle of one: stepping passes the same addresses."""
     thread, task = session.thread, session.task
     assert thread is not None and task is not None
@@ -42,7 +42,7 @@ def test_instructions_before_and_behind_are_those_that_run(session: Session) -> 
     assert all(1 <= after - before <= 15 for before, after in itertools.pairwise(addresses))
 
 
-def test_targets_have_names(session: Session) -> None:
+def test_targets_have_names(session: DebugSession) -> None:
     task = session.task
     program = session.programs.of_task(session.machine, task)
     assert task is not None and program is not None
@@ -53,12 +53,12 @@ def test_targets_have_names(session: Session) -> None:
     assert jumps and all(name.startswith("main+0x") for name in jumps)
 
 
-def test_nothing_is_decoded_where_nothing_is_mapped(session: Session) -> None:
+def test_nothing_is_decoded_where_nothing_is_mapped(session: DebugSession) -> None:
     assert session.task is not None
     assert disassemble(session.machine, session.programs, session.task, 0x30000000, 5, 5) == []
 
 
-def test_line_range_holds_one_line(session: Session) -> None:
+def test_line_range_holds_one_line(session: DebugSession) -> None:
     thread = session.thread
     assert thread is not None
     program = session.programs.of_task(session.machine, thread.task)

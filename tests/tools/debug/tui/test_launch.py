@@ -18,7 +18,7 @@ from l4lab.emulator.errors import OperatorError
 from l4lab.kernel.errors import KernelBug
 from l4lab.tools.debug.tui import launch, screenshot
 from l4lab.tools.debug.tui.app import DebugApp
-from l4lab.tools.debug.tui.session import Session
+from l4lab.tools.debug.tui.session import DebugSession
 from support.handshake import PATIENCE_SECONDS, read_some
 from support.runs import image
 
@@ -91,7 +91,7 @@ def test_bug_of_ours_is_raised_when_the_screen_is_gone(monkeypatch: pytest.Monke
 
 
 def test_limit_of_cycles_ends_the_run() -> None:
-    session = Session(image("pagefault"), max_cycles=300_000)
+    session = DebugSession(image("pagefault"), max_cycles=300_000)
     assert session.go_on().kind is StopKind.END
     assert session.moment.text == "the run is over: cycle limit reached"
 

@@ -26,9 +26,9 @@ from l4lab.kernel.state import Kernel
 from l4lab.kernel.traps import Trap
 from l4lab.tools.common.report import grouped
 from l4lab.tools.debug.faults import Fault
+from l4lab.tools.debug.named import DebugError
 from l4lab.tools.debug.tui import panes
-from l4lab.tools.debug.tui.places import CommandError
-from l4lab.tools.debug.tui.session import Session
+from l4lab.tools.debug.tui.session import DebugSession
 from l4lab.tools.ledger.timeline import Operations, Timeline
 from l4lab.tools.runs.rundir import open_run
 from support.handshake import PATIENCE_SECONDS
@@ -42,11 +42,11 @@ def undisturbed() -> RunResult:
 
 
 @pytest.fixture
-def session() -> Session:
-    return Session(image("pagefault"))
+def session() -> DebugSession:
+    return DebugSession(image("pagefault"))
 
 
-def wander(session: Session) -> None:
+def wander(session: DebugSession) -> None:
     """Every command, forwards and backwards."""
     to_first_fault(session, ON_ONE_CORE)
     moves: list[Callable[[], object]] = [
@@ -70,7 +70,7 @@ def wander(session: Session) -> None:
         move()
 
 
-def test_attaching_changes_no_cycle(session: Session, undisturbed: RunResult) -> None:
+def test_attaching_changes_no_cycle(session: DebugSession, undisturbed: RunResult) -> None:
     wander(session)
     session.toggle_breakpoint("sigma0:main")
     stop = session.go_on()
@@ -78,7 +78,7 @@ def test_attaching_changes_no_cycle(session: Session, undisturbed: RunResult) ->
     assert collect(session.machine, StopReason.ROOT_ENDED) == undisturbed
 
 
-def test_end_of_the_run_is_survived_and_left_backwards(session: Session) -> None:
+def test_end_of_the_run_is_survived_and_left_backwards(session: DebugSession) -> None:
     session.go_on()
     assert session.moment.ended and "the run is over" in session.moment.text
     for move in (session.step, session.next_fault_step, session.next_entry, session.go_on):
@@ -97,7 +97,7 @@ def test_bug_of_ours_is_a_place_like_others(monkeypatch: pytest.MonkeyPatch) -> 
         handle_trap(kernel, core, trap, now, decision)
 
     monkeypatch.setattr("l4lab.emulator.machine.handle_trap", fails_late)
-    session = Session(image("pagefault"))
+    session = DebugSession(image("pagefault"))
     places = set()
     for before in (
         lambda: session.next_event(CatchKind.FAULT),
@@ -117,7 +117,7 @@ def test_bug_of_ours_is_a_place_like_others(monkeypatch: pytest.MonkeyPatch) -> 
 # --- page faults ----------------------------------------------------------------------------------------
 
 
-def walk(session: Session) -> list[tuple[Position, Fault]]:
+def walk(session: DebugSession) -> list[tuple[Position, Fault]]:
     """Through the steps of the fault that is shown, from its beginning to its end."""
     passed = []
     while True:
@@ -130,7 +130,7 @@ def walk(session: Session) -> list[tuple[Position, Fault]]:
 
 
 @pytest.mark.parametrize("name", [ON_ONE_CORE, ACROSS])
-def test_steps_add_up_to_the_latency_in_the_books(tmp_path: Path, session: Session, name: str) -> None:
+def test_steps_add_up_to_the_latency_in_the_books(tmp_path: Path, session: DebugSession, name: str) -> None:
     number = to_first_fault(session, name)
     record(image("pagefault"), tmp_path / "run")
     operation = Operations(Timeline(open_run(tmp_path / "run"))).get(FAULT, number)
@@ -145,7 +145,7 @@ def test_steps_add_up_to_the_latency_in_the_books(tmp_path: Path, session: Sessi
     assert fault.cycles == operation.latency_cycles
 
 
-def test_steps_stop_where_each_is_over(session: Session) -> None:
+def test_steps_stop_where_each_is_over(session: DebugSession) -> None:
     """On two cores no two steps end in one kernel entry but the last; the thread shown is who works on it."""
     to_first_fault(session, ACROSS)
     passed = walk(session)
@@ -154,7 +154,7 @@ def test_steps_stop_where_each_is_over(session: Session) -> None:
     assert session.moment.text.startswith("page fault of hello.1, step 7, resume: back to the instruction")
 
 
-def test_steps_are_the_same_backwards(session: Session) -> None:
+def test_steps_are_the_same_backwards(session: DebugSession) -> None:
     to_first_fault(session, ACROSS)
     passed = walk(session)
     for position, fault in reversed(passed[:-1]):
@@ -165,7 +165,7 @@ def test_steps_are_the_same_backwards(session: Session) -> None:
     assert again == [position for position, _ in passed[1:]]
 
 
-def test_fault_that_was_passed_unseen_is_followed_from_its_beginning(session: Session) -> None:
+def test_fault_that_was_passed_unseen_is_followed_from_its_beginning(session: DebugSession) -> None:
     """Going far without a breakpoint is quick because nobody looks; nothing wrong is shown afterwards."""
     to_first_fault(session, ON_ONE_CORE)
     session.go_to(session.machine.cores[0].clock_cycles + 200_000)
@@ -182,7 +182,7 @@ def test_fault_that_was_passed_unseen_is_followed_from_its_beginning(session: Se
     assert fault.outcome and len(fault.steps) == 7
 
 
-def test_fault_of_sigma0_is_served_by_the_kernel(session: Session) -> None:
+def test_fault_of_sigma0_is_served_by_the_kernel(session: DebugSession) -> None:
     """Its steps are those that it has, and what they take is what the clock has moved."""
     session.next_event(CatchKind.FAULT)
     before = session.machine.cores[0].clock_cycles
@@ -203,7 +203,7 @@ def test_fault_of_sigma0_is_served_by_the_kernel(session: Session) -> None:
     assert max(map(len, shown)) <= 80
 
 
-def test_the_fault_shown_is_that_of_the_thread_shown(session: Session) -> None:
+def test_the_fault_shown_is_that_of_the_thread_shown(session: DebugSession) -> None:
     """With two under way at once, each on its core."""
     to_first_fault(session, ACROSS)
     while len([fault for fault in session.faults.faults.values() if not fault.outcome]) < 2:
@@ -216,7 +216,7 @@ def test_the_fault_shown_is_that_of_the_thread_shown(session: Session) -> None:
 # --- moving ---------------------------------------------------------------------------------------------
 
 
-def test_stepping_follows_the_core_into_the_pager_and_back(session: Session) -> None:
+def test_stepping_follows_the_core_into_the_pager_and_back(session: DebugSession) -> None:
     """Instruction, fault, the pager's instructions, and the instruction once more."""
     to_first_fault(session, ON_ONE_CORE)
     victim = session.thread
@@ -238,7 +238,7 @@ def test_stepping_follows_the_core_into_the_pager_and_back(session: Session) -> 
     assert session.thread.frame[EIP] == eip
 
 
-def test_entry_is_named(session: Session) -> None:
+def test_entry_is_named(session: DebugSession) -> None:
     to_first_fault(session, ACROSS)
     fault = session.fault
     assert fault is not None
@@ -247,7 +247,7 @@ def test_entry_is_named(session: Session) -> None:
     assert session.moment.text == f"kernel entry on {where}: page fault at {fault.address:#x}"
 
 
-def test_line_step_leaves_the_line(session: Session) -> None:
+def test_line_step_leaves_the_line(session: DebugSession) -> None:
     to_first_fault(session, ON_ONE_CORE)
     session.toggle_breakpoint("pager.0:pma_allocate")
     session.go_on()
@@ -263,7 +263,7 @@ def test_line_step_leaves_the_line(session: Session) -> None:
     assert all(one != other for one, other in itertools.pairwise(lines))
 
 
-def test_goto_is_the_same_from_both_sides(session: Session) -> None:
+def test_goto_is_the_same_from_both_sides(session: DebugSession) -> None:
     session.go_to(500_000)
     position = session.machine.position
     session.go_to(900_000)
@@ -272,7 +272,7 @@ def test_goto_is_the_same_from_both_sides(session: Session) -> None:
     assert session.moment.text == "core 0 is at cycle 500 000 or beyond"
 
 
-def test_choosing_a_thread_chooses_its_core(session: Session) -> None:
+def test_choosing_a_thread_chooses_its_core(session: DebugSession) -> None:
     to_first_fault(session, ACROSS)
     session.select_core(0)
     assert session.thread is session.running(0)
@@ -282,7 +282,7 @@ def test_choosing_a_thread_chooses_its_core(session: Session) -> None:
 
 def test_pause_stops_what_would_run_for_ever(endless: Path) -> None:
     printed = threading.Event()
-    session = Session(load_manifest(endless), console=lambda _: printed.set())
+    session = DebugSession(load_manifest(endless), console=lambda _: printed.set())
 
     def pause() -> None:
         assert printed.wait(PATIENCE_SECONDS)
@@ -301,7 +301,7 @@ def test_pause_stops_what_would_run_for_ever(endless: Path) -> None:
 
 @pytest.mark.parametrize("seed", range(2))
 def test_a_random_walk_meets_the_same_machine_at_the_same_place(
-    session: Session, undisturbed: RunResult, seed: int
+    session: DebugSession, undisturbed: RunResult, seed: int
 ) -> None:
     """Both ways and across, with everything on the screen looked at after each step."""
     chance = random.Random(seed)
@@ -321,7 +321,7 @@ def test_a_random_walk_meets_the_same_machine_at_the_same_place(
     ]
     seen: dict[Position, object] = {}
     for _ in range(60):
-        with suppress(CommandError):
+        with suppress(DebugError):
             chance.choice(moves)()
         for show in (panes.fault_steps, panes.calls, panes.address_space, panes.console):
             assert show(session).plain
@@ -336,7 +336,7 @@ def test_a_random_walk_meets_the_same_machine_at_the_same_place(
 # --- breakpoints of tasks to come -----------------------------------------------------------------------
 
 
-def test_breakpoint_of_a_task_to_come_is_pending_and_met(session: Session) -> None:
+def test_breakpoint_of_a_task_to_come_is_pending_and_met(session: DebugSession) -> None:
     """Only by the task that was named, though another runs the same program; both ways."""
     said = session.toggle_breakpoint("hello.1:printf")
     assert said.startswith("breakpoint at hello.1:printf, pending")
@@ -358,7 +358,7 @@ def test_breakpoint_of_a_task_to_come_is_pending_and_met(session: Session) -> No
     assert session.go_on().kind is StopKind.END
 
 
-def test_function_without_a_task_is_met_in_every_program_that_has_it(session: Session) -> None:
+def test_function_without_a_task_is_met_in_every_program_that_has_it(session: DebugSession) -> None:
     session.toggle_breakpoint("main")
     names = set()
     while session.go_on().kind is StopKind.BREAKPOINT:
@@ -381,8 +381,10 @@ def test_function_without_a_task_is_met_in_every_program_that_has_it(session: Se
         ("helo.0:main", "found no task 'helo.0'"),
     ],
 )
-def test_bad_breakpoint_of_a_task_to_come_is_one_line(session: Session, text: str, expected: str) -> None:
-    with pytest.raises(CommandError) as caught:
+def test_bad_breakpoint_of_a_task_to_come_is_one_line(
+    session: DebugSession, text: str, expected: str
+) -> None:
+    with pytest.raises(DebugError) as caught:
         session.toggle_breakpoint(text)
     assert expected in str(caught.value) and "\n" not in str(caught.value)
     assert session.debugger.breakpoints == () and session.breakpoints.pending() == []
@@ -402,20 +404,20 @@ def test_bad_breakpoint_of_a_task_to_come_is_one_line(session: Session, text: st
         ("\x1b[2J", "found no function '\\x1b[2J'"),
     ],
 )
-def test_bad_breakpoint_is_one_line(session: Session, text: str, expected: str) -> None:
+def test_bad_breakpoint_is_one_line(session: DebugSession, text: str, expected: str) -> None:
     to_first_fault(session, ON_ONE_CORE)
     session.next_fault_step()
-    with pytest.raises(CommandError) as caught:
+    with pytest.raises(DebugError) as caught:
         session.toggle_breakpoint(text)
     assert expected in str(caught.value) and "\n" not in str(caught.value)
     assert session.debugger.breakpoints == ()
 
 
-def test_commands_for_a_thread_need_one(session: Session) -> None:
+def test_commands_for_a_thread_need_one(session: DebugSession) -> None:
     for command in (session.step_line, session.step_back):
-        with pytest.raises(CommandError, match="the core is idle"):
+        with pytest.raises(DebugError, match="the core is idle"):
             command()
-    with pytest.raises(CommandError, match="expected 0 to"):
+    with pytest.raises(DebugError, match="expected 0 to"):
         session.go_to(1 << 60)
-    with pytest.raises(CommandError, match="no task is shown"):
+    with pytest.raises(DebugError, match="no task is shown"):
         session.toggle_breakpoint("0x1000")

@@ -1,4 +1,4 @@
-"""From a payload to the request it stands for. Parsing only; what a request does is in `session`.
+"""From a payload to the request it stands for. Parsing only; what a request does is in `conversation`.
 
 `parse` finds the family by the payload's first letters. A payload that nobody knows is None, which the
 client learns as an empty reply; one that is wrong raises PacketError.

@@ -18,27 +18,13 @@ from l4lab.emulator.errors import OperatorError
 from l4lab.kernel.errors import KernelBug
 from l4lab.tools.debug.gdb import documents, registers
 from l4lab.tools.debug.gdb.files import Files
-from l4lab.tools.debug.gdb.framing import (
-    MAX_PACKET_BYTES,
-    Decoder,
-    Interrupt,
-    Malformed,
-    Packet,
-    encode,
-)
+from l4lab.tools.debug.gdb.framing import MAX_PACKET_BYTES, Decoder, Interrupt, Malformed, Packet, encode
 from l4lab.tools.debug.gdb.ids import ALL, ANY, PacketError, ThreadId, number
-from l4lab.tools.debug.gdb.monitor import CommandError
 from l4lab.tools.debug.gdb.packets import breakpoints, files, memory, queries, resume, threads
 from l4lab.tools.debug.gdb.packets import registers as register_packets
 from l4lab.tools.debug.gdb.packets.parsing import Request, parse
-from l4lab.tools.debug.gdb.target import (
-    NO_SIGNAL,
-    SIGABRT,
-    SIGINT,
-    SIGTRAP,
-    GdbThread,
-    Target,
-)
+from l4lab.tools.debug.gdb.target import NO_SIGNAL, SIGABRT, SIGINT, SIGTRAP, GdbThread, Target
+from l4lab.tools.debug.named import DebugError
 
 if TYPE_CHECKING:
     from l4lab.tools.debug.gdb.monitor import Monitor
@@ -85,7 +71,7 @@ def _interrupts(item: Packet | Interrupt | Malformed) -> bool:
     return isinstance(item, Interrupt) or (isinstance(item, Packet) and item.payload == b"vCtrlC")
 
 
-class Session:
+class Conversation:
     """A client that is connected. `closed`: there is nothing more to say.
 
     `report`: gets the trace of an error of ours. It ends no session: the machine stands where it has come to.
@@ -201,6 +187,10 @@ class Session:
 
     def _answer(self, request: Request) -> bytes | None:
         """Do it; the reply, or None where there is none."""
+        if isinstance(request, files.Request):
+            return self._files.answer(request)
+        if isinstance(request, register_packets.Request):
+            return self._registers(request)
         match request:
             case queries.Supported():
                 return self._supported(request)
@@ -241,14 +231,6 @@ class Session:
                     self._selected(), request, every_task=not self._processes
                 )
                 return OK if done else E_INVALID
-            case (
-                files.SetFilesystem()
-                | files.OpenFile()
-                | files.ReadFile()
-                | files.StatFile()
-                | files.CloseFile()
-            ):
-                return self._files.answer(request)
             case resume.WhichActions():
                 return b"vCont;c;C;s;S;r"
             case resume.WhyStopped():
@@ -270,13 +252,6 @@ class Session:
                 self.killed = True
                 self.closed = request.pid is None
                 return OK if request.pid is not None else None
-            case (
-                register_packets.ReadRegisters()
-                | register_packets.WriteRegisters()
-                | register_packets.ReadRegister()
-                | register_packets.WriteRegister()
-            ):
-                return self._registers(request)
             case _:
                 assert_never(request)
 
@@ -295,7 +270,7 @@ class Session:
     def _command(self, request: queries.MonitorCommand) -> bytes:
         try:
             lines = self._monitor.run(request.text, self._selected())
-        except CommandError as error:
+        except DebugError as error:
             self.say(f"error: {error}\n")
             return E_INVALID  # gdb abandons what else it was about to do
         for line in lines:
@@ -318,20 +293,17 @@ class Session:
         found = self._target.find(self._general) if self._general is not None else None
         return found if found is not None else self._target.stopped_thread()
 
-    def _to_step(self) -> GdbThread:
-        """For stepping: what `Hc` said, if that is one thread."""
-        wanted = self._control
-        found = self._target.find(wanted) if wanted is not None and wanted.tid not in (ALL, ANY) else None
-        return found if found is not None else self._selected()
+    def _to_step(self, *, back: bool) -> GdbThread:
+        """For stepping: what `Hc` said, if that is one thread.
 
-    def _to_step_back(self) -> GdbThread:
-        """As `_to_step`, but for whoever the last stop was about where `Hc` is about anybody.
-
-        There is no `vCont` for going back, and `Hg` by then says where gdb has set its last breakpoint.
+        There is no `vCont` for going back, and `Hg` by then says where gdb has set its last breakpoint: else it is
+        whoever the last stop was about.
         """
         wanted = self._control
         found = self._target.find(wanted) if wanted is not None and wanted.tid not in (ALL, ANY) else None
-        return found if found is not None else self._target.stopped_thread()
+        if found is None:
+            found = self._target.stopped_thread() if back else self._selected()
+        return found
 
     def _thread(self, request: threads.SelectThread | threads.ThreadAlive | threads.CurrentThread) -> bytes:
         if isinstance(request, threads.CurrentThread):
@@ -356,13 +328,7 @@ class Session:
         names = b",".join(self._id(thread).encode() for thread in self._target.threads())
         return b"m" + names[: MAX_PACKET_BYTES - 8]
 
-    def _registers(
-        self,
-        request: register_packets.ReadRegisters
-        | register_packets.WriteRegisters
-        | register_packets.ReadRegister
-        | register_packets.WriteRegister,
-    ) -> bytes:
+    def _registers(self, request: register_packets.Request) -> bytes:
         thread = self._selected()
         match request:
             case register_packets.ReadRegisters():
@@ -440,9 +406,9 @@ class Session:
         steps = self._monitor.steps
         if isinstance(request, resume.ResumeBack):
             steps.forget()
-            return self._target.resume_back(request.step, self._to_step_back(), self.interrupted)
+            return self._target.resume_back(request.step, self._to_step(back=True), self.interrupted)
         steps.stops = any(action.kind != "c" for action in request.actions)
-        return self._target.resume(request.actions, self._to_step(), self.interrupted)
+        return self._target.resume(request.actions, self._to_step(back=False), self.interrupted)
 
     def _stop_reply(self, stop: Stop, remarks: list[str]) -> bytes:
         thread = self._target.stopped_thread()

@@ -12,7 +12,8 @@ import numpy as np
 
 from l4lab.kernel import events
 from l4lab.kernel.events import OBJECT_KINDS, Event
-from l4lab.kernel.traps import DeadlineReached, Interrupt
+from l4lab.kernel.traps import DeadlineReached
+from l4lab.tools.ledger.accounts import NOT_ASKED_FOR
 from l4lab.tools.ledger.timeline import NOWHERE, Operation, Operations, Timeline
 from l4lab.tools.why.chain import KERNEL, USER, Chain, Hop, Segment, check
 from l4lab.tools.why.waits import CARRYING, Waits
@@ -27,7 +28,6 @@ _TELLING: Final = (
     events.SERVED,
 )
 """Events that tell what a thread waits for, or that it no longer does."""
-_NOT_ASKED_FOR: Final = (DeadlineReached.number, Interrupt.number)
 
 
 class _Message(NamedTuple):
@@ -38,12 +38,12 @@ class _Message(NamedTuple):
     row: int
 
 
-def follow(timeline: Timeline, operations: Operations, operation: Operation) -> Chain:
+def find_chain(timeline: Timeline, operations: Operations, operation: Operation) -> Chain:
     """The chain of `operation`. KernelBug if it does not add up."""
-    return Follower(timeline, operations, operation).chain()
+    return ChainFinder(timeline, operations, operation).chain()
 
 
-class Follower:
+class ChainFinder:
     """One chain in the making."""
 
     def __init__(self, timeline: Timeline, operations: Operations, operation: Operation) -> None:
@@ -176,7 +176,7 @@ class Follower:
     def _entry_words(self, row: int) -> str:
         timeline = self._timeline
         trap, served = int(timeline.trap[row]), int(timeline.served[row])
-        if trap not in _NOT_ASKED_FOR:
+        if trap not in NOT_ASKED_FOR:
             return "kernel"
         if trap == DeadlineReached.number:
             return "kernel: timer"

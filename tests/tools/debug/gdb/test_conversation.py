@@ -9,9 +9,9 @@ import pytest
 from l4lab.emulator.machine import Machine
 from l4lab.kernel.fiasco.abi import SYSTEM_CALL_PAGE
 from l4lab.kernel.frame import CS, EIP, UTCB_BASE
+from l4lab.tools.debug.gdb.conversation import FEATURES, MAX_WAITING
 from l4lab.tools.debug.gdb.framing import MAX_PACKET_BYTES, encode
 from l4lab.tools.debug.gdb.registers import COMMON, REGISTERS
-from l4lab.tools.debug.gdb.session import FEATURES, MAX_WAITING
 from support.gdb_client import STAND_INS, Client
 from support.runs import image
 

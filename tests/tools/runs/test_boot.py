@@ -13,7 +13,7 @@ import pytest
 
 from l4lab.emulator.files.manifest import load_manifest
 from l4lab.emulator.results import StopReason
-from l4lab.tools.runs import session
+from l4lab.tools.runs import boot
 from support.elf_builder import ElfBuilder, sane
 from support.handshake import PATIENCE_SECONDS, read_until
 from support.programs import compile_program, write_manifest
@@ -79,9 +79,9 @@ def test_what_the_kernel_noticed_is_told(images: Path) -> None:
 
 
 def test_every_reason_has_an_ending_and_the_codes_are_distinct() -> None:
-    assert session.ENDINGS.keys() == set(StopReason)
-    assert session.EXIT_CODES.keys() == set(StopReason) - {StopReason.ROOT_ENDED}
-    assert len(set(session.EXIT_CODES.values())) == len(session.EXIT_CODES)
+    assert boot.ENDINGS.keys() == set(StopReason)
+    assert boot.EXIT_CODES.keys() == set(StopReason) - {StopReason.ROOT_ENDED}
+    assert len(set(boot.EXIT_CODES.values())) == len(boot.EXIT_CODES)
 
 
 def test_json_is_one_document_on_stdout_and_the_same_twice(tmp_path: Path) -> None:
@@ -195,12 +195,12 @@ def test_progress_of_a_long_run_is_told_and_changes_nothing(
     def let_time_pass(_: bytes) -> None:
         signal.raise_signal(signal.SIGALRM)
 
-    watched = session.run(manifest, 3_000_000, let_time_pass, progress_seconds=PATIENCE_SECONDS)
+    watched = boot.run(manifest, 3_000_000, let_time_pass, progress_seconds=PATIENCE_SECONDS)
     told = re.findall(r"^l4lab: at cycle ([\d ]+)$", capsys.readouterr().err, re.M)
     cycles = [int(number.replace(" ", "")) for number in told]
     assert len(cycles) == len(watched.console.splitlines()) > 10
     assert cycles == sorted(set(cycles))
-    assert watched == session.run(manifest, 3_000_000, None)
+    assert watched == boot.run(manifest, 3_000_000, None)
     assert capsys.readouterr().err == ""
 
 

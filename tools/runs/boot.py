@@ -76,6 +76,11 @@ def boot_image(
     if as_json:
         sys.stdout.write(text)
         sys.stdout.flush()
+    return tell_ending(result, verbose=verbose)
+
+
+def tell_ending(result: RunResult, *, verbose: bool) -> int:
+    """On stderr: warnings, how it ended, and if `verbose` what each task cost. Returns the exit code."""
     for warning in result.warnings:
         _say(f"kernel: {warning}")
     if verbose:
