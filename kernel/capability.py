@@ -19,8 +19,8 @@ class KernelObject:
     """What a capability can name.
 
     `capabilities`: all of them, in the order they were made. `counted`: how many keep the object
-    alive, less `deducted`, what was taken off by dec_refcnt (may be negative). `permanent`: the kernel
-    keeps it, whoever lets go. `quota` paid `charged_bytes`. `last_core`, `locked_until_cycles`:
+    alive, less `deducted`, what dec_refcnt took off or, negative, put on (both may be negative). `permanent`:
+    the kernel keeps it, whoever lets go. `quota` paid `charged_bytes`. `last_core`, `locked_until_cycles`:
     see `contention`.
     """
 
@@ -122,10 +122,11 @@ def insert(
 
 
 def drop(cap: Capability) -> bool:
-    """Empty the slot. True if the object has to die now: the last counted capability went."""
+    """Empty the slot. True if the object has to die now: the last counted capability went, or the last of all."""
+    obj = cap.object
     del cap.table.slots[cap.index]
-    del cap.object.capabilities[cap]
-    if not cap.counted:
-        return False
-    cap.object.counted -= 1
-    return cap.object.counted <= 0 and not cap.object.permanent
+    del obj.capabilities[cap]
+    if cap.counted:
+        obj.counted -= 1
+    ends = not obj.capabilities or (cap.counted and obj.counted <= 0)
+    return ends and not obj.permanent

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 from l4lab.kernel import capability
 from l4lab.kernel.capability import Capability, KernelObject
 from l4lab.kernel.costs import MAP, UNMAP
+from l4lab.kernel.outcomes import MapOutcome
 
 if TYPE_CHECKING:
     from l4lab.kernel.objects import Task
@@ -18,7 +19,7 @@ if TYPE_CHECKING:
 
 
 def lookup(task: Task | None, index: int) -> Capability | None:
-    """What slot `index` holds; None if it is empty or there is no task. Index 0 is never valid."""
+    """What slot `index` holds; None if it is empty or there is no task."""
     return task.capability_table.slots.get(index) if task is not None else None
 
 
@@ -49,22 +50,26 @@ def map_range(
     extra: int,
     weak: bool,
     grant: bool,
-) -> tuple[int, bool]:
+) -> tuple[int, MapOutcome]:
     """Copy (or move) the capabilities of `count` slots; empty ones are skipped.
 
     `rights`, `extra`: those to pass on, as far as the source has them.
-    Returns (capabilities mapped, complete); not complete means the target's quota refused.
+    Returns how many capabilities were mapped, and what the receiver learns.
     """
     mapped = 0
+    outcome = MapOutcome.LACKED
     for index in _occupied(source, source_index, count):
         at = target_index + index - source_index
-        if at >= kernel.interface.object_index_limit or at == 0:
-            continue
+        if at >= kernel.interface.object_index_limit:
+            break
+        if index not in source.capability_table.slots:
+            continue  # its object ended with one that was in the way of a capability before
+        outcome = MapOutcome.DONE
         done = _map_one(kernel, source, index, target, at, rights, extra, weak, grant)
         if done is None:
-            return mapped, False
+            return mapped, MapOutcome.OUT_OF_MEMORY
         mapped += done
-    return mapped, True
+    return mapped, outcome
 
 
 def _map_one(

@@ -56,6 +56,7 @@ FPU_AREA_WORDS: Final = 128
 FRAME_WORDS: Final = FPU_AREA + FPU_AREA_WORDS
 
 EFLAGS_START: Final = 0x202  # IF and the bit that is always one
+EFLAGS_INTERRUPT: Final = 0x200  # IF
 EFLAGS_USER_MASK: Final = 0x250DD5  # CF PF AF ZF SF TF DF OF RF AC ID: what user code may set
 
 _BLANK: Final = bytes(FRAME_WORDS * 4)

@@ -129,7 +129,7 @@ class Interface(ABC):
     max_cores: int
     """How many cores a program can name."""
     object_index_limit: int
-    """Slots of a capability table; slot 0 is never used."""
+    """Slots of a capability table."""
     irq_priority: int
     """Where an interrupt's message stands among a receiver's senders."""
     all_rights: int
@@ -211,6 +211,10 @@ class Interface(ABC):
     @abstractmethod
     def sent(self, kernel: Kernel, thread: Thread) -> None:
         """An operation without receive phase is done."""
+
+    @abstractmethod
+    def send_queued(self, thread: Thread) -> None:
+        """The message of `thread` has to wait for its receiver."""
 
     @abstractmethod
     def send_failed(self, kernel: Kernel, thread: Thread, failure: int) -> None:

@@ -32,7 +32,7 @@ from typing import TYPE_CHECKING, Any, NoReturn
 from l4lab.kernel import paging
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.mapdb import WRITE, Mapping
-from l4lab.kernel.objects import Gate, Icu, Irq, Semaphore
+from l4lab.kernel.objects import Factory, Gate, Icu, Irq, Semaphore
 from l4lab.kernel.quota import MAPPING_BYTES, Quota
 from l4lab.kernel.thread import (
     DEAD,
@@ -306,7 +306,7 @@ def check_capabilities(kernel: Kernel) -> None:
         for index, cap in task.capability_table.slots.items():
             if cap.index != index or cap.table is not task.capability_table:
                 _fail(f"{cap!r} is in the wrong slot")
-            if not 0 < index < kernel.interface.object_index_limit:
+            if not 0 <= index < kernel.interface.object_index_limit:
                 _fail(f"{cap!r} is in a slot that does not exist")
             if cap not in cap.object.capabilities:
                 _fail(f"{cap!r} is unknown to its object")
@@ -514,10 +514,9 @@ def check_quotas(kernel: Kernel) -> None:
     expected: dict[Quota, int] = {}
 
     def charge(quota: Quota, size_bytes: int) -> None:
-        node: Quota | None = quota
-        while node is not None:
-            expected[node] = expected.get(node, 0) + size_bytes
-            node = node.parent
+        for node in (quota, quota.top):
+            if node is not None:
+                expected[node] = expected.get(node, 0) + size_bytes
 
     charge(kernel.root_quota, kernel.fixed_frames * PAGE_BYTES)
     for obj in objects(kernel):
@@ -529,6 +528,16 @@ def check_quotas(kernel: Kernel) -> None:
         charge(task.quota, (len(task.space.pages) + len(task.space.superpages)) * MAPPING_BYTES)
     for space in (*(task.space for task in kernel.tasks.values()), *remains(kernel)):
         charge(space.quota, sum(area.pages for area in space.ku_areas) * PAGE_BYTES)
+    for obj in objects(kernel):
+        if isinstance(obj, Factory):
+            charge(obj.budget, 0)
+    borrowers = list(expected)
+    for quota in borrowers:  # which grows meanwhile
+        if quota.lender is not None:
+            if quota.lender not in expected:
+                expected[quota.lender] = 0
+                borrowers.append(quota.lender)
+            expected[quota.lender] += quota.limit_bytes
     for quota, size_bytes in expected.items():
         if quota.used_bytes != size_bytes:
             _fail(f"a budget was charged {quota.used_bytes} bytes for {size_bytes} in use")

@@ -262,6 +262,7 @@ def gate_bound(kernel: Kernel, core: Core, gate: Gate) -> None:
         if sender.sends:
             resume_send(kernel, core, sender, gate.thread)
         elif sender.receive == RECEIVE_NONE:
+            kernel.interface.send_failed(kernel, sender, NOT_EXISTENT)  # an operation without any phase
             dispatch.wake(kernel, core, sender)
         else:
             resume_receive(kernel, core, sender)
@@ -294,8 +295,10 @@ def resume_send(kernel: Kernel, core: Core, sender: Thread, partner: Thread) -> 
     ):
         _reserve(kernel, partner, sender)
         return
-    if kernel.events is not None and not acceptable:
-        requests.queued(kernel, kernel.events, sender, partner)
+    if not acceptable:
+        kernel.interface.send_queued(sender)
+        if kernel.events is not None:
+            requests.queued(kernel, kernel.events, sender, partner)
     sender.state = SENDING
     sender.partner = partner
     sender.queued_priority = sender.priority

@@ -86,10 +86,14 @@ def create_semaphore(kernel: Kernel, quota: Quota) -> Semaphore | None:
 
 
 def create_factory(kernel: Kernel, quota: Quota, limit_bytes: int) -> Factory | None:
-    """A factory that may spend `limit_bytes` of what `quota` has left when it is spent."""
+    """A factory that may spend `limit_bytes`, which `quota` lends it."""
     if not quota.charge(FACTORY_BYTES):
         return None
-    return Factory(kernel.new_number(), quota, FACTORY_BYTES, Quota(limit_bytes, quota))
+    budget = quota.lend(limit_bytes)
+    if budget is None:
+        quota.refund(FACTORY_BYTES)
+        return None
+    return Factory(kernel.new_number(), quota, FACTORY_BYTES, budget)
 
 
 def add_ku_memory(kernel: Kernel, task: Task, vpn: int, pages: int) -> str:
@@ -146,7 +150,7 @@ def _end(kernel: Kernel, core: Core, obj: KernelObject) -> None:
     elif isinstance(obj, Semaphore):
         _end_semaphore(kernel, core, obj)
     elif isinstance(obj, Factory):
-        obj.budget.closed = True  # what it made stays charged until it ends, but nothing is added
+        obj.budget.close()  # what it made stays charged until it ends, but nothing is added
 
 
 def kill(kernel: Kernel, me: Thread) -> None:
@@ -287,21 +291,21 @@ def unbind_irq(irq: Irq) -> bool:
     return irq.pending
 
 
-def detach_from_pin(irq: Irq | Semaphore) -> None:
-    """Undo the binding to an interrupt controller's pin."""
+def detach_source(irq: Irq | Semaphore) -> None:
+    """Undo the binding to what fires it: an interrupt controller's pin, or the end of a thread's gates."""
     if irq.pin is not None:
         icu, pin = irq.pin
         icu.pins.pop(pin, None)
         irq.pin = None
+    if irq.notifies is not None:
+        irq.notifies.delete_irq = None
+        irq.notifies = None
 
 
 def _end_irq(irq: Irq) -> None:
     unbind_irq(irq)
     irq.pending = False
-    detach_from_pin(irq)
-    if irq.notifies is not None:
-        irq.notifies.delete_irq = None
-        irq.notifies = None
+    detach_source(irq)
 
 
 def _end_semaphore(kernel: Kernel, core: Core, semaphore: Semaphore) -> None:
@@ -312,7 +316,4 @@ def _end_semaphore(kernel: Kernel, core: Core, semaphore: Semaphore) -> None:
         thread.state = READY
         kernel.interface.down_failed(kernel, thread, NOT_EXISTENT)
         dispatch.wake(kernel, core, thread)
-    detach_from_pin(semaphore)
-    if semaphore.notifies is not None:
-        semaphore.notifies.delete_irq = None
-        semaphore.notifies = None
+    detach_source(semaphore)

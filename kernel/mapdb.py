@@ -22,6 +22,8 @@ READ: Final = 1
 WRITE: Final = 2
 EXECUTE: Final = 4
 ALL_RIGHTS: Final = READ | WRITE | EXECUTE
+IMPLIED: Final = READ | EXECUTE
+"""What every mapping has: the processor knows no page that cannot be read or, without NX, executed."""
 
 PAGES_PER_SUPERPAGE: Final = 1024
 _SUPERPAGE_CHILDREN: Final = -1

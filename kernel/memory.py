@@ -15,7 +15,8 @@ from typing import TYPE_CHECKING, Final
 
 from l4lab.kernel import mapdb
 from l4lab.kernel.errors import KernelBug
-from l4lab.kernel.mapdb import PAGES_PER_SUPERPAGE, READ, WRITE, Mapping
+from l4lab.kernel.mapdb import IMPLIED, PAGES_PER_SUPERPAGE, READ, WRITE, Mapping
+from l4lab.kernel.outcomes import MapOutcome
 from l4lab.kernel.paging import ACCESSED, DIRTY, PageTables
 from l4lab.kernel.quota import MAPPING_BYTES, Quota
 from l4lab.kernel.units import PAGE_BYTES
@@ -64,16 +65,16 @@ class Mapped:
     """What one `map_range` has done.
 
     `pages`: mapped or upgraded. `entries`: page table entries written for them; a superpage has one.
-    `complete`: False: out of kernel memory. `sources`: the mappings that were mapped from, by address.
+    `outcome`: what the receiver learns. `sources`: the mappings that were mapped from, by address.
     `runs`: (page in the source, page in the target, pages) of each stretch without a hole.
     """
 
-    __slots__ = ("complete", "entries", "pages", "runs", "sources")
+    __slots__ = ("entries", "outcome", "pages", "runs", "sources")
 
     def __init__(self) -> None:
         self.pages = 0
         self.entries = 0
-        self.complete = True
+        self.outcome = MapOutcome.LACKED
         self.sources: list[Mapping] = []
         self.runs: list[tuple[int, int, int]] = []
 
@@ -196,12 +197,13 @@ class Memory:
         Refusals, nothing changed: "exists" (something is mapped there), "memory".
         """
         wanted = range(vpn, vpn + pages)
+        if not space.quota.charge(pages * PAGE_BYTES):
+            return "memory"
         if any(
             page in space.pages or page in space.ku_pages or page >> 10 in space.superpages for page in wanted
         ):
+            space.quota.refund(pages * PAGE_BYTES)
             return "exists"
-        if not space.quota.charge(pages * PAGE_BYTES):
-            return "memory"
         first_pfn = self.frames.take_run(pages)
         if first_pfn is None or not all(self._ensure_table(space, page) for page in wanted):
             if first_pfn is not None:
@@ -244,9 +246,10 @@ class Memory:
         """Map (or grant) `pages` pages of `source` into `target`; what `source` lacks is skipped.
 
         `rights`: READ | WRITE | EXECUTE; those that the source mapping lacks are dropped. Uses
-        4 MiB pages where both sides have them aligned. What stood at the target before and is not
-        the same frame from the same parent is removed first, with all derived from it.
-        If it is not complete, the pages before that point stay mapped.
+        4 MiB pages where both sides have them aligned; from the first that is mapped in part, the rest of a
+        grant is mapped, too. What stood at the target before and is not the same frame from the same parent
+        is removed first, with all derived from it: the source itself, if it was its own target.
+        If memory runs out, the pages before that point stay mapped.
         """
         mapped = Mapped()
         offset = 0
@@ -259,16 +262,21 @@ class Memory:
             whole = both_aligned and vpn & _SUPER_MASK == 0 and pages - offset >= PAGES_PER_SUPERPAGE
             parent = self.lookup(source, vpn)
             if parent is None:
+                if vpn in source.ku_pages or source is self.sigma0:
+                    mapped.outcome = MapOutcome.DONE  # it is there, and not for passing on
                 offset = self._skip_empty(source, vpn, offset)
                 continue
             whole = whole and parent.is_superpage and self._can_be_superpage(target, at)
             size = PAGES_PER_SUPERPAGE if whole else 1
-            done = self._map_one(parent, vpn - parent.vpn, target, at, size, rights, grant, cached)
-            if done is None:
-                mapped.complete = False
-                break
-            if done:
-                mapped.add(parent, vpn, at, done)
+            grant = grant and size == parent.pages
+            if rights & (parent.rights | IMPLIED):
+                mapped.outcome = MapOutcome.DONE
+                done = self._map_one(parent, vpn - parent.vpn, target, at, size, rights, grant, cached)
+                if done is None:
+                    mapped.outcome = MapOutcome.OUT_OF_MEMORY
+                    break
+                if done:
+                    mapped.add(parent, vpn, at, done)
             offset += size
         return mapped
 
@@ -298,18 +306,16 @@ class Memory:
         cached: bool,
     ) -> int | None:
         """Map one page or superpage. Returns pages mapped (0: nothing to do), None: out of memory."""
-        rights &= parent.rights
-        if not rights or vpn in target.ku_pages or target is self.sigma0:
+        rights &= parent.rights | IMPLIED
+        if vpn in target.ku_pages or target is self.sigma0:
             return 0
         pfn = parent.pfn + skip_pages
-        grant = grant and parent.pages == pages and parent.parent is not None
+        grant = grant and parent.parent is not None
         old = target.pages.get(vpn) or target.superpages.get(vpn >> 10)
-        if old is parent:
-            return 0
         if old is not None and old.parent is parent and old.pages == pages and old.pfn == pfn and not grant:
             return self._upgrade(old, rights)
         self._clear_target(target, vpn, pages)
-        if parent.space is None:  # the target held an ancestor of the source
+        if parent.space is None:  # the target held the source or an ancestor of it
             return 0
         if not target.quota.charge(MAPPING_BYTES):
             return None

@@ -10,6 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from l4lab.kernel.frame import EAX, EDX, EIP
+from l4lab.kernel.outcomes import MapOutcome
 from l4lab.kernel.quota import MAPPING_BYTES
 
 if TYPE_CHECKING:
@@ -32,17 +33,17 @@ class PortMapping:
         self.children: dict[PortMapping, None] = {}
 
 
-def map_range(kernel: Kernel, source: Task, target: Task, first: int, count: int) -> tuple[int, bool]:
-    """Pass on the ports of a range that `source` has and `target` has not; (how many, complete)."""
-    if target.space is kernel.memory.sigma0 or source is target:
-        return 0, True
-    mapped = 0
+def map_range(kernel: Kernel, source: Task, target: Task, first: int, count: int) -> MapOutcome:
+    """Pass on the ports of a range that `source` has and `target` has not."""
+    outcome = MapOutcome.LACKED
     for port in _owned(kernel, source, first, count):
-        mapped += 1
+        outcome = MapOutcome.DONE
+        if target.space is kernel.memory.sigma0 or source is target:
+            break
         if port in target.ports:
             continue
         if not target.quota.charge(MAPPING_BYTES):
-            return mapped - 1, False
+            return MapOutcome.OUT_OF_MEMORY
         # POINT OF NO RETURN
         parent = source.ports.get(port)
         child = PortMapping(target, port, parent)
@@ -51,7 +52,7 @@ def map_range(kernel: Kernel, source: Task, target: Task, first: int, count: int
             parent.children[child] = None
         else:
             kernel.port_roots.setdefault(port, {})[child] = None
-    return mapped, True
+    return outcome
 
 
 def _owned(kernel: Kernel, task: Task, first: int, count: int) -> list[int]:

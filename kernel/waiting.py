@@ -46,6 +46,7 @@ def queue_up(kernel: Kernel, me: Thread, partner: Thread) -> None:
         kernel.interface.send_failed(kernel, me, TIMED_OUT)
         return
     kernel.bill[IPC] += kernel.costs.ipc_block
+    kernel.interface.send_queued(me)
     _enter(kernel, me, SENDING, partner, partner.senders, deadline_us)
 
 

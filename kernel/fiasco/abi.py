@@ -357,6 +357,7 @@ LOG_GET_ATTR: Final = 3
 LOG_WRITE_MAX_BYTES: Final = 244
 LOG_READ_MAX_BYTES: Final = 248
 LOG_READ_DRAINED: Final = 1 << 31
+LOG_NEW_LINE_RETURNS: Final = 4  # always set among the output flags
 LOG_INITIAL_ATTR: Final = (0x100, 4, 8)
 
 DEBUGGER_ENTER: Final = 0

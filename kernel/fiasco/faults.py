@@ -79,6 +79,7 @@ _STATE_ORDER: Final = (
 """Frame word of each of the 19 words of the exception state; None: pfa, trap number, error code."""
 _SEGMENT_INDICES: Final = {ES, DS, GS, FS, SS}
 _ALWAYS_SET: Final = 0x202
+_TRIGGERED: Final = (abi.TRAP_EX_REGS, 0, 0)
 
 
 class FaultMessage(KernelMessage):
@@ -125,7 +126,7 @@ class FaultMessage(KernelMessage):
             if state.alien and label == abi.PROTO_ALLOW_SYSCALL:
                 state.alien_pass = True
         elif label < 0:
-            receiver.pending_exception = self.fault
+            set_aside(receiver, self.fault)
         return True
 
     def failed(self, kernel: Kernel, me: Thread, code: int) -> None:
@@ -133,7 +134,7 @@ class FaultMessage(KernelMessage):
         requests.end(kernel, me, code)
         me.kernel_message = None
         if self.kind == PAGE_FAULT and code == abi.IPC_NOT_EXISTENT:
-            me.pending_exception = self.fault
+            set_aside(me, self.fault)
 
 
 # --- page faults --------------------------------------------------------------------------------
@@ -218,10 +219,11 @@ def call(
         me.receive_from = target
         ipc.send_and_receive(kernel, core, me, target, donate=True)
     else:
-        # A kernel object as pager answers at once, with a negative label: it refuses.
+        # A kernel object answers at once, with a negative label: a pager refuses, a handler changes nothing.
         requests.end(kernel, me)
         me.kernel_message = None
-        me.pending_exception = message.fault
+        if message.kind == PAGE_FAULT:
+            set_aside(me, message.fault)
 
 
 def exception(kernel: Kernel, core: Core, me: Thread, fault: tuple[int, int, int]) -> None:
@@ -232,7 +234,7 @@ def exception(kernel: Kernel, core: Core, me: Thread, fault: tuple[int, int, int
     kernel.bill[FAULT] += kernel.costs.fault_path
     handler = state_of(me).exception_handler
     cap = capspace.lookup(me.task, handler) if handler != NEVER_SET else None
-    if cap is None or not isinstance(cap.object, Gate | Thread):
+    if cap is None:
         get_stuck(kernel, me, fault)
         return
     message = FaultMessage(EXCEPTION, state_words(me, fault), fault)
@@ -268,10 +270,24 @@ def cpu_exception(kernel: Kernel, core: Core, me: Thread, trap: CpuException) ->
     exception(kernel, core, me, (trap.vector, trap.error_code, 0))
 
 
+def set_aside(me: Thread, fault: tuple[int, int, int]) -> None:
+    """Have an exception raised when `me` next runs; before one that ex_regs has triggered."""
+    me.pending_exception = fault
+
+
+def trigger(me: Thread) -> None:
+    """ex_regs triggers an exception: it comes when `me` would go on in user mode, once however often."""
+    state_of(me).triggered = True
+    if me.pending_exception is None:
+        me.pending_exception = _TRIGGERED
+
+
 def raise_pending(kernel: Kernel, core: Core, me: Thread) -> None:
     """An exception was set aside until `me` runs: raise it in its own time."""
-    fault = me.pending_exception
-    me.pending_exception = None
+    fault, state = me.pending_exception, state_of(me)
+    if fault is _TRIGGERED:
+        state.triggered = False
+    me.pending_exception = _TRIGGERED if state.triggered else None
     if fault is not None:
         exception(kernel, core, me, fault)
 

@@ -21,12 +21,16 @@ _MEMORY_RIGHTS: Final = tuple(
 
 @dataclass(frozen=True, slots=True)
 class Flexpage:
-    """`address` and `order` are in the unit of the space: bytes of memory, capability slots, ports."""
+    """`address` and `order` are in the unit of the space: bytes of memory, capability slots, ports.
+
+    `address` is aligned down to the size, `named` is as the word has it: a few operations begin there.
+    """
 
     kind: int
     address: int
     order: int
     rights: int
+    named: int
 
     @property
     def is_everything(self) -> bool:
@@ -35,13 +39,14 @@ class Flexpage:
 
 
 def decode(word: int) -> Flexpage:
-    """A flexpage word. The address is aligned down to the size."""
+    """A flexpage word."""
     kind = word >> abi.FPAGE_TYPE_SHIFT & abi.FPAGE_TYPE_MASK
     order = word >> abi.FPAGE_ORDER_SHIFT & abi.FPAGE_ORDER_MASK
     address = word >> abi.FPAGE_ADDRESS_SHIFT
     if kind == abi.FPAGE_TYPE_MEMORY:
         address <<= abi.FPAGE_ADDRESS_SHIFT
-    return Flexpage(kind, address >> order << order if order < 32 else 0, order, word & abi.FPAGE_RIGHTS_MASK)
+    aligned = address >> order << order if order < 32 else 0
+    return Flexpage(kind, aligned, order, word & abi.FPAGE_RIGHTS_MASK, address)
 
 
 def memory_rights(rights: int) -> int:

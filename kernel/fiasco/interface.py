@@ -142,6 +142,9 @@ class Fiasco(Interface):
     def sent(self, kernel: Kernel, thread: Thread) -> None:
         messages.finish_send(kernel, thread)
 
+    def send_queued(self, thread: Thread) -> None:
+        messages.queue_up(thread)
+
     def send_failed(self, kernel: Kernel, thread: Thread, failure: int) -> None:
         messages.fail_send(kernel, thread, _SEND_CODES[failure])
 

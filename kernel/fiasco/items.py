@@ -12,6 +12,7 @@ from l4lab.kernel import capspace, contention, ports, tracing
 from l4lab.kernel.costs import MAP
 from l4lab.kernel.fiasco import abi, flexpage
 from l4lab.kernel.objects import Gate, Task
+from l4lab.kernel.outcomes import MapOutcome
 
 if TYPE_CHECKING:
     from l4lab.kernel.fiasco.flexpage import Flexpage
@@ -51,7 +52,8 @@ def read_buffer(kernel: Kernel, thread: Thread, index: int) -> tuple[Buffer, int
         return Buffer(0, EVERYTHING, 0), index
     index += 1
     if control & abi.BUFFER_SMALL:
-        window = flexpage.Flexpage(abi.FPAGE_TYPE_OBJECT, control >> abi.CAP_SHIFT, 0, 0)
+        slot = control >> abi.CAP_SHIFT
+        window = flexpage.Flexpage(abi.FPAGE_TYPE_OBJECT, slot, 0, 0, slot)
     else:
         window = flexpage.decode(words[base + index] if index < abi.UTCB_BR_WORDS else 0)
         index += 1
@@ -133,29 +135,31 @@ def _transfer_one(
     if kind == abi.FPAGE_TYPE_OBJECT:
         allowed = sender.send_rights & abi.OBJECT_RIGHT_S | _KEPT_OBJECT_RIGHTS
         page_word &= ~abi.FPAGE_RIGHTS_MASK | allowed
-        if buffer.control & abi.BUFFER_LOCAL_ID and buffer.control & abi.BUFFER_SMALL:
-            local = _local_id(sender, receiver, page_word)
-            if local is not None:
-                return *local, 0
+    if buffer.control & abi.BUFFER_LOCAL_ID:
+        local = _local_id(sender, receiver, page_word)
+        if local is not None:
+            return *local, 0
     target = _target_task(receiver, buffer)
-    if target is None:
+    if target is None or not target.alive:  # a thread may outlive its task
         return 0, 0, abi.IPC_SEND_OVERFLOW
     assert sender.task is not None
-    if buffer.window.kind != kind and not buffer.window.is_everything:
-        return abi.ITEM_KIND_MAPPED, 0, 0  # section 6: no error, nothing mapped, and not said so
     if kernel.trace is not None:
         kernel.trace.actor = sender.number
-    mapped, complete = map_flexpage(kernel, sender.task, page_word, target, buffer.window, control)
-    outcome = abi.ITEM_KIND_MAPPED if mapped else abi.ITEM_KIND_NOTHING
-    return outcome, 0, 0 if complete else abi.IPC_SEND_MAP_FAILED
+    outcome = map_flexpage(kernel, sender.task, page_word, target, buffer.window, control)
+    if outcome is MapOutcome.OUT_OF_MEMORY:
+        return abi.ITEM_KIND_MAPPED, 0, abi.IPC_SEND_MAP_FAILED
+    return abi.ITEM_KIND_NOTHING if outcome is MapOutcome.LACKED else abi.ITEM_KIND_MAPPED, 0, 0
 
 
 def _local_id(sender: Thread, receiver: Thread, page_word: int) -> tuple[int, int] | None:
-    """(outcome, data) if the receiver gets an id instead of a mapping (section 6, "Local id")."""
+    """(outcome, data) if the receiver gets an id instead of a mapping (section 6, "Local id").
+
+    The flexpage's type does not matter: a page's number is looked up as a slot, too.
+    """
     if sender.task is receiver.task:
         return abi.ITEM_KIND_FLEXPAGE, page_word
     cap = capspace.lookup(sender.task, page_word >> abi.FPAGE_ADDRESS_SHIFT)
-    if cap is None or not isinstance(cap.object, Gate) or not page_word & abi.OBJECT_RIGHT_R:
+    if cap is None or not isinstance(cap.object, Gate):
         return None
     thread = cap.object.thread
     if thread is None or thread.task is not receiver.task:
@@ -177,14 +181,15 @@ def _target_task(receiver: Thread, buffer: Buffer) -> Task | None:
 
 def map_flexpage(
     kernel: Kernel, source: Task, page_word: int, target: Task, window: Flexpage, control: int
-) -> tuple[int, bool]:
-    """Map what a send flexpage and a receive window have in common; (how much, complete).
+) -> MapOutcome:
+    """Map what a send flexpage and a receive window have in common.
 
-    `control`: the item's control word: send base, grant, cache and object-specific bits.
+    `control`: the item's control word: send base, grant, cache and object-specific bits. A window of another
+    kind, or one that has nothing in common with the flexpage, is DONE: nobody is told.
     """
     page = flexpage.decode(page_word)
-    if not target.alive or (not window.is_everything and window.kind != page.kind):
-        return 0, True  # a thread may outlive its task; nothing can be mapped there
+    if not window.is_everything and window.kind != page.kind:
+        return MapOutcome.DONE
     hot_spot = control & abi.ITEM_SEND_BASE_MASK
     if page.kind == abi.FPAGE_TYPE_MEMORY:
         return _map_memory(kernel, source, page, target, window, hot_spot, control)
@@ -192,16 +197,16 @@ def map_flexpage(
         return _map_objects(kernel, source, page, target, window, hot_spot >> abi.CAP_SHIFT, control)
     if page.kind == abi.FPAGE_TYPE_IO:
         return _map_ports(kernel, source, page, target, window)
-    return 0, True
+    return MapOutcome.DONE
 
 
 def _map_memory(
     kernel: Kernel, source: Task, page: Flexpage, target: Task, window: Flexpage, hot_spot: int, control: int
-) -> tuple[int, bool]:
+) -> MapOutcome:
     window_order = 32 if window.is_everything else min(window.order, 32)
     order = min(page.order, 32)
     if order < abi.FPAGE_MIN_MEMORY_ORDER or window_order < abi.FPAGE_MIN_MEMORY_ORDER:
-        return 0, True
+        return MapOutcome.DONE
     start, at, order = flexpage.place(page.address, order, window.address, window_order, hot_spot)
     cached = not control & abi.ITEM_CACHE_SET or control & abi.ITEM_CACHE_MASK == abi.ITEM_CACHE_CACHED
     mapped = kernel.memory.map_range(
@@ -220,30 +225,28 @@ def _map_memory(
         for first, into, pages in mapped.runs:
             tracing.mapped(kernel, kernel.trace, target, first, into, pages)
     kernel.bill[MAP] += mapped.entries * kernel.costs.map_page
-    return mapped.pages, mapped.complete
+    return mapped.outcome
 
 
-def _map_ports(
-    kernel: Kernel, source: Task, page: Flexpage, target: Task, window: Flexpage
-) -> tuple[int, bool]:
+def _map_ports(kernel: Kernel, source: Task, page: Flexpage, target: Task, window: Flexpage) -> MapOutcome:
     """Ports go one to one; only what send flexpage and window have in common counts."""
     first, end = page.address, page.address + (1 << min(page.order, 16))
     if not window.is_everything:
         first = max(first, window.address)
         end = min(end, window.address + (1 << min(window.order, 16)))
-    return ports.map_range(kernel, source, target, first, end - first) if first < end else (0, True)
+    return ports.map_range(kernel, source, target, first, end - first) if first < end else MapOutcome.DONE
 
 
 def _map_objects(
     kernel: Kernel, source: Task, page: Flexpage, target: Task, window: Flexpage, hot_spot: int, control: int
-) -> tuple[int, bool]:
+) -> MapOutcome:
     if not page.rights & abi.OBJECT_RIGHT_R:
-        return 0, True
+        return MapOutcome.LACKED
     window_order = 20 if window.is_everything else min(window.order, 20)
     start, at, order = flexpage.place(
         page.address, min(page.order, 20), window.address, window_order, hot_spot
     )
-    mapped, complete = capspace.map_range(
+    mapped, outcome = capspace.map_range(
         kernel,
         source,
         start,
@@ -257,4 +260,4 @@ def _map_objects(
     )
     if mapped and kernel.trace is not None:
         tracing.capabilities_mapped(kernel, kernel.trace, target, start, at, mapped)
-    return mapped, complete
+    return outcome

@@ -104,10 +104,15 @@ def semaphore_obtained(thread: Thread) -> None:
 
 
 def finish_send(kernel: Kernel, thread: Thread) -> None:
-    """A send-only operation is done: the sent tag comes back, unmarked."""
+    """A send-only operation is done: the sent tag comes back as it is; see `queue_up`."""
     if thread.began:
         requests.end(kernel, thread)
-    thread.frame[EAX] = thread.send_tag & ~abi.TAG_ERROR
+
+
+def queue_up(thread: Thread) -> None:
+    """A message has to wait for its receiver: only then bit 15 of its tag, if it was set, does not come back."""
+    if thread.kernel_message is None:
+        thread.frame[EAX] = thread.send_tag
 
 
 def deliver_irq(kernel: Kernel, receiver: Thread, irq: Irq) -> None:

@@ -63,6 +63,7 @@ _SYSTEM_CALL_BYTES = 2
 _REPLY_SLOTS_PER_PAGE = 1024
 _OWN_RIGHTS = abi.OBJECT_RIGHT_W | abi.OBJECT_RIGHT_S
 _SPECIAL = abi.CAP_INVALID_BIT | abi.CAP_EXPLICIT_REPLY_BIT
+_OPERATION = abi.OP_SEND | abi.OP_RECV | abi.OP_OPEN_WAIT | abi.OP_REPLY
 _THREAD_LABEL = abi.PROTO_THREAD & 0xFFFF
 _KOBJECT_LABEL = abi.PROTO_KOBJECT & 0xFFFF
 
@@ -75,7 +76,7 @@ def entered(kernel: Kernel, core: Core, me: Thread) -> None:
     elif state.alien_pass:
         system_call(kernel, core, me)
         state.alien_pass = False
-        me.pending_exception = (VECTOR_GENERAL_PROTECTION, abi.ALIEN_AFTER, 0)
+        faults.set_aside(me, (VECTOR_GENERAL_PROTECTION, abi.ALIEN_AFTER, 0))
     else:
         me.frame[EIP] = me.frame[EIP] - _SYSTEM_CALL_BYTES & 0xFFFFFFFF
         faults.exception(kernel, core, me, (VECTOR_GENERAL_PROTECTION, abi.ALIEN_BEFORE, 0))
@@ -165,6 +166,8 @@ def _run(kernel: Kernel, core: Core, me: Thread, partner: Thread, selector: int)
         ipc.send_and_receive(kernel, core, me, partner, donate)
     elif selector & abi.OP_RECV:
         ipc.receive_only(kernel, core, me)
+    else:
+        messages.fail_send(kernel, me, abi.IPC_NOT_EXISTENT)
 
 
 def _refuse_reply_slot(kernel: Kernel, me: Thread) -> None:
@@ -187,7 +190,8 @@ def _reply(kernel: Kernel, core: Core, me: Thread, selector: int) -> None:
 
 
 def _to_thread(kernel: Kernel, core: Core, me: Thread, target: Thread, rights: int, selector: int) -> None:
-    if selector & abi.OP_SEND and me.send_tag >> abi.TAG_LABEL_SHIFT == _THREAD_LABEL:
+    sends = selector & abi.OP_SEND or not selector & _OPERATION  # neither phase counts as an operation, too
+    if sends and me.send_tag >> abi.TAG_LABEL_SHIFT == _THREAD_LABEL:
         _invoke(kernel, core, me, target, rights, 0, selector)
         return
     me.send_rights = rights
@@ -209,7 +213,7 @@ def _to_gate(kernel: Kernel, core: Core, me: Thread, target: Gate, rights: int, 
         waiting.wait_for_gate(kernel, me, target)
         return
     messages.address_to(me, target)
-    if bound.state == DEAD:
+    if bound.state == DEAD and selector & abi.OP_SEND:
         messages.fail_send(kernel, me, abi.IPC_NOT_EXISTENT)
         return
     _run(kernel, core, me, bound, selector)
@@ -225,10 +229,11 @@ def _invoke(
     tag = me.send_tag
     wants_reply = bool(selector & abi.OP_RECV)
     is_task = isinstance(target, Task)
+    is_thread = isinstance(target, Thread)  # whoever asked has seen to it that it is an operation
     result = NO_REPLY
     if kernel.trace is not None:
         tracing.object_invoked(kernel, kernel.trace, me, target)
-    if selector & abi.OP_SEND or is_task:
+    if selector & abi.OP_SEND or is_task or is_thread:
         kernel.bill[OBJECT] += kernel.costs.object_invoke
         call = Call(kernel, core, me, tag, rights, extra, wants_reply)
         result = HANDLERS[type(target)](call, target)
@@ -237,7 +242,7 @@ def _invoke(
     always = result != NO_REPLY and (
         result & abi.TAG_ERROR
         or (is_task and result == error(abi.EBADPROTO))
-        or (isinstance(target, Thread) and result == error(abi.EMSGTOOSHORT) and not call.words)
+        or (is_thread and result == error(abi.EMSGTOOSHORT) and not call.words)
     )
     if always or (wants_reply and result != NO_REPLY):
         me.frame[EAX] = result

@@ -19,9 +19,18 @@ class ThreadState(InterfaceState):
 
     `alien`: its system calls are shown to its exception handler; `alien_pass`: but not the next. `trampoline`:
     of page faults, index into RAM's words of its block, None without; `trampoline_armed`: it is in use.
+    `triggered`: the exception that ex_regs triggers is to come, as the thread's pending one or behind it.
     """
 
-    __slots__ = ("alien", "alien_pass", "exception_handler", "pager", "trampoline", "trampoline_armed")
+    __slots__ = (
+        "alien",
+        "alien_pass",
+        "exception_handler",
+        "pager",
+        "trampoline",
+        "trampoline_armed",
+        "triggered",
+    )
 
     def __init__(self) -> None:
         self.pager = NEVER_SET
@@ -30,6 +39,7 @@ class ThreadState(InterfaceState):
         self.alien_pass = False
         self.trampoline: int | None = None
         self.trampoline_armed = False
+        self.triggered = False
 
 
 def state_of(thread: Thread) -> ThreadState:

@@ -327,8 +327,8 @@ def test_small_window_takes_a_part() -> None:
     assert list(pair.slots()) == [AT]
 
 
-def test_nothing_is_mapped_into_index_zero() -> None:
-    """It is never valid."""
+def test_index_zero_is_a_slot_like_any_other() -> None:
+    """As on the real kernel."""
     pair = Pair()
     pair.send(abi.ITEM_MAP, object_page(IRQ, 7), buffers=(SMALL,))
-    assert not pair.slots()
+    assert list(pair.slots()) == [0]

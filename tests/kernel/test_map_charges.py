@@ -31,10 +31,13 @@ class Spaces:
         kernel.costs = KernelCosts(map_page=MAP_PAGE_CYCLES)
 
     def map(self, source: Task, vpn: int, order: int, target: Task, at: int) -> int:
+        """How many pages `target` has there then."""
         kernel = self.world.kernel
         kernel.bill = [0] * CAUSES
         word = memory_page(vpn << 12, order)
-        return items.map_flexpage(kernel, source, word, target, EVERYTHING, at << 12)[0]
+        items.map_flexpage(kernel, source, word, target, EVERYTHING, at << 12)
+        there = range(at, at + (1 << order - 12))
+        return sum(kernel.memory.lookup(target.space, page) is not None for page in there)
 
     def charged(self, cause: int) -> int:
         return self.world.kernel.bill[cause]

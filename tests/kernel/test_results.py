@@ -164,12 +164,12 @@ def test_map_failure_by_quota() -> None:
 
 
 def test_send_only_success() -> None:
-    """EAX is the sent tag without the error bit, even if the caller set that; ESI is left alone."""
+    """EAX is the sent tag, with the error bit if the caller set that; the receiver's has none. ESI is left alone."""
     world, thread = two_threads()
     world.call(thread, abi.CAP_INVALID, abi.OP_WAIT)
     world.call(world.root, cap(20), abi.OP_SEND, tag(-7, 1) | ERROR_BIT, 5, label=0x77)
     got = world.answer(world.root)
-    assert (got.tag, got.label) == (tag(-7, 1), 0x77)
+    assert (got.tag, got.label) == (tag(-7, 1) | ERROR_BIT, 0x77)
     assert (world.answer(thread).tag, world.answer(thread).label) == (tag(-7, 1), 0x77)
 
 

@@ -12,7 +12,7 @@ from l4lab.kernel.fiasco import abi, flexpage, messages
 from l4lab.kernel.fiasco.protocols.scheduler import cpu_set_contains
 from l4lab.kernel.interface import InterfaceState
 from l4lab.kernel.pageframes import KernelFrames
-from l4lab.kernel.quota import Quota
+from l4lab.kernel.quota import UNLIMITED, Quota
 from l4lab.kernel.sched import ReadyQueue
 from l4lab.kernel.thread import SenderQueue, Thread
 from l4lab.kernel.timeouts import Timeout, WakeUpQueue
@@ -165,40 +165,71 @@ class WakeUpQueueModel(RuleBasedStateMachine):
 
 
 class QuotaModel(RuleBasedStateMachine):
-    """A budget is charged if it and all above it have room; what was charged can all be given back."""
+    """A budget is charged if it and the top have room; what was charged or lent can all be given back."""
 
     charges = Bundle("charges")
 
     def __init__(self) -> None:
         super().__init__()
         top = Quota(1000)
-        middle = Quota(600, top)
-        self.tree = [top, middle, Quota(2000, top), Quota(300, middle), Quota(600, middle)]
-        self.model: dict[Quota, int] = dict.fromkeys(self.tree, 0)
+        self.budgets = [Quota(UNLIMITED, top), Quota(600, top), Quota(2000, top)]
+        self.top = top
+        self.charged: dict[Quota, int] = dict.fromkeys(self.budgets, 0)
+        self.lent: dict[
+            Quota, tuple[Quota, int]
+        ] = {}  # borrower -> lender and how much, until it is returned
 
-    def above(self, quota: Quota) -> list[Quota]:
-        return [quota, *(self.above(quota.parent) if quota.parent is not None else [])]
+    def used(self, budget: Quota) -> int:
+        lent = (size for lender, size in self.lent.values() if lender is budget)
+        return self.charged[budget] + (0 if budget.limit_bytes == UNLIMITED else sum(lent))
 
-    @rule(target=charges, index=st.integers(0, 4), size=st.sampled_from([0, 1, 99, 300, 600]))
-    def charge(self, index: int, size: int) -> tuple[int, int]:
-        path = self.above(self.tree[index])
-        fits = all(self.model[node] + size <= node.limit_bytes for node in path)
-        assert self.tree[index].charge(size) == fits
-        for node in path:
-            self.model[node] += size if fits else 0
-        return index, size if fits else 0
+    def free(self, budget: Quota) -> int:
+        return 0 if budget.closed else budget.limit_bytes - self.used(budget)
+
+    @rule(target=charges, index=st.integers(0, 9), size=st.sampled_from([0, 1, 99, 300, 600]))
+    def charge(self, index: int, size: int) -> tuple[Quota, int]:
+        budget = self.budgets[index % len(self.budgets)]
+        fits = size <= self.free(budget) and not budget.closed and sum(self.charged.values()) + size <= 1000
+        assert budget.charge(size) == fits
+        self.charged[budget] += size if fits else 0
+        return budget, size if fits else 0
 
     @rule(charge=consumes(charges))
-    def refund(self, charge: tuple[int, int]) -> None:
-        index, size = charge
-        self.tree[index].refund(size)
-        for node in self.above(self.tree[index]):
-            self.model[node] -= size
+    def refund(self, charge: tuple[Quota, int]) -> None:
+        budget, size = charge
+        budget.refund(size)
+        self.charged[budget] -= size
+        self.settle()
+
+    @rule(index=st.integers(0, 9), size=st.sampled_from([1, 200, 600]))
+    def lend(self, index: int, size: int) -> None:
+        lender = self.budgets[index % len(self.budgets)]
+        fits = size <= self.free(lender) and not lender.closed
+        borrower = lender.lend(size)
+        assert (borrower is not None) == fits
+        if borrower is not None:
+            self.budgets.append(borrower)
+            self.charged[borrower] = 0
+            self.lent[borrower] = lender, size
+
+    @rule(index=st.integers(0, 9))
+    def close(self, index: int) -> None:
+        self.budgets[index % len(self.budgets)].close()
+        self.settle()
+
+    def settle(self) -> None:
+        """Closed budgets in which nothing is left return what they borrowed; that may be the last of another."""
+        done = [each for each in self.lent if each.closed and not self.used(each)]
+        for borrower in done:
+            del self.lent[borrower]
+        if done:
+            self.settle()
 
     @invariant()
     def same(self) -> None:
-        for node in self.tree:
-            assert node.used_bytes == self.model[node] <= node.limit_bytes
+        assert self.top.used_bytes == sum(self.charged.values()) <= self.top.limit_bytes
+        for budget in self.budgets:
+            assert budget.used_bytes == self.used(budget) <= budget.limit_bytes
 
 
 class FramesModel(RuleBasedStateMachine):
@@ -284,10 +315,11 @@ def test_flexpage_word(word: int) -> None:
     words,
 )
 def test_cpu_set(granularity: int, offset: int, bitmap: int) -> None:
-    """Each bit of the map stands for 2 ** granularity cores in a row, the first from the offset on."""
+    """Each bit of the map stands for 2 ** granularity cores in a row, the first from the offset on, rounded down."""
     each = 1 << min(granularity >> 24, 24)
+    first = offset // each * each
     members = {
-        offset + bit * each + i for bit in range(32) if bitmap >> bit & 1 for i in range(min(each, 200))
+        first + bit * each + i for bit in range(32) if bitmap >> bit & 1 for i in range(min(each, 200))
     }
     for core in range(128):
         assert cpu_set_contains(granularity | offset, bitmap, core) == (core in members)

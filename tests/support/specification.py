@@ -12,8 +12,8 @@ Three things are added that the lecture leaves out: rights, which a derivation c
 sets of pages that were mapped in one piece (4 MiB) and go in one piece; and pages that no operation
 touches, because the kernel itself lives in them (`fixed`).
 
-Capability tables are simpler: a map copies, and an object dies with its last counted capability, or
-when a capability with the delete right has to make room.
+Capability tables are simpler: a map copies, and an object dies with its last counted capability, with
+its last of all, or when a capability with the delete right has to make room.
 
 Nothing here knows the kernel. `test_specification.py` runs both with the same random histories.
 """
@@ -81,7 +81,8 @@ def map_pages(
 ) -> None:
     """Derive `count` pages of `target` from those of `source`, in order; pages the source lacks are skipped.
 
-    Whole blocks where both sides have them aligned and all of it is wanted, else page by page.
+    Whole blocks where both sides have them aligned and all of it is wanted, else page by page. Once part of a
+    block has been passed on, the rest of a grant is mapped.
     """
     offset = 0
     while offset < count:
@@ -89,7 +90,9 @@ def map_pages(
         aligned = (v + offset) % BLOCK == 0 and (v2 + offset) % BLOCK == 0 and count - offset >= BLOCK
         whole = page is not None and page.is_large and aligned and (v2 + offset) // BLOCK not in target.split
         if page is not None:
-            _derive(page.block if whole else [page], target, v2 + offset, rights, grant)
+            piece = page.block if whole else [page]
+            grant = grant and len(piece) == len(page.block)
+            _derive(piece, target, v2 + offset, rights, grant)
         offset += BLOCK if whole else 1
 
 
@@ -105,11 +108,11 @@ def place(send: int, send_log2: int, window: int, window_log2: int, hot_spot: in
 
 def _derive(piece: list[Page], target: Space, v: int, rights: int, grant: bool) -> None:
     first = piece[0]
-    rights &= first.rights
+    rights &= first.rights | R | X  # what is there can be read and, as processors are, executed
     old = target(v)
-    if not rights or v in target.fixed or isinstance(target, Sigma0) or (old and old in first.block):
+    if not rights or v in target.fixed or isinstance(target, Sigma0):
         return
-    grant = grant and len(piece) == len(first.block) and first.origin is not None
+    grant = grant and first.origin is not None
     if old and old.origin is first and len(old.block) == len(piece) and not grant:
         for page in old.block:  # the same again: rights are added
             page.rights |= rights
@@ -118,7 +121,7 @@ def _derive(piece: list[Page], target: Space, v: int, rights: int, grant: bool) 
         present = target(v + offset)
         if present is not None:
             _remove(present)
-    if first.space(first.v) is not first:  # its own origin was in the way and went, and it with it
+    if first.space(first.v) is not first:  # it or its own origin was in the way and went, and it with it
         return
     if len(piece) == 1:
         target.split.add(v // BLOCK)
@@ -190,10 +193,9 @@ GATE_SERVER = 0x20
 
 @dataclass(eq=False)
 class Object:
-    """What a capability names. `count`: counted capabilities, less `deducted`. A task owns a table."""
+    """What a capability names. `count`: counted capabilities, less what was deducted. A task owns a table."""
 
     count: int = 0
-    deducted: int = 0
     alive: bool = True
     is_gate: bool = False
     table: Table | None = None
@@ -246,8 +248,6 @@ def map_caps(
         return
     for index in [i + offset for offset in range(count) if i + offset in source.slots]:
         at = j + index - i
-        if at == 0:  # index 0 is never valid
-            continue
         _displace(target, at)
         cap = source.slots.get(index)
         if cap is None:
@@ -283,12 +283,14 @@ def _displace(table: Table, index: int) -> None:
 
 
 def _remove_cap(table: Table, index: int) -> None:
-    """Empty a slot; the object dies if no count is left."""
+    """Empty a slot; the object dies if no count is left, or no capability."""
     cap = table.slots.pop(index, None)
-    if cap is not None and cap.counted:
-        cap.object.count -= 1
-        if cap.object.count <= 0:
-            _destroy(table.world, cap.object)
+    if cap is None:
+        return
+    cap.object.count -= cap.counted
+    named = any(cap.object is other.object for each in table.world.tables for other in each.slots.values())
+    if not named or (cap.counted and cap.object.count <= 0):
+        _destroy(table.world, cap.object)
 
 
 def _destroy(world: Tables, obj: Object) -> None:
@@ -314,10 +316,8 @@ def _finish(world: Tables) -> None:
 
 
 def deduct(obj: Object, difference: int) -> None:
-    """Lower the count, or give back what was deducted. Nothing dies of it now."""
-    difference = max(difference, -obj.deducted)
+    """Lower the count or, by a negative difference, raise it. Nothing dies of it now."""
     obj.count -= difference
-    obj.deducted += difference
 
 
 def equal(table: Table, i: int, j: int) -> bool:

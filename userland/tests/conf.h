@@ -158,6 +158,28 @@ l4_cap_t conf_semaphore(void);
 /** Fresh zeroed memory of 2^order bytes in the own task. Taken again by every test. */
 void *conf_memory(unsigned order);
 
+/** Whether a slot of the own task holds something, and whether two of them hold the same. */
+static inline bool conf_valid(l4_cap_t cap)
+{
+	return l4_task_cap_valid(l4_own_task(), cap) == 1;
+}
+
+static inline bool conf_equal(l4_cap_t a, l4_cap_t b)
+{
+	return l4_task_cap_equal(l4_own_task(), a, b) == 1;
+}
+
+static inline l4_cap_t conf_cap_plus(l4_cap_t cap, l4_word_t offset)
+{
+	return l4_cap(l4_cap_index(cap) + offset);
+}
+
+/** A call of `object`, whose message registers are filled in, as it ends in the registers. */
+static inline l4_tag_t conf_call(l4_cap_t object, int label, unsigned words, unsigned items)
+{
+	return l4_call(object, l4_tag(label, words, items), receive_within(10 * CONF_TICK_US)).tag;
+}
+
 /* --- looking whether memory is there -------------------------------------------------------------------------- */
 
 /** A helper that reads and writes memory for conf_read and conf_write. `task` as in conf_helper_t; its faults come to the

@@ -1,107 +1,8 @@
 /* Typed items in messages: buffers, placement, local ids, rights (ABI 6). The tests send to a helper, the receiver, which
  * opens the buffers that a test describes. */
-#include "conf.h"
-
-#include <l4/string.h>
+#include "receiver.h"
 
 enum { ALL = L4_OBJECT_RIGHTS, RWS = L4_OBJECT_RIGHT_R | L4_OBJECT_RIGHT_W | L4_OBJECT_RIGHT_S };
-
-/** What the receiver opens, and what it got. */
-static struct {
-	l4_word_t bdr, br[12];
-	bool call;                    /* receive the answer to a call instead of waiting */
-	l4_cap_t partner;
-	volatile bool done;
-	volatile l4_word_t tag, label, error, mr[L4_UTCB_MR_WORDS];
-} r;
-
-static void receive(void *argument)
-{
-	l4_utcb_t *utcb = l4_utcb();
-
-	(void)argument;
-	for (unsigned i = 0; i < 12; i++)
-		utcb->br[i] = r.br[i];
-	utcb->bdr = r.bdr;
-	conf_fill(0xeee00000, L4_UTCB_MR_WORDS);
-	l4_message_t message = r.call ? l4_call(r.partner, l4_tag(0, 0, 0), l4_forever()) : l4_wait(l4_forever());
-	r.tag = message.tag.raw;
-	r.label = message.label;
-	r.error = utcb->error;
-	for (unsigned i = 0; i < L4_UTCB_MR_WORDS; i++)
-		r.mr[i] = utcb->mr[i];
-	r.done = true;
-	l4_sleep_forever();
-}
-
-static void clear(void)
-{
-	memset(&r, 0, sizeof r);
-}
-
-static l4_word_t small(l4_cap_t slot)
-{
-	return slot.raw | L4_BUFFER_ITEM | L4_BUFFER_SMALL;
-}
-
-/** Opens one small buffer for a capability in `slot`. */
-static void open_slot(l4_cap_t slot)
-{
-	clear();
-	r.br[0] = small(slot);
-}
-
-static void open_window(l4_fpage_t window)
-{
-	clear();
-	r.br[0] = L4_BUFFER_ITEM;
-	r.br[1] = window.raw;
-}
-
-/** Lets a receiver of `task` (or the own one) wait. */
-static l4_cap_t receiver_in(l4_cap_t task)
-{
-	l4_cap_t thread = conf_helper(&(conf_helper_t){ .entry = receive, .priority = CONF_HIGHER, .task = task });
-
-	conf_settle();
-	return thread;
-}
-
-static l4_cap_t receiver(void)
-{
-	return receiver_in((l4_cap_t){ 0 });
-}
-
-/** Sends `words` words from 0x100 and then the items. */
-static l4_tag_t send(l4_cap_t to, unsigned words, const l4_item_t *items, unsigned count)
-{
-	conf_fill(0x100, words);
-	for (unsigned i = 0; i < count; i++)
-		l4_put_item(words + 2 * i, items[i]);
-	l4_tag_t tag = l4_send(to, l4_tag(0x21, words, count), 0x999, l4_no_wait());
-	conf_settle();
-	return tag;
-}
-
-static l4_tag_t send_one(l4_cap_t to, l4_item_t item)
-{
-	return send(to, 0, &item, 1);
-}
-
-static bool valid(l4_cap_t cap)
-{
-	return l4_task_cap_valid(l4_own_task(), cap) == 1;
-}
-
-static bool equal(l4_cap_t a, l4_cap_t b)
-{
-	return l4_task_cap_equal(l4_own_task(), a, b) == 1;
-}
-
-static l4_cap_t plus(l4_cap_t cap, l4_word_t offset)
-{
-	return l4_cap(l4_cap_index(cap) + offset);
-}
 
 /* --- capabilities --------------------------------------------------------------------------------------------------- */
 
@@ -109,15 +10,15 @@ TEST(ITEM0001, "a capability arrives in the receiver's slot, described behind th
 {
 	l4_cap_t irq = conf_irq(), slot = conf_slot();
 
-	open_slot(slot);
+	receiver_open_slot(slot);
 	l4_item_t item = l4_object_item(irq, ALL);
-	CHECK_EQ(send(receiver(), 3, &item, 1).raw, l4_tag(0x21, 3, 1).raw);
-	CHECK_EQ(r.tag, l4_tag(0x21, 3, 1).raw);
-	CHECK_EQ(r.label, 0x999);
-	CHECK_EQ(r.mr[2], 0x102);
-	CHECK_EQ(r.mr[3], 0x38);
-	CHECK_EQ(r.mr[4], 0xeee00004);
-	CHECK(equal(slot, irq));
+	CHECK_EQ(receiver_send(receiver_start(), 3, &item, 1).raw, l4_tag(0x21, 3, 1).raw);
+	CHECK_EQ(received.tag, l4_tag(0x21, 3, 1).raw);
+	CHECK_EQ(received.label, 0x999);
+	CHECK_EQ(received.mr[2], 0x102);
+	CHECK_EQ(received.mr[3], 0x38);
+	CHECK_EQ(received.mr[4], 0xeee00004);
+	CHECK(conf_equal(slot, irq));
 }
 
 TEST(ITEM0002, "the description keeps send base, type and size", "ipc.send:OK")
@@ -125,64 +26,64 @@ TEST(ITEM0002, "the description keeps send base, type and size", "ipc.send:OK")
 	l4_cap_t slots = conf_slots(3), from = conf_slots(1);
 
 	CHECK_EQ(l4_factory_create_irq(l4_own_factory(), from), 0);
-	open_window(l4_object_fpage(slots, 3, 0));
-	send_one(receiver(), l4_map_item(l4_object_fpage(from, 1, ALL), 0x5000));
-	CHECK_EQ(r.mr[0], 0x5000 | 1 << 6 | 0x30 | 0x8);
+	receiver_open_window(l4_object_fpage(slots, 3, 0));
+	receiver_send_one(receiver_start(), l4_map_item(l4_object_fpage(from, 1, ALL), 0x5000));
+	CHECK_EQ(received.mr[0], 0x5000 | 1 << 6 | 0x30 | 0x8);
 }
 
 TEST(ITEM0003, "an empty slot is described as nothing mapped", "ipc.send:OK")
 {
 	l4_cap_t slot = conf_slot();
 
-	open_slot(slot);
-	CHECK_EQ(send_one(receiver(), l4_object_item(conf_slot(), ALL)).raw, l4_tag(0x21, 0, 1).raw);
-	CHECK_EQ(r.mr[0], 0x38 | L4_ITEM_KIND_NOTHING);
-	CHECK(!valid(slot));
+	receiver_open_slot(slot);
+	CHECK_EQ(receiver_send_one(receiver_start(), l4_object_item(conf_slot(), ALL)).raw, l4_tag(0x21, 0, 1).raw);
+	CHECK_EQ(received.mr[0], 0x38 | L4_ITEM_KIND_NOTHING);
+	CHECK(!conf_valid(slot));
 }
 
 TEST(ITEM0004, "without the R right nothing is mapped", "ipc.send:OK")
 {
 	l4_cap_t slot = conf_slot();
 
-	open_slot(slot);
-	send_one(receiver(), l4_object_item(conf_irq(), L4_OBJECT_RIGHT_W | L4_OBJECT_RIGHT_S));
-	CHECK_EQ(r.mr[0], 0x38 | L4_ITEM_KIND_NOTHING);
-	CHECK(!valid(slot));
+	receiver_open_slot(slot);
+	receiver_send_one(receiver_start(), l4_object_item(conf_irq(), L4_OBJECT_RIGHT_W | L4_OBJECT_RIGHT_S));
+	CHECK_EQ(received.mr[0], 0x38 | L4_ITEM_KIND_NOTHING);
+	CHECK(!conf_valid(slot));
 }
 
 TEST(ITEM0005, "an item that finds no buffer fails on both sides, and the words have arrived", "ipc.send:IPC8 ipc.wait:IPC9")
 {
-	clear();
+	receiver_clear();
 	l4_item_t item = l4_object_item(conf_irq(), ALL);
-	CHECK_EQ(send(receiver(), 2, &item, 1).raw, L4_TAG_ERROR);
+	CHECK_EQ(receiver_send(receiver_start(), 2, &item, 1).raw, L4_TAG_ERROR);
 	CHECK_EQ(l4_utcb()->error, L4_IPC_SEND_OVERFLOW);
-	CHECK(r.done);
-	CHECK_EQ(r.tag, l4_tag(0x21, 2, 1).raw | L4_TAG_ERROR);
-	CHECK_EQ(r.label, 0x999);
-	CHECK_EQ(r.error, L4_IPC_RECEIVE_OVERFLOW);
-	CHECK_EQ(r.mr[1], 0x101);
+	CHECK(received.done);
+	CHECK_EQ(received.tag, l4_tag(0x21, 2, 1).raw | L4_TAG_ERROR);
+	CHECK_EQ(received.label, 0x999);
+	CHECK_EQ(received.error, L4_IPC_RECEIVE_OVERFLOW);
+	CHECK_EQ(received.mr[1], 0x101);
 }
 
 TEST(ITEM0006, "a call whose item finds no buffer fails in its send phase", "ipc.call:IPC8")
 {
-	clear();
+	receiver_clear();
 	l4_put_item(0, l4_object_item(conf_irq(), ALL));
-	CHECK_EQ(l4_call(receiver(), l4_tag(0, 0, 1), l4_no_wait()).tag.raw, L4_TAG_ERROR);
+	CHECK_EQ(l4_call(receiver_start(), l4_tag(0, 0, 1), l4_no_wait()).tag.raw, L4_TAG_ERROR);
 	CHECK_EQ(l4_utcb()->error, L4_IPC_SEND_OVERFLOW);
 }
 
 TEST(ITEM0007, "an answer whose item finds no buffer fails the caller's receive phase", "ipc.call:IPC9 ipc.reply:IPC8")
 {
-	clear();
-	r.call = true;
-	r.partner = conf_worker();
-	receiver();
+	receiver_clear();
+	received.call = true;
+	received.partner = conf_worker();
+	receiver_start();
 	CHECK_EQ(l4_result(l4_wait(l4_no_wait()).tag), 0);
 	l4_put_item(1, l4_object_item(conf_irq(), ALL));
 	CHECK_EQ(l4_result(l4_reply(l4_tag(0x33, 1, 1), l4_no_wait())), ipc_error(L4_IPC_SEND_OVERFLOW));
 	conf_settle();
-	CHECK_EQ(r.tag, l4_tag(0x33, 1, 1).raw | L4_TAG_ERROR);
-	CHECK_EQ(r.error, L4_IPC_RECEIVE_OVERFLOW);
+	CHECK_EQ(received.tag, l4_tag(0x33, 1, 1).raw | L4_TAG_ERROR);
+	CHECK_EQ(received.error, L4_IPC_RECEIVE_OVERFLOW);
 }
 
 TEST(ITEM0008, "a void item is delivered as 0 and takes no buffer", "ipc.send:OK")
@@ -190,39 +91,39 @@ TEST(ITEM0008, "a void item is delivered as 0 and takes no buffer", "ipc.send:OK
 	l4_cap_t irq = conf_irq(), slot = conf_slot();
 	l4_item_t items[] = { { 0, { 0x1234 } }, l4_object_item(irq, ALL) };
 
-	open_slot(slot);
-	CHECK_EQ(send(receiver(), 1, items, 2).raw, l4_tag(0x21, 1, 2).raw);
-	CHECK_EQ(r.mr[1], 0);
-	CHECK_EQ(r.mr[2], 0xeee00002);
-	CHECK_EQ(r.mr[3], 0x38);
-	CHECK(equal(slot, irq));
+	receiver_open_slot(slot);
+	CHECK_EQ(receiver_send(receiver_start(), 1, items, 2).raw, l4_tag(0x21, 1, 2).raw);
+	CHECK_EQ(received.mr[1], 0);
+	CHECK_EQ(received.mr[2], 0xeee00002);
+	CHECK_EQ(received.mr[3], 0x38);
+	CHECK(conf_equal(slot, irq));
 }
 
 TEST(ITEM0009, "a control word without the item bit is an error", "ipc.send:IPC8 ipc.wait:IPC9")
 {
-	open_slot(conf_slot());
+	receiver_open_slot(conf_slot());
 	l4_item_t item = { 0x10, l4_object_fpage(conf_irq(), 0, ALL) };
-	CHECK_EQ(l4_result(send_one(receiver(), item)), ipc_error(L4_IPC_SEND_OVERFLOW));
-	CHECK_EQ(r.error, L4_IPC_RECEIVE_OVERFLOW);
+	CHECK_EQ(l4_result(receiver_send_one(receiver_start(), item)), ipc_error(L4_IPC_SEND_OVERFLOW));
+	CHECK_EQ(received.error, L4_IPC_RECEIVE_OVERFLOW);
 }
 
 TEST(ITEM0010, "a flexpage of no type is an error", "ipc.send:IPC8 ipc.wait:IPC9")
 {
-	open_slot(conf_slot());
-	CHECK_EQ(l4_result(send_one(receiver(), (l4_item_t){ L4_ITEM_MAP, { 0x1000 } })), ipc_error(L4_IPC_SEND_OVERFLOW));
-	CHECK_EQ(r.error, L4_IPC_RECEIVE_OVERFLOW);
+	receiver_open_slot(conf_slot());
+	CHECK_EQ(l4_result(receiver_send_one(receiver_start(), (l4_item_t){ L4_ITEM_MAP, { 0x1000 } })), ipc_error(L4_IPC_SEND_OVERFLOW));
+	CHECK_EQ(received.error, L4_IPC_RECEIVE_OVERFLOW);
 }
 
 TEST(ITEM0011, "items beyond the last message register are an error", "ipc.send:IPC8 ipc.wait:IPC9")
 {
-	open_slot(conf_slot());
-	l4_cap_t to = receiver();
+	receiver_open_slot(conf_slot());
+	l4_cap_t to = receiver_start();
 
 	conf_fill(0x100, 62);
 	l4_utcb()->mr[62] = L4_ITEM_MAP;
 	CHECK_EQ(l4_result(l4_send(to, l4_tag(0, 62, 1), 0, l4_no_wait())), ipc_error(L4_IPC_SEND_OVERFLOW));
 	conf_settle();
-	CHECK_EQ(r.error, L4_IPC_RECEIVE_OVERFLOW);
+	CHECK_EQ(received.error, L4_IPC_RECEIVE_OVERFLOW);
 }
 
 TEST(ITEM0012, "several items go into several buffers in order", "ipc.send:OK")
@@ -230,13 +131,13 @@ TEST(ITEM0012, "several items go into several buffers in order", "ipc.send:OK")
 	l4_cap_t a = conf_irq(), b = conf_semaphore(), to_a = conf_slot(), to_b = conf_slot();
 	l4_item_t items[] = { l4_object_item(a, ALL), l4_object_item(b, ALL) };
 
-	open_slot(to_a);
-	r.br[1] = small(to_b);
-	send(receiver(), 0, items, 2);
-	CHECK_EQ(r.mr[0], 0x38);
-	CHECK_EQ(r.mr[2], 0x38);
-	CHECK(equal(a, to_a));
-	CHECK(equal(b, to_b));
+	receiver_open_slot(to_a);
+	received.br[1] = receiver_small_buffer(to_b);
+	receiver_send(receiver_start(), 0, items, 2);
+	CHECK_EQ(received.mr[0], 0x38);
+	CHECK_EQ(received.mr[2], 0x38);
+	CHECK(conf_equal(a, to_a));
+	CHECK(conf_equal(b, to_b));
 }
 
 TEST(ITEM0013, "more items than buffers: those that have one arrive, then the message fails", "ipc.send:IPC8 ipc.wait:IPC9")
@@ -244,11 +145,11 @@ TEST(ITEM0013, "more items than buffers: those that have one arrive, then the me
 	l4_cap_t a = conf_irq(), to = conf_slot();
 	l4_item_t items[] = { l4_object_item(a, ALL), l4_object_item(conf_irq(), ALL) };
 
-	open_slot(to);
-	CHECK_EQ(l4_result(send(receiver(), 0, items, 2)), ipc_error(L4_IPC_SEND_OVERFLOW));
-	CHECK_EQ(r.error, L4_IPC_RECEIVE_OVERFLOW);
-	CHECK_EQ(r.mr[0], 0x38);
-	CHECK(equal(a, to));
+	receiver_open_slot(to);
+	CHECK_EQ(l4_result(receiver_send(receiver_start(), 0, items, 2)), ipc_error(L4_IPC_SEND_OVERFLOW));
+	CHECK_EQ(received.error, L4_IPC_RECEIVE_OVERFLOW);
+	CHECK_EQ(received.mr[0], 0x38);
+	CHECK(conf_equal(a, to));
 }
 
 TEST(ITEM0014, "compound items share a buffer", "ipc.send:OK")
@@ -258,11 +159,11 @@ TEST(ITEM0014, "compound items share a buffer", "ipc.send:OK")
 
 	items[0].control |= L4_ITEM_COMPOUND;
 	items[1].control |= l4_cap(1).raw;
-	open_window(l4_object_fpage(window, 1, 0));
-	CHECK_EQ(send(receiver(), 0, items, 2).raw, l4_tag(0x21, 0, 2).raw);
-	CHECK_EQ(r.mr[0], 0x39);
-	CHECK(equal(a, window));
-	CHECK(equal(b, plus(window, 1)));
+	receiver_open_window(l4_object_fpage(window, 1, 0));
+	CHECK_EQ(receiver_send(receiver_start(), 0, items, 2).raw, l4_tag(0x21, 0, 2).raw);
+	CHECK_EQ(received.mr[0], 0x39);
+	CHECK(conf_equal(a, window));
+	CHECK(conf_equal(b, conf_cap_plus(window, 1)));
 }
 
 TEST(ITEM0015, "each kind of item has its own list of buffers", "ipc.send:OK")
@@ -271,15 +172,15 @@ TEST(ITEM0015, "each kind of item has its own list of buffers", "ipc.send:OK")
 	l4_word_t page = (l4_word_t)conf_memory(12), window = L4_HEAP_START;
 	l4_item_t items[] = { l4_object_item(irq, ALL), l4_map_item(l4_memory_fpage(page, 12, 7), 0) };
 
-	clear();
-	r.bdr = 2 << L4_BDR_MEMORY_SHIFT | 0 << L4_BDR_OBJECT_SHIFT;
-	r.br[0] = small(slot);
-	r.br[2] = L4_BUFFER_ITEM;
-	r.br[3] = l4_memory_fpage(window, 12, 0).raw;
-	CHECK_EQ(send(receiver(), 0, items, 2).raw, l4_tag(0x21, 0, 2).raw);
-	CHECK_EQ(r.mr[0], 0x38);
-	CHECK_EQ(r.mr[2], 12 << 6 | 0x18);
-	CHECK(equal(irq, slot));
+	receiver_clear();
+	received.bdr = 2 << L4_BDR_MEMORY_SHIFT | 0 << L4_BDR_OBJECT_SHIFT;
+	received.br[0] = receiver_small_buffer(slot);
+	received.br[2] = L4_BUFFER_ITEM;
+	received.br[3] = l4_memory_fpage(window, 12, 0).raw;
+	CHECK_EQ(receiver_send(receiver_start(), 0, items, 2).raw, l4_tag(0x21, 0, 2).raw);
+	CHECK_EQ(received.mr[0], 0x38);
+	CHECK_EQ(received.mr[2], 12 << 6 | 0x18);
+	CHECK(conf_equal(irq, slot));
 	*(volatile l4_word_t *)page = 0x1515;
 	CHECK_EQ(*(volatile l4_word_t *)window, 0x1515);
 }
@@ -289,9 +190,9 @@ TEST(ITEM0016, "a buffer of another kind is used up silently: nothing is mapped,
 {
 	l4_word_t page = (l4_word_t)conf_memory(12);
 
-	open_slot(conf_slot());
-	CHECK_EQ(send_one(receiver(), l4_map_item(l4_memory_fpage(page, 12, 7), 0)).raw, l4_tag(0x21, 0, 1).raw);
-	CHECK_EQ(r.mr[0], 12 << 6 | 0x18);
+	receiver_open_slot(conf_slot());
+	CHECK_EQ(receiver_send_one(receiver_start(), l4_map_item(l4_memory_fpage(page, 12, 7), 0)).raw, l4_tag(0x21, 0, 1).raw);
+	CHECK_EQ(received.mr[0], 12 << 6 | 0x18);
 }
 
 TEST(ITEM0017, "a window for everything takes a capability to the slot that the sender names", "ipc.send:OK")
@@ -300,10 +201,10 @@ TEST(ITEM0017, "a window for everything takes a capability to the slot that the 
 	l4_item_t item = l4_object_item(irq, ALL);
 
 	item.control |= slot.raw;
-	open_window(l4_all_fpage());
-	send_one(receiver(), item);
-	CHECK_EQ(r.mr[0], slot.raw | 0x38);
-	CHECK(equal(irq, slot));
+	receiver_open_window(l4_all_fpage());
+	receiver_send_one(receiver_start(), item);
+	CHECK_EQ(received.mr[0], slot.raw | 0x38);
+	CHECK(conf_equal(irq, slot));
 }
 
 /* --- placement ------------------------------------------------------------------------------------------------------- */
@@ -313,12 +214,12 @@ TEST(ITEM0020, "a larger window takes the item where its send base points, modul
 	l4_cap_t from = conf_slots(1), window = conf_slots(3);
 
 	CHECK_EQ(l4_factory_create_irq(l4_own_factory(), from), 0);
-	CHECK_EQ(l4_factory_create_irq(l4_own_factory(), plus(from, 1)), 0);
-	open_window(l4_object_fpage(window, 3, 0));
-	send_one(receiver(), l4_map_item(l4_object_fpage(from, 1, ALL), (8 + 5) << 12));
+	CHECK_EQ(l4_factory_create_irq(l4_own_factory(), conf_cap_plus(from, 1)), 0);
+	receiver_open_window(l4_object_fpage(window, 3, 0));
+	receiver_send_one(receiver_start(), l4_map_item(l4_object_fpage(from, 1, ALL), (8 + 5) << 12));
 	for (l4_word_t i = 0; i < 8; i++)
-		CHECK_EQ(valid(plus(window, i)), i == 4 || i == 5);
-	CHECK(equal(plus(window, 4), from));
+		CHECK_EQ(conf_valid(conf_cap_plus(window, i)), i == 4 || i == 5);
+	CHECK(conf_equal(conf_cap_plus(window, 4), from));
 }
 
 TEST(ITEM0021, "a smaller window takes the part of the item that its send base points at", "ipc.send:OK")
@@ -326,11 +227,11 @@ TEST(ITEM0021, "a smaller window takes the part of the item that its send base p
 	l4_cap_t from = conf_slots(3), window = conf_slots(1);
 
 	for (l4_word_t i = 0; i < 8; i++)
-		CHECK_EQ(l4_factory_create_irq(l4_own_factory(), plus(from, i)), 0);
-	open_window(l4_object_fpage(window, 1, 0));
-	send_one(receiver(), l4_map_item(l4_object_fpage(from, 3, ALL), (8 + 5) << 12));
-	CHECK(equal(window, plus(from, 4)));
-	CHECK(equal(plus(window, 1), plus(from, 5)));
+		CHECK_EQ(l4_factory_create_irq(l4_own_factory(), conf_cap_plus(from, i)), 0);
+	receiver_open_window(l4_object_fpage(window, 1, 0));
+	receiver_send_one(receiver_start(), l4_map_item(l4_object_fpage(from, 3, ALL), (8 + 5) << 12));
+	CHECK(conf_equal(window, conf_cap_plus(from, 4)));
+	CHECK(conf_equal(conf_cap_plus(window, 1), conf_cap_plus(from, 5)));
 }
 
 TEST(ITEM0022, "memory is placed by the same rule", "ipc.send:OK")
@@ -340,13 +241,13 @@ TEST(ITEM0022, "memory is placed by the same rule", "ipc.send:OK")
 
 	for (unsigned i = 0; i < 4; i++)
 		pages[i * 1024] = 0x2200 + i;
-	open_window(l4_memory_fpage(window, 13, 0));
-	send_one(receiver(), l4_map_item(l4_memory_fpage((l4_word_t)pages, 14, 7), 0x2000));
+	receiver_open_window(l4_memory_fpage(window, 13, 0));
+	receiver_send_one(receiver_start(), l4_map_item(l4_memory_fpage((l4_word_t)pages, 14, 7), 0x2000));
 	CHECK_EQ(*(volatile l4_word_t *)window, 0x2202);
 	CHECK_EQ(*(volatile l4_word_t *)(window + 0x1000), 0x2203);
 	l4_task_unmap(l4_own_task(), l4_memory_fpage(window, 13, 7), L4_UNMAP_SELF);
-	open_window(l4_memory_fpage(window, 14, 0));
-	send_one(receiver(), l4_map_item(l4_memory_fpage((l4_word_t)pages + 0x1000, 12, 7), 0x3000));
+	receiver_open_window(l4_memory_fpage(window, 14, 0));
+	receiver_send_one(receiver_start(), l4_map_item(l4_memory_fpage((l4_word_t)pages + 0x1000, 12, 7), 0x3000));
 	CHECK_EQ(*(volatile l4_word_t *)(window + 0x3000), 0x2201);
 }
 
@@ -354,13 +255,13 @@ TEST(ITEM0023, "a forwarding buffer puts the item into another task", "ipc.send:
 {
 	l4_cap_t task = conf_task(), irq = conf_irq(), slot = conf_slot();
 
-	clear();
-	r.br[0] = L4_BUFFER_ITEM | L4_BUFFER_FORWARD;
-	r.br[1] = l4_object_fpage(slot, 0, 0).raw;
-	r.br[2] = task.raw;
-	CHECK_EQ(send_one(receiver(), l4_object_item(irq, ALL)).raw, l4_tag(0x21, 0, 1).raw);
-	CHECK_EQ(r.mr[0], 0x38);
-	CHECK(!valid(slot));
+	receiver_clear();
+	received.br[0] = L4_BUFFER_ITEM | L4_BUFFER_FORWARD;
+	received.br[1] = l4_object_fpage(slot, 0, 0).raw;
+	received.br[2] = task.raw;
+	CHECK_EQ(receiver_send_one(receiver_start(), l4_object_item(irq, ALL)).raw, l4_tag(0x21, 0, 1).raw);
+	CHECK_EQ(received.mr[0], 0x38);
+	CHECK(!conf_valid(slot));
 	CHECK_EQ(l4_task_cap_valid(task, slot), 1);
 }
 
@@ -370,25 +271,25 @@ TEST(ITEM0030, "within a task a buffer for local ids gets the flexpage itself", 
 {
 	l4_cap_t irq = conf_irq(), slot = conf_slot();
 
-	open_slot(slot);
-	r.br[0] |= L4_BUFFER_LOCAL_ID;
-	send_one(receiver(), l4_object_item(irq, RWS));
-	CHECK_EQ(r.mr[0], 0x3e);
-	CHECK_EQ(r.mr[1], l4_object_fpage(irq, 0, RWS).raw);
-	CHECK(!valid(slot));
+	receiver_open_slot(slot);
+	received.br[0] |= L4_BUFFER_LOCAL_ID;
+	receiver_send_one(receiver_start(), l4_object_item(irq, RWS));
+	CHECK_EQ(received.mr[0], 0x3e);
+	CHECK_EQ(received.mr[1], l4_object_fpage(irq, 0, RWS).raw);
+	CHECK(!conf_valid(slot));
 }
 
 TEST(ITEM0031, "from another task a gate of the receiver's task comes as its label and rights", "ipc.send:OK")
 {
 	l4_cap_t task = conf_task(), slot = conf_slot();
 
-	open_slot(slot);
-	r.br[0] |= L4_BUFFER_LOCAL_ID;
-	l4_cap_t to = receiver_in(task);
+	receiver_open_slot(slot);
+	received.br[0] |= L4_BUFFER_LOCAL_ID;
+	l4_cap_t to = receiver_start_in(task);
 	l4_cap_t gate = conf_gate(to, 0x3100);
-	send_one(to, l4_object_item(gate, L4_OBJECT_RIGHT_R | L4_OBJECT_RIGHT_W));
-	CHECK_EQ(r.mr[0], 0x3c);
-	CHECK_EQ(r.mr[1], 0x3100 | L4_OBJECT_RIGHT_W);
+	receiver_send_one(to, l4_object_item(gate, L4_OBJECT_RIGHT_R | L4_OBJECT_RIGHT_W));
+	CHECK_EQ(received.mr[0], 0x3c);
+	CHECK_EQ(received.mr[1], 0x3100 | L4_OBJECT_RIGHT_W);
 	CHECK_EQ(l4_task_cap_valid(task, slot), 0);
 }
 
@@ -396,16 +297,16 @@ TEST(ITEM0032, "other objects, and gates of other tasks, are mapped into the buf
 {
 	l4_cap_t task = conf_task(), slot = conf_slot();
 
-	open_slot(slot);
-	r.br[0] |= L4_BUFFER_LOCAL_ID;
-	send_one(receiver_in(task), l4_object_item(conf_irq(), RWS));
-	CHECK_EQ(r.mr[0], 0x38);
+	receiver_open_slot(slot);
+	received.br[0] |= L4_BUFFER_LOCAL_ID;
+	receiver_send_one(receiver_start_in(task), l4_object_item(conf_irq(), RWS));
+	CHECK_EQ(received.mr[0], 0x38);
 	CHECK_EQ(l4_task_cap_valid(task, slot), 1);
 	slot = conf_slot();
-	open_slot(slot);
-	r.br[0] |= L4_BUFFER_LOCAL_ID;
-	send_one(receiver_in(task), l4_object_item(conf_gate(conf_worker(), 0x40), RWS));
-	CHECK_EQ(r.mr[0], 0x38);
+	receiver_open_slot(slot);
+	received.br[0] |= L4_BUFFER_LOCAL_ID;
+	receiver_send_one(receiver_start_in(task), l4_object_item(conf_gate(conf_worker(), 0x40), RWS));
+	CHECK_EQ(received.mr[0], 0x38);
 	CHECK_EQ(l4_task_cap_valid(task, slot), 1);
 }
 
@@ -414,14 +315,14 @@ TEST(ITEM0033, "a local id uses its buffer up", "ipc.send:OK")
 	l4_cap_t a = conf_irq(), b = conf_irq(), slot = conf_slot(), second = conf_slot();
 	l4_item_t items[] = { l4_object_item(a, RWS), l4_object_item(b, RWS) };
 
-	open_slot(slot);
-	r.br[0] |= L4_BUFFER_LOCAL_ID;
-	r.br[1] = small(second);
-	send(receiver(), 0, items, 2);
-	CHECK_EQ(r.mr[0], 0x3e);
-	CHECK_EQ(r.mr[2], 0x38);
-	CHECK(!valid(slot));
-	CHECK(equal(second, b));
+	receiver_open_slot(slot);
+	received.br[0] |= L4_BUFFER_LOCAL_ID;
+	received.br[1] = receiver_small_buffer(second);
+	receiver_send(receiver_start(), 0, items, 2);
+	CHECK_EQ(received.mr[0], 0x3e);
+	CHECK_EQ(received.mr[2], 0x38);
+	CHECK(!conf_valid(slot));
+	CHECK(conf_equal(second, b));
 }
 
 /* --- rights ------------------------------------------------------------------------------------------------------------- */
@@ -429,8 +330,8 @@ TEST(ITEM0033, "a local id uses its buffer up", "ipc.send:OK")
 /** Receives `irq`, sent through `to`; whether it came with S. */
 static bool arrives_with_s(l4_cap_t to, l4_cap_t irq, l4_cap_t slot)
 {
-	send_one(to, l4_object_item(irq, RWS));
-	CHECK(valid(slot));
+	receiver_send_one(to, l4_object_item(irq, RWS));
+	CHECK(conf_valid(slot));
 	return l4_irq_detach(slot) != -L4_EPERM;
 }
 
@@ -438,15 +339,15 @@ TEST(ITEM0040, "a capability sent without the S right on the way loses its S rig
 {
 	l4_cap_t irq = conf_irq(), slot = conf_slot();
 
-	open_slot(slot);
-	CHECK(arrives_with_s(receiver(), irq, slot));
+	receiver_open_slot(slot);
+	CHECK(arrives_with_s(receiver_start(), irq, slot));
 	slot = conf_slot();
-	open_slot(slot);
-	l4_cap_t weak = conf_copy(receiver(), L4_OBJECT_RIGHT_R | L4_OBJECT_RIGHT_W);
+	receiver_open_slot(slot);
+	l4_cap_t weak = conf_copy(receiver_start(), L4_OBJECT_RIGHT_R | L4_OBJECT_RIGHT_W);
 	CHECK(!arrives_with_s(weak, irq, slot));
 	slot = conf_slot();
-	open_slot(slot);
-	weak = conf_copy(conf_gate(receiver(), 0), L4_OBJECT_RIGHT_R);
+	receiver_open_slot(slot);
+	weak = conf_copy(conf_gate(receiver_start(), 0), L4_OBJECT_RIGHT_R);
 	CHECK(!arrives_with_s(weak, irq, slot));
 }
 
@@ -454,23 +355,23 @@ TEST(ITEM0041, "the W right is never lost on the way", "ipc.send:OK")
 {
 	l4_cap_t irq = conf_irq(), slot = conf_slot();
 
-	open_slot(slot);
-	send_one(conf_copy(conf_gate(receiver(), 0), L4_OBJECT_RIGHT_R), l4_object_item(irq, RWS));
-	CHECK(equal(slot, conf_copy(irq, L4_OBJECT_RIGHT_R | L4_OBJECT_RIGHT_W)));
+	receiver_open_slot(slot);
+	receiver_send_one(conf_copy(conf_gate(receiver_start(), 0), L4_OBJECT_RIGHT_R), l4_object_item(irq, RWS));
+	CHECK(conf_equal(slot, conf_copy(irq, L4_OBJECT_RIGHT_R | L4_OBJECT_RIGHT_W)));
 }
 
 /** The helper calls the worker through `gate` and gets `irq` as answer in `slot`. */
 static void answer_with(l4_cap_t gate, l4_cap_t irq, l4_cap_t slot)
 {
-	open_slot(slot);
-	r.call = true;
-	r.partner = gate;
-	receiver();
+	receiver_open_slot(slot);
+	received.call = true;
+	received.partner = gate;
+	receiver_start();
 	l4_wait(l4_no_wait());
 	l4_put_item(0, l4_object_item(irq, RWS));
 	CHECK_EQ(l4_result(l4_reply(l4_tag(0, 0, 1), l4_no_wait())), 0);
 	conf_settle();
-	CHECK_EQ(r.mr[0], 0x38);
+	CHECK_EQ(received.mr[0], 0x38);
 }
 
 TEST(ITEM0042, "what an answer brings depends on the rights that the call was made with", "ipc.reply:OK ipc.call:OK")
@@ -488,9 +389,9 @@ TEST(ITEM0043, "rights that the sender leaves out of the item do not arrive", "i
 {
 	l4_cap_t irq = conf_irq(), slot = conf_slot();
 
-	open_slot(slot);
-	send_one(receiver(), l4_object_item(irq, L4_OBJECT_RIGHT_R));
-	CHECK(equal(slot, conf_copy(irq, L4_OBJECT_RIGHT_R)));
+	receiver_open_slot(slot);
+	receiver_send_one(receiver_start(), l4_object_item(irq, L4_OBJECT_RIGHT_R));
+	CHECK(conf_equal(slot, conf_copy(irq, L4_OBJECT_RIGHT_R)));
 }
 
 TEST(ITEM0044, "a gate keeps its server's view only if the item says so", "ipc.send:OK")
@@ -498,13 +399,13 @@ TEST(ITEM0044, "a gate keeps its server's view only if the item says so", "ipc.s
 	l4_cap_t gate = conf_gate(conf_worker(), 0x40), slot = conf_slot();
 	l4_word_t label;
 
-	open_slot(slot);
-	send_one(receiver(), l4_object_item(gate, RWS | L4_OBJECT_RIGHT_SERVER));
+	receiver_open_slot(slot);
+	receiver_send_one(receiver_start(), l4_object_item(gate, RWS | L4_OBJECT_RIGHT_SERVER));
 	CHECK_EQ(l4_gate_label(slot, &label), 0);
 	slot = conf_slot();
-	open_slot(slot);
-	send_one(receiver(), l4_object_item(gate, RWS));
-	CHECK(valid(slot));
+	receiver_open_slot(slot);
+	receiver_send_one(receiver_start(), l4_object_item(gate, RWS));
+	CHECK(conf_valid(slot));
 	l4_utcb()->mr[0] = L4_GATE_GET_INFO;
 	CHECK_EQ(l4_result(l4_call(slot, l4_tag(L4_PROTO_KOBJECT, 1, 0), l4_no_wait()).tag), ipc_error(L4_IPC_SEND_TIMEOUT));
 }
@@ -515,10 +416,10 @@ TEST(ITEM0045, "a granted capability leaves its sender", "ipc.send:OK")
 	l4_item_t item = l4_object_item(irq, ALL);
 
 	item.control |= L4_ITEM_GRANT;
-	open_slot(slot);
-	send_one(receiver(), item);
-	CHECK(valid(slot));
-	CHECK(!valid(irq));
+	receiver_open_slot(slot);
+	receiver_send_one(receiver_start(), item);
+	CHECK(conf_valid(slot));
+	CHECK(!conf_valid(irq));
 }
 
 TEST(ITEM0046, "items that the receiver's quota does not suffice for fail on both sides", "ipc.send:IPC10 ipc.wait:IPC11")
@@ -527,11 +428,11 @@ TEST(ITEM0046, "items that the receiver's quota does not suffice for fail on bot
 
 	CHECK_EQ(l4_factory_create_factory(l4_own_factory(), limited, 0x20000), 0);
 	l4_cap_t task = conf_task_of(limited);
-	open_slot(l4_cap(0x3f000));
-	l4_cap_t to = receiver_in(task);
+	receiver_open_slot(l4_cap(0x3f000));
+	l4_cap_t to = receiver_start_in(task);
 	/* Fill it: each slot in another part of the table. */
 	for (l4_word_t i = 1; i < 63 && l4_task_map_cap(task, l4_own_task(), irq, l4_cap(0x1000 * i), RWS) == 0; i++)
 		;
-	CHECK_EQ(l4_result(send_one(to, l4_object_item(irq, RWS))), ipc_error(L4_IPC_SEND_MAP_FAILED));
-	CHECK_EQ(r.error, L4_IPC_RECEIVE_MAP_FAILED);
+	CHECK_EQ(l4_result(receiver_send_one(to, l4_object_item(irq, RWS))), ipc_error(L4_IPC_SEND_MAP_FAILED));
+	CHECK_EQ(received.error, L4_IPC_RECEIVE_MAP_FAILED);
 }

@@ -6,11 +6,6 @@ static l4_cap_t self(void)
 	return l4_own_task();
 }
 
-static bool valid(l4_cap_t cap)
-{
-	return l4_task_cap_valid(self(), cap) == 1;
-}
-
 enum { NO_DELETE = L4_OBJECT_RIGHTS & ~L4_OBJECT_RIGHT_D };
 
 TEST(OBJ0001, "an object lives as long as one of its capabilities", "task.unmap:OK")
@@ -19,7 +14,7 @@ TEST(OBJ0001, "an object lives as long as one of its capabilities", "task.unmap:
 	l4_cap_t copy = conf_copy(irq, NO_DELETE);
 
 	CHECK_EQ(l4_task_release(self(), irq), 0);
-	CHECK(valid(copy));
+	CHECK(conf_valid(copy));
 	CHECK_EQ(l4_irq_bind(copy, conf_worker(), 0), 0);
 }
 
@@ -30,8 +25,8 @@ TEST(OBJ0002, "deleting destroys an object with all its capabilities", "task.unm
 
 	conf_give(task, irq);
 	CHECK_EQ(l4_task_delete(self(), irq), 0);
-	CHECK(!valid(irq));
-	CHECK(!valid(copy));
+	CHECK(!conf_valid(irq));
+	CHECK(!conf_valid(copy));
 	CHECK_EQ(l4_task_cap_valid(task, irq), 0);
 }
 
@@ -41,8 +36,8 @@ TEST(OBJ0003, "deleting without the D right only removes the capability", "task.
 	l4_cap_t copy = conf_copy(irq, NO_DELETE);
 
 	CHECK_EQ(l4_task_delete(self(), copy), 0);
-	CHECK(!valid(copy));
-	CHECK(valid(irq));
+	CHECK(!conf_valid(copy));
+	CHECK(conf_valid(irq));
 }
 
 TEST(OBJ0004, "a weak capability does not keep its object", "task.map:OK")
@@ -52,9 +47,9 @@ TEST(OBJ0004, "a weak capability does not keep its object", "task.map:OK")
 
 	item.control |= L4_ITEM_WEAK | weak.raw;
 	CHECK_EQ(l4_task_map(self(), self(), item), 0);
-	CHECK(valid(weak));
+	CHECK(conf_valid(weak));
 	CHECK_EQ(l4_task_release(self(), irq), 0);
-	CHECK(!valid(weak));
+	CHECK(!conf_valid(weak));
 }
 
 TEST(OBJ0005, "removing a weak capability does not count", "task.unmap:OK")
@@ -65,7 +60,7 @@ TEST(OBJ0005, "removing a weak capability does not count", "task.unmap:OK")
 	item.control |= L4_ITEM_WEAK | weak.raw;
 	CHECK_EQ(l4_task_map(self(), self(), item), 0);
 	CHECK_EQ(l4_task_release(self(), weak), 0);
-	CHECK(valid(irq));
+	CHECK(conf_valid(irq));
 }
 
 TEST(OBJ0006, "mapping into a slot in use replaces what is there", "task.map:OK")
@@ -82,11 +77,11 @@ TEST(OBJ0007, "replacing a capability with the D right destroys its object, othe
 	l4_cap_t copy = conf_copy(full, NO_DELETE);
 
 	CHECK_EQ(l4_task_map_cap(self(), self(), other, full, NO_DELETE), 0);
-	CHECK(!valid(copy));
+	CHECK(!conf_valid(copy));
 	full = conf_irq();
 	copy = conf_copy(full, NO_DELETE);
 	CHECK_EQ(l4_task_map_cap(self(), self(), other, copy, NO_DELETE), 0);
-	CHECK(valid(full));
+	CHECK(conf_valid(full));
 }
 
 TEST(OBJ0008, "creating into a slot in use replaces what is there like mapping does", "factory.create_semaphore:OK")
@@ -95,7 +90,7 @@ TEST(OBJ0008, "creating into a slot in use replaces what is there like mapping d
 	l4_cap_t copy = conf_copy(full, NO_DELETE);
 
 	CHECK_EQ(l4_factory_create_semaphore(l4_own_factory(), full), 0);
-	CHECK(!valid(copy));
+	CHECK(!conf_valid(copy));
 }
 
 TEST(OBJ0009, "mapping a capability onto its own slot just loses it", "task.map:OK")
@@ -103,7 +98,7 @@ TEST(OBJ0009, "mapping a capability onto its own slot just loses it", "task.map:
 	l4_cap_t irq = conf_irq();
 
 	CHECK_EQ(l4_task_map_cap(self(), self(), irq, irq, L4_OBJECT_RIGHTS), 0);
-	CHECK(!valid(irq));
+	CHECK(!conf_valid(irq));
 }
 
 TEST(OBJ0010, "a mapping is a copy: removing the one it came from leaves it", "task.unmap:OK")
@@ -113,8 +108,8 @@ TEST(OBJ0010, "a mapping is a copy: removing the one it came from leaves it", "t
 	l4_cap_t second = conf_copy(first, NO_DELETE);
 
 	CHECK_EQ(l4_task_release(self(), first), 0);
-	CHECK(valid(second));
-	CHECK(valid(irq));
+	CHECK(conf_valid(second));
+	CHECK(conf_valid(irq));
 }
 
 TEST(OBJ0011, "rights taken from one capability stay with its copies", "task.unmap:OK")
@@ -143,7 +138,7 @@ TEST(OBJ0013, "granting moves a capability", "task.map:OK")
 
 	item.control |= L4_ITEM_GRANT | slot.raw;
 	CHECK_EQ(l4_task_map(self(), self(), item), 0);
-	CHECK(!valid(irq));
-	CHECK(valid(slot));
+	CHECK(!conf_valid(irq));
+	CHECK(conf_valid(slot));
 	CHECK_EQ(l4_irq_bind(slot, conf_worker(), 0), 0);
 }

@@ -81,23 +81,48 @@ def ipc_error(call: Call, code: int) -> int:
     return abi.TAG_ERROR
 
 
-def object_argument(
-    call: Call, kind: type | tuple[type, ...], right: int, *, missing: int = abi.EINVAL
-) -> KernelObject | int:
-    """The object that the message's first item names, or the answer that refuses it.
+def is_too_short(call: Call, words: int) -> bool:
+    """Whether a message lacks words. Too many words and items together count as too few, as on the real kernel."""
+    return call.words < words or call.words + call.items > abi.UTCB_MR_WORDS
 
-    `right`: what the caller's capability to it must have. `missing`: the errno for no or a void item.
-    Ref: ABI sheet section 6, "Item argument of an operation".
-    """
+
+def first_item(call: Call) -> tuple[int, int] | None:
+    """Control word and flexpage of the message's first item, both 0 if it is void; None if there is none."""
     position = call.words
-    if call.items == 0 or position + 1 >= abi.UTCB_MR_WORDS or not call.word(position):
-        return error(missing)
-    page = call.word(position + 1)
-    if not call.word(position) & abi.ITEM_MAP or page >> abi.FPAGE_TYPE_SHIFT & 3 != abi.FPAGE_TYPE_OBJECT:
-        return ipc_error(call, abi.IPC_SEND_OVERFLOW)
-    cap = capspace.lookup(call.me.task, page >> abi.CAP_SHIFT)
+    if call.items == 0 or position >= abi.UTCB_MR_WORDS:
+        return None
+    if not call.word(position):
+        return 0, 0
+    return None if position + 1 >= abi.UTCB_MR_WORDS else (call.word(position), call.word(position + 1))
+
+
+def is_object_page(page_word: int) -> bool:
+    """Whether a flexpage word is one of capabilities."""
+    return page_word >> abi.FPAGE_TYPE_SHIFT & abi.FPAGE_TYPE_MASK == abi.FPAGE_TYPE_OBJECT
+
+
+def named_object(call: Call, page_word: int, kind: type | tuple[type, ...], right: int) -> KernelObject | int:
+    """The object in the first slot of a flexpage, or the answer that refuses it.
+
+    `right`: what the caller's capability to it must have.
+    """
+    cap = capspace.lookup(call.me.task, page_word >> abi.CAP_SHIFT)
     if cap is None or not isinstance(cap.object, kind):
         return error(abi.EINVAL)
     if cap.rights & right != right:
         return error(abi.EPERM)
     return cap.object
+
+
+def object_argument(call: Call, kind: type | tuple[type, ...], right: int) -> KernelObject | int:
+    """The object that the message's first item names, or the answer that refuses it; see `named_object`.
+
+    Nothing is asked of the item's control word but that it is not 0. Ref: ABI sheet section 6, "Item argument of
+    an operation".
+    """
+    item = first_item(call)
+    if item is None or not item[0]:
+        return error(abi.EINVAL)
+    if not is_object_page(item[1]):
+        return ipc_error(call, abi.IPC_SEND_OVERFLOW)
+    return named_object(call, item[1], kind, right)

@@ -7,7 +7,16 @@ from typing import TYPE_CHECKING
 from l4lab.kernel import capspace, contention, lifecycle, tracing
 from l4lab.kernel.fiasco import abi, items
 from l4lab.kernel.fiasco.messages import make_tag
-from l4lab.kernel.fiasco.protocols.common import NO_REPLY, Call, error, ipc_error, object_argument
+from l4lab.kernel.fiasco.protocols.common import (
+    NO_REPLY,
+    Call,
+    error,
+    first_item,
+    ipc_error,
+    is_object_page,
+    named_object,
+)
+from l4lab.kernel.fiasco.protocols.task import add_area, area_word
 from l4lab.kernel.objects import Factory, Gate, Task
 from l4lab.kernel.thread import DEAD, Thread
 
@@ -40,8 +49,8 @@ def handle(call: Call, factory: KernelObject) -> int:
     # POINT OF NO RETURN
     assert call.me.task is not None
     words = 1 if isinstance(created, Task) and call.word(2) else 0
-    area_word = call.word(2)
-    if not 0 < slot < call.kernel.interface.object_index_limit or not capspace.insert_new(
+    area = area_word(call.word(2))
+    if slot >= call.kernel.interface.object_index_limit or not capspace.insert_new(
         call.kernel, call.me.task, slot, created
     ):
         if isinstance(created, Gate) and created.thread is not None:
@@ -52,7 +61,7 @@ def handle(call: Call, factory: KernelObject) -> int:
     if call.kernel.trace is not None:
         tracing.created(call.kernel, call.kernel.trace, created)
     if words:
-        call.answer_word(0, area_word)
+        call.answer_word(0, area)
     call.answer_word(words, _ANSWER_ITEM)
     return make_tag(0, words, 1)
 
@@ -63,7 +72,7 @@ def _destination(call: Call) -> int | None:
     buffer, _ = items.read_buffer(call.kernel, call.me, bdr >> abi.BDR_OBJECT_SHIFT & abi.BDR_INDEX_MASK)
     if not buffer.control & abi.BUFFER_ITEM or buffer.window.kind != abi.FPAGE_TYPE_OBJECT:
         return None
-    return buffer.window.address
+    return buffer.window.named
 
 
 def _create(call: Call, factory: Factory, kind: int) -> KernelObject | int:
@@ -90,18 +99,18 @@ def _create(call: Call, factory: Factory, kind: int) -> KernelObject | int:
 def _create_gate(call: Call, factory: Factory) -> KernelObject | int:
     thread: KernelObject | int | None = None
     label = 0
-    if call.items and call.word(call.words):
+    item = first_item(call)
+    if item is not None:
+        if not is_object_page(item[1]):
+            return error(abi.EINVAL)
+        thread = named_object(call, item[1], Thread, abi.OBJECT_RIGHT_S)
+        if isinstance(thread, int):
+            return thread
         if call.words < 3:
             return error(abi.EMSGTOOSHORT)
         label = call.word(2)
         if label & abi.LABEL_RIGHTS_MASK:
             return error(abi.EINVAL)
-        page = call.word(call.words + 1)
-        if page >> abi.FPAGE_TYPE_SHIFT & abi.FPAGE_TYPE_MASK != abi.FPAGE_TYPE_OBJECT:
-            return error(abi.EINVAL)
-        thread = object_argument(call, Thread, abi.OBJECT_RIGHT_S)
-        if isinstance(thread, int):
-            return thread
     gate = lifecycle.create_gate(call.kernel, factory.budget)
     if gate is None:
         return error(abi.ENOMEM)
@@ -116,24 +125,15 @@ def _create_gate(call: Call, factory: Factory) -> KernelObject | int:
 def _create_task(call: Call, factory: Factory) -> KernelObject | int:
     if call.words < 3:
         return error(abi.EINVAL)
-    area = call.word(2)
-    pages = vpn = 0
-    if area:
-        if area >> abi.FPAGE_TYPE_SHIFT & abi.FPAGE_TYPE_MASK != abi.FPAGE_TYPE_MEMORY:
-            return error(abi.EINVAL)
-        order = area >> abi.FPAGE_ORDER_SHIFT & abi.FPAGE_ORDER_MASK
-        if not abi.KU_MEM_MIN_ORDER <= order <= abi.KU_MEM_MAX_ORDER:
-            return error(abi.EINVAL)
-        pages = 1 << order - 12
-        vpn = area >> abi.FPAGE_ADDRESS_SHIFT & ~(pages - 1)
-        if (vpn + pages) << 12 > abi.USER_LIMIT:
-            return error(abi.EINVAL)
     task = lifecycle.create_task(call.kernel, factory.budget)
     if task is None:
         return error(abi.ENOMEM)
-    if pages and lifecycle.add_ku_memory(call.kernel, task, vpn, pages):
-        capspace.kill_object(call.kernel, task)
-        return error(abi.ENOMEM)
+    area = call.word(2)  # of whatever type
+    if area:
+        refusal = add_area(call.kernel, task, area)
+        if refusal:
+            capspace.kill_object(call.kernel, task)
+            return error(refusal)
     return task
 
 

@@ -8,7 +8,6 @@ from l4lab.kernel import ipc
 from l4lab.kernel.fiasco import abi
 from l4lab.kernel.fiasco.messages import make_tag
 from l4lab.kernel.fiasco.protocols.common import OK, Call, error, object_argument
-from l4lab.kernel.fiasco.protocols.irq import dec_refcnt
 from l4lab.kernel.objects import Gate
 from l4lab.kernel.thread import Thread
 
@@ -28,7 +27,7 @@ def handle(call: Call, gate: KernelObject) -> int:
         call.answer_word(0, gate.label)
         return make_tag(0, 1)
     if operation == abi.KOBJECT_DEC_REFCNT:
-        return dec_refcnt(call, gate)
+        return _dec_refcnt(call, gate)
     return error(abi.ENOSYS)
 
 
@@ -52,3 +51,14 @@ def _bind(call: Call, gate: Gate) -> int:
     thread.bound_gates[gate] = None
     ipc.gate_bound(call.kernel, call.core, gate)
     return OK
+
+
+def _dec_refcnt(call: Call, gate: Gate) -> int:
+    """Lower the count of capabilities that keep the gate alive, or raise it; never ends it by itself."""
+    if call.words < 2:
+        return error(abi.EINVAL)
+    difference = (call.word(1) ^ 0x80000000) - 0x80000000
+    gate.counted -= difference
+    gate.deducted += difference
+    call.answer_word(0, gate.counted)
+    return make_tag(0, 1)

@@ -16,36 +16,36 @@ if TYPE_CHECKING:
 
 _DETACH_INACTIVE = 0
 _DETACH_PENDING = 1
+_NONE = -1
+
+
+def _operation(call: Call) -> int:
+    """The low half of MR[0]; a message without words triggers, or has no operation: -1."""
+    if call.words == 0:
+        return abi.IRQ_TRIGGER if call.label == abi.PROTO_IRQ else _NONE
+    return call.word(0) & abi.IRQ_OP_MASK
 
 
 def handle_irq(call: Call, irq: KernelObject) -> int:
     """Bind, detach, trigger, unmask."""
     assert isinstance(irq, Irq)
     contention.lock(call.kernel, irq)
+    operation = _operation(call)
+    if operation == _NONE:
+        return error(abi.EINVAL)
     if call.label == abi.PROTO_KOBJECT:
-        return _bind(call, irq)
+        return _bind(call, irq) if operation == abi.ENDPOINT_BIND else error(abi.ENOSYS)
     if call.label == abi.PROTO_IRQ_SENDER:
-        return _sender(call, irq)
-    if call.label == abi.PROTO_IRQ:
-        if call.words == 0:
-            ipc.trigger(call.kernel, call.core, irq)
-            return NO_REPLY
-        operation = call.word(0) & abi.IRQ_OP_MASK
-        if operation == abi.IRQ_TRIGGER:
-            ipc.trigger(call.kernel, call.core, irq)
-            return NO_REPLY
-        if operation == abi.IRQ_UNMASK:
-            return NO_REPLY
-        return error(abi.ENOSYS)
-    return error(abi.EBADPROTO)
+        return _detach(call, irq) if operation == abi.IRQ_SENDER_DETACH else error(abi.ENOSYS)
+    if call.label != abi.PROTO_IRQ:
+        return error(abi.EBADPROTO)
+    if operation == abi.IRQ_TRIGGER:
+        ipc.trigger(call.kernel, call.core, irq)
+        return NO_REPLY
+    return NO_REPLY if operation == abi.IRQ_UNMASK else error(abi.ENOSYS)
 
 
 def _bind(call: Call, irq: Irq) -> int:
-    if call.words == 0:
-        return error(abi.EINVAL)
-    operation = call.word(0) & abi.IRQ_OP_MASK
-    if operation != abi.ENDPOINT_BIND:
-        return dec_refcnt(call, irq) if operation == abi.KOBJECT_DEC_REFCNT else error(abi.ENOSYS)
     if not call.rights & abi.OBJECT_RIGHT_S:
         return error(abi.EPERM)
     label = call.word(1)
@@ -65,27 +65,7 @@ def _bind(call: Call, irq: Irq) -> int:
     return OK
 
 
-def dec_refcnt(call: Call, obj: KernelObject) -> int:
-    """Lower the count of capabilities that keep the object alive; never ends it by itself.
-
-    A negative difference gives back what was deducted, but no more: an object that nobody can name
-    would live for ever.
-    """
-    if call.words < 2:
-        return error(abi.EINVAL)
-    difference = max((call.word(1) ^ 0x80000000) - 0x80000000, -obj.deducted)
-    obj.counted -= difference
-    obj.deducted += difference
-    call.answer_word(0, obj.counted)
-    return make_tag(0, 1)
-
-
-def _sender(call: Call, irq: Irq) -> int:
-    if call.words == 0:
-        return error(abi.EINVAL)
-    operation = call.word(0) & abi.IRQ_OP_MASK
-    if operation != abi.IRQ_SENDER_DETACH:
-        return error(abi.ENOSYS)
+def _detach(call: Call, irq: Irq) -> int:
     if not call.rights & abi.OBJECT_RIGHT_S:
         return error(abi.EPERM)
     if irq.thread is None:
@@ -97,16 +77,17 @@ def handle_semaphore(call: Call, semaphore: KernelObject) -> int:
     """Down under the caller's receive timeout; up is a trigger."""
     assert isinstance(semaphore, Semaphore)
     contention.lock(call.kernel, semaphore)
+    operation = _operation(call)
+    if operation == _NONE:
+        return error(abi.EINVAL)
     if call.label == abi.PROTO_IRQ:
-        if call.words == 0 or call.word(0) & abi.IRQ_OP_MASK == abi.IRQ_TRIGGER:
+        if operation == abi.IRQ_TRIGGER:
             waiting.release(call.kernel, call.core, semaphore)
             return NO_REPLY
-        return NO_REPLY if call.word(0) & abi.IRQ_OP_MASK == abi.IRQ_UNMASK else error(abi.ENOSYS)
+        return NO_REPLY if operation == abi.IRQ_UNMASK else error(abi.ENOSYS)
     if call.label != abi.PROTO_SEMAPHORE:
         return error(abi.EBADPROTO)
-    if call.words == 0:
-        return error(abi.EINVAL)
-    if call.word(0) & abi.IRQ_OP_MASK != abi.SEMAPHORE_DOWN:
+    if operation != abi.SEMAPHORE_DOWN:
         return error(abi.ENOSYS)
     if not call.rights & abi.OBJECT_RIGHT_S:
         return error(abi.EPERM)

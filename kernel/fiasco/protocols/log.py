@@ -34,7 +34,7 @@ def handle_log(call: Call, log: KernelObject) -> int:
     if operation == abi.LOG_READ:
         return _read(call, log)
     if operation == abi.LOG_SET_ATTR:
-        log.attributes = (call.word(1), call.word(2), call.word(3))
+        log.attributes = (call.word(1), call.word(2) | abi.LOG_NEW_LINE_RETURNS, call.word(3))
         return OK
     if operation == abi.LOG_GET_ATTR:
         for index, value in enumerate(log.attributes):
@@ -55,6 +55,8 @@ def _write(call: Call) -> None:
 
 
 def _read(call: Call, log: Log) -> int:
+    if not call.wants_reply:
+        return OK
     if not call.rights & abi.OBJECT_RIGHT_W:
         return error(abi.EPERM)
     count = min(call.word(0) >> 16, abi.LOG_READ_MAX_BYTES, len(log.input))

@@ -9,7 +9,7 @@ from l4lab.kernel.drq import PlaceDrq, post
 from l4lab.kernel.fiasco import abi
 from l4lab.kernel.fiasco.messages import make_tag
 from l4lab.kernel.fiasco.protocols import icu
-from l4lab.kernel.fiasco.protocols.common import OK, Call, error, object_argument
+from l4lab.kernel.fiasco.protocols.common import OK, Call, error, is_too_short, object_argument
 from l4lab.kernel.objects import Scheduler
 from l4lab.kernel.thread import NO_CORE, Thread
 
@@ -38,24 +38,28 @@ def handle(call: Call, scheduler: KernelObject) -> int:
 
 def cpu_set_contains(granularity_offset: int, bitmap: int, number: int) -> bool:
     """True if core `number` is in the set: two words, a scaled bitmap from an offset."""
-    granularity = min(granularity_offset >> abi.CPU_SET_GRANULARITY_SHIFT, abi.CPU_SET_GRANULARITY_MAX)
-    offset = granularity_offset & abi.CPU_SET_OFFSET_MASK
+    granularity, offset = _granularity_and_offset(granularity_offset)
     if number < offset:
         return False
     bit = number - offset >> granularity
     return bit < 32 and bitmap >> bit & 1 == 1
 
 
+def _granularity_and_offset(word: int) -> tuple[int, int]:
+    """The first word of a CPU set; the offset counts rounded down to the granularity."""
+    granularity = min(word >> abi.CPU_SET_GRANULARITY_SHIFT, abi.CPU_SET_GRANULARITY_MAX)
+    return granularity, (word & abi.CPU_SET_OFFSET_MASK) >> granularity << granularity
+
+
 def _info(call: Call) -> int:
-    if call.words < 2:
+    if is_too_short(call, 2):
         return error(abi.EMSGTOOSHORT)
-    wanted = call.word(1)
-    if wanted & abi.CPU_SET_OFFSET_MASK >= abi.SCHEDULER_MAX_CPUS:
+    granularity, offset = _granularity_and_offset(call.word(1))
+    if offset >= abi.SCHEDULER_MAX_CPUS:
         return error(abi.ERANGE)
     bitmap = 0
-    granularity = min(wanted >> abi.CPU_SET_GRANULARITY_SHIFT, abi.CPU_SET_GRANULARITY_MAX)
     for core in call.kernel.cores:
-        bit = core.number - (wanted & abi.CPU_SET_OFFSET_MASK)
+        bit = core.number - offset
         if bit >= 0 and bit >> granularity < 32:
             bitmap |= 1 << (bit >> granularity)
     call.answer_word(0, bitmap)
@@ -74,10 +78,12 @@ def _run_thread(call: Call) -> int:
     priority = (call.word(3) ^ 0x80000000) - 0x80000000
     quantum_us = call.word(4)
     if priority < 0:
+        length_bytes = quantum_us
+        if length_bytes > (call.words - 1) * 4:
+            return error(abi.EINVAL)
         if priority != abi.SCHEDULER_PARAM_CLASS_FIXED_PRIORITY:
             return error(abi.ERANGE)
-        length_bytes = quantum_us
-        if not abi.SCHEDULER_PARAM_BYTES <= length_bytes <= (call.words - 1) * 4:
+        if length_bytes < abi.SCHEDULER_PARAM_BYTES:
             return error(abi.EINVAL)
         quantum_us, priority = call.word(5), call.word(6)
     if priority <= 0:
@@ -110,7 +116,7 @@ def _apply(call: Call, thread: Thread, home: int, priority: int, quantum_us: int
 
 
 def _idle_time(call: Call) -> int:
-    if call.words < 3:
+    if is_too_short(call, 3):
         return error(abi.EMSGTOOSHORT)
     for core in call.kernel.cores:
         if cpu_set_contains(call.word(1), call.word(2), core.number):

@@ -8,11 +8,13 @@ from l4lab.kernel import capspace, contention, lifecycle, ports, tracing
 from l4lab.kernel.costs import MAP, UNMAP
 from l4lab.kernel.fiasco import abi, flexpage, items
 from l4lab.kernel.fiasco.messages import make_tag
-from l4lab.kernel.fiasco.protocols.common import OK, Call, error, ipc_error
+from l4lab.kernel.fiasco.protocols.common import OK, Call, error, first_item, ipc_error, is_object_page
 from l4lab.kernel.objects import Gate, Task
+from l4lab.kernel.outcomes import MapOutcome
 
 if TYPE_CHECKING:
     from l4lab.kernel.capability import Capability, KernelObject
+    from l4lab.kernel.state import Kernel
 
 
 _REMOVABLE_RIGHTS: Final = abi.OBJECT_RIGHT_W | abi.OBJECT_RIGHT_S
@@ -38,25 +40,24 @@ def handle(call: Call, task: KernelObject) -> int:
 def _map(call: Call, target: Task) -> int:
     if not call.rights & abi.OBJECT_RIGHT_W:
         return error(abi.EPERM)
-    position = call.words
-    if call.items == 0 or position < 3 or position + 1 >= abi.UTCB_MR_WORDS or not call.word(position):
+    item = first_item(call)  # behind however many words there are
+    if item is None or not item[0]:
         return error(abi.EINVAL)
-    source_page = call.word(position + 1)
-    if source_page >> abi.FPAGE_TYPE_SHIFT & abi.FPAGE_TYPE_MASK != abi.FPAGE_TYPE_OBJECT:
+    if not is_object_page(item[1]):
         return ipc_error(call, abi.IPC_SEND_OVERFLOW)
-    cap = capspace.lookup(call.me.task, source_page >> abi.CAP_SHIFT)
+    cap = capspace.lookup(call.me.task, item[1] >> abi.CAP_SHIFT)
     if cap is None or not isinstance(cap.object, Task):
         return error(abi.EINVAL)
     page = call.word(2)
-    if page >> abi.FPAGE_TYPE_SHIFT & abi.FPAGE_TYPE_MASK == abi.FPAGE_TYPE_OBJECT:
+    if is_object_page(page):
         special = call.rights & cap.rights & abi.OBJECT_RIGHT_S
         page &= ~abi.OBJECT_RIGHT_S | special
     # POINT OF NO RETURN
     call.kernel.bill[MAP] += call.kernel.costs.map_item
     if call.kernel.trace is not None:
         call.kernel.trace.actor = call.me.number
-    _, complete = items.map_flexpage(call.kernel, cap.object, page, target, items.EVERYTHING, call.word(1))
-    return OK if complete else ipc_error(call, abi.IPC_SEND_MAP_FAILED)
+    outcome = items.map_flexpage(call.kernel, cap.object, page, target, items.EVERYTHING, call.word(1))
+    return ipc_error(call, abi.IPC_SEND_MAP_FAILED) if outcome is MapOutcome.OUT_OF_MEMORY else OK
 
 
 def _unmap(call: Call, task: Task) -> int:
@@ -68,7 +69,8 @@ def _unmap(call: Call, task: Task) -> int:
     for position in range(2, call.words):
         word = call.word(position)
         flags = _unmap_page(call, task, flexpage.decode(word), mask)
-        call.answer_word(position, word & ~abi.FPAGE_RIGHTS_MASK | flags)
+        # Also if no answer is wanted: the real kernel works in the caller's message registers.
+        call.kernel.words[call.me.utcb + position] = word & ~abi.FPAGE_RIGHTS_MASK | flags
     return make_tag(0, call.words)
 
 
@@ -142,16 +144,32 @@ def _add_ku_mem(call: Call, task: Task) -> int:
     done = 0
     for position in range(1, call.words):
         word = call.word(position)
-        page = flexpage.decode(word)
-        if page.kind != abi.FPAGE_TYPE_MEMORY:
+        if word >> abi.FPAGE_TYPE_SHIFT & abi.FPAGE_TYPE_MASK != abi.FPAGE_TYPE_MEMORY:
             return error(abi.EINVAL)
-        if not abi.KU_MEM_MIN_ORDER <= page.order <= abi.KU_MEM_MAX_ORDER:
-            return error(abi.EINVAL)
-        if page.address + (1 << page.order) > abi.USER_LIMIT:
-            return error(abi.EINVAL)
-        refusal = lifecycle.add_ku_memory(call.kernel, task, page.address >> 12, 1 << page.order - 12)
+        refusal = add_area(call.kernel, task, word)
         if refusal:
-            return error(abi.EEXIST if refusal == "exists" else abi.ENOMEM)
-        call.answer_word(position - 1, word)
+            return error(refusal)
+        call.answer_word(position - 1, area_word(word))
         done += 1
     return make_tag(0, done)
+
+
+def add_area(kernel: Kernel, task: Task, word: int) -> int:
+    """Give `task` the kernel-user memory that a flexpage of any type describes; 0, or the errno of the refusal.
+
+    It begins at the page that the word names, aligned to its size or not.
+    """
+    order = word >> abi.FPAGE_ORDER_SHIFT & abi.FPAGE_ORDER_MASK
+    if not abi.KU_MEM_MIN_ORDER <= order <= abi.KU_MEM_MAX_ORDER:
+        return abi.EINVAL
+    vpn, pages = word >> abi.FPAGE_ADDRESS_SHIFT, 1 << order - abi.FPAGE_ADDRESS_SHIFT
+    if vpn + pages > abi.USER_LIMIT >> abi.FPAGE_ADDRESS_SHIFT:
+        return abi.EINVAL
+    refusal = lifecycle.add_ku_memory(kernel, task, vpn, pages)
+    return 0 if not refusal else abi.EEXIST if refusal == "exists" else abi.ENOMEM
+
+
+def area_word(word: int) -> int:
+    """How the flexpage of an area that was added comes back: as memory, without rights."""
+    kept = abi.FPAGE_ORDER_MASK << abi.FPAGE_ORDER_SHIFT | ~0xFFF
+    return word & kept & 0xFFFFFFFF | abi.FPAGE_TYPE_MEMORY << abi.FPAGE_TYPE_SHIFT

@@ -8,8 +8,8 @@ from l4lab.kernel import dispatch, lifecycle, waiting
 from l4lab.kernel.fiasco import abi, faults
 from l4lab.kernel.fiasco.messages import make_tag
 from l4lab.kernel.fiasco.protocols.common import BLOCKED, OK, Call, error, object_argument
-from l4lab.kernel.fiasco.threadstate import NEVER_SET, state_of
-from l4lab.kernel.frame import EFLAGS, EIP, ESP, GDT_ENTRIES, USER_CYCLES, read_counter
+from l4lab.kernel.fiasco.threadstate import state_of
+from l4lab.kernel.frame import EFLAGS, EFLAGS_INTERRUPT, EIP, ESP, GDT_ENTRIES, USER_CYCLES, read_counter
 from l4lab.kernel.objects import Irq, Semaphore, Task
 from l4lab.kernel.thread import DEAD, DORMANT, NO_CORE, READY, SENDING, TAKING, Thread
 
@@ -61,18 +61,14 @@ def _control(call: Call, thread: Thread) -> int:
             return refusal
     # POINT OF NO RETURN
     if flags & abi.CONTROL_SET_PAGER:
-        state.pager = _handler_index(pager)
+        state.pager = pager >> abi.CAP_SHIFT
     if flags & abi.CONTROL_SET_EXCEPTION_HANDLER:
-        state.exception_handler = _handler_index(handler)
+        state.exception_handler = handler >> abi.CAP_SHIFT
     if flags & abi.CONTROL_ALIEN:
         state.alien = bool(values & abi.CONTROL_ALIEN)
     call.answer_word(1, old_pager << abi.CAP_SHIFT)
     call.answer_word(2, old_handler << abi.CAP_SHIFT)
     return make_tag(0, 3)
-
-
-def _handler_index(selector: int) -> int:
-    return NEVER_SET if selector & abi.CAP_INVALID_BIT else selector >> abi.CAP_SHIFT
 
 
 def _bind(call: Call, thread: Thread, utcb_address: int) -> int:
@@ -92,7 +88,10 @@ def _ex_regs(call: Call, thread: Thread) -> int:
         return error(abi.EINVAL)
     ip, sp = call.word(1), call.word(2)
     frame = thread.frame
-    old = (frame[EFLAGS], frame[EIP], frame[ESP])
+    # A thread that will leave the kernel by way of a triggered exception does so with interrupts off.
+    leaves_so = state_of(thread).triggered and thread.pending_exception is not None
+    eflags = frame[EFLAGS] & ~EFLAGS_INTERRUPT if leaves_so else frame[EFLAGS]
+    old = (eflags, frame[EIP], frame[ESP])
     cancel = bool(flags & abi.EX_REGS_CANCEL)
     message = thread.kernel_message
     in_exception = isinstance(message, faults.FaultMessage) and message.kind == faults.EXCEPTION
@@ -106,10 +105,9 @@ def _ex_regs(call: Call, thread: Thread) -> int:
             thread.state = READY
             dispatch.wake_without_preempting(call.kernel, thread)
         elif cancel and thread is not call.me:
-            thread.pending_exception = None
             _cancel(call, thread)
         if flags & abi.EX_REGS_TRIGGER_EXCEPTION:
-            thread.pending_exception = (abi.TRAP_EX_REGS, 0, 0)
+            faults.trigger(thread)
     for index, value in enumerate(old):
         call.answer_word(index, value)
     return make_tag(0, 3)
@@ -120,7 +118,6 @@ def _cancel(call: Call, thread: Thread) -> None:
     if thread.state in (READY, DORMANT, DEAD, TAKING):
         return
     waiting.cancel(call.kernel, thread)
-    thread.pending_exception = None  # it restarts where it was told to, not in the fault it waited in
     dispatch.wake_without_preempting(call.kernel, thread)
 
 
@@ -147,10 +144,10 @@ def _register_delete_irq(call: Call, thread: Thread) -> int:
     if isinstance(irq, int):
         return irq
     assert isinstance(irq, Irq | Semaphore)
-    if thread.delete_irq is not None or irq.notifies is not None:
+    if thread.delete_irq is not None:
         return error(abi.EBUSY)
     # POINT OF NO RETURN
-    lifecycle.detach_from_pin(irq)
+    lifecycle.detach_source(irq)
     thread.delete_irq = irq
     irq.notifies = thread
     return OK
@@ -158,10 +155,10 @@ def _register_delete_irq(call: Call, thread: Thread) -> int:
 
 def _modify_senders(call: Call, thread: Thread) -> int:
     """Relabel those who are queued: each by the first group whose mask matches its label."""
+    if thread.core != call.core.number:
+        return error(abi.EINVAL)
     if call.words < 5:
         return OK
-    if thread.core != call.core.number and thread is not call.me:
-        return error(abi.EINVAL)
     groups = [tuple(call.word(at + part) for part in range(4)) for at in range(1, call.words - 3, 4)]
     for sender in list(thread.senders):
         if isinstance(sender, Thread) and sender.state == SENDING:
@@ -194,10 +191,7 @@ def _trampoline(call: Call, thread: Thread) -> int:
     if flags in (abi.PF_TRAMP_RESUME, abi.PF_TRAMP_REFLECT):
         if thread is not call.me:
             return error(abi.EPERM)
-        block = state.trampoline
-        if block is None:
-            return error(abi.EINVAL)
-        if not kernel.words[block + abi.TRAMPOLINE_FLAGS // 4] & abi.TRAMPOLINE_IN_PROGRESS:
+        if state.trampoline is None or state.trampoline_armed:
             return error(abi.EINVAL)
         faults.leave_trampoline(kernel, call.core, thread, reflect=flags == abi.PF_TRAMP_REFLECT)
         return BLOCKED
@@ -235,18 +229,17 @@ def _gdt(call: Call, thread: Thread) -> int:
     if call.words == 1:
         call.answer_word(0, abi.GDT_FIRST_USER_ENTRY)
         return make_tag(0, 1)
-    if call.words < 4:
-        return error(abi.EINVAL)
     entry = call.word(1)
-    pairs = [(call.word(at), call.word(at + 1)) for at in range(2, call.words - 1, 2)]
-    if not all(_is_safe_descriptor(low, high) for low, high in pairs):
-        return error(abi.EINVAL)
-    # POINT OF NO RETURN
-    for offset, (low, high) in enumerate(pairs):
-        position = 2 * (entry + offset)
-        if position < _GDT_LIMIT_WORDS:
-            thread.frame[GDT_ENTRIES + position] = low
-            thread.frame[GDT_ENTRIES + position + 1] = high
+    # POINT OF NO RETURN: what stands before an unsafe descriptor is written. The last word may be half of one.
+    for at in range(2, call.words, 2):
+        position = 2 * entry + at - 2
+        if position >= _GDT_LIMIT_WORDS:
+            break
+        low, high = call.word(at), call.word(at + 1)
+        if not _is_safe_descriptor(low, high):
+            return error(abi.EINVAL)
+        thread.frame[GDT_ENTRIES + position] = low
+        thread.frame[GDT_ENTRIES + position + 1] = high
     return make_tag((entry << 3) + abi.GDT_FIRST_USER_SELECTOR)
 
 

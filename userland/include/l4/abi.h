@@ -327,6 +327,7 @@
 #define L4_LOG_WRITE_MAX_BYTES 244
 #define L4_LOG_READ_MAX_BYTES 248
 #define L4_LOG_READ_DRAINED 0x80000000
+#define L4_LOG_NEW_LINE_RETURNS 4 /* always set among the output flags */
 #define L4_LOG_INITIAL_ATTR { 0x100, 4, 8 }
 #define L4_DEBUGGER_ENTER 0
 #define L4_DEBUGGER_OUTCHAR 1
