@@ -18,6 +18,7 @@ SLOTS_PER_PAGE: Final = 256
 class KernelObject:
     """What a capability can name.
 
+    `name`: for people; `name_bytes`: as a program has given it, if one has.
     `capabilities`: all of them, in the order they were made. `counted`: how many keep the object
     alive, less `deducted`, what dec_refcnt took off or, negative, put on (both may be negative). `permanent`:
     the kernel keeps it, whoever lets go. `quota` paid `charged_bytes`. `last_core`, `locked_until_cycles`:
@@ -33,6 +34,7 @@ class KernelObject:
         "last_core",
         "locked_until_cycles",
         "name",
+        "name_bytes",
         "number",
         "permanent",
         "quota",
@@ -43,6 +45,7 @@ class KernelObject:
     def __init__(self, number: int, quota: Quota, charged_bytes: int) -> None:
         self.number = number
         self.name = ""
+        self.name_bytes = b""
         self.quota = quota
         self.charged_bytes = charged_bytes
         self.capabilities: dict[Capability, None] = {}

@@ -11,6 +11,7 @@ import errno
 import os
 import sys
 from collections.abc import Callable
+from io import TextIOWrapper
 from typing import Any, Final
 
 import click
@@ -40,6 +41,9 @@ def say(line: str) -> None:
 
 def guarded(command: Callable[[], Any]) -> int:
     """Run `command`; every way in which it can fail becomes a line and an exit code."""
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, TextIOWrapper):
+            stream.reconfigure(errors="backslashreplace")  # file names may have bytes that are no text
     if sys.stdout is None:
         say("stdout: found it closed, expected it open; to drop the output, redirect it to /dev/null")
         return EXIT_OPERATOR

@@ -20,7 +20,9 @@ from elftools.elf.elffile import ELFFile
 from l4lab.emulator.debug.debugging import read_memory
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.elf import SymbolTable, load_symbols
+from l4lab.emulator.files.inputs import printable
 from l4lab.kernel.fiasco.abi import SYSTEM_CALL_PAGE
+from l4lab.kernel.fiasco.protocols.log import name_of
 from l4lab.kernel.units import PAGE_BYTES
 
 if TYPE_CHECKING:
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
 _PF_X: Final = 1
 _ESP: Final = 4
 _EBP: Final = 5
+_PASSED_ON_BYTES: Final = 15  # by `l4_debugger_set_name`
 _EIP: Final = 8
 MAX_FRAMES: Final = 64
 
@@ -58,6 +61,15 @@ class Frame:
     address: int
     function: str
     place: Place | None
+
+
+def named_after(task: str, program: str) -> bool:
+    """Whether a task of this name was named after the program: before a dot, or by as much as was passed on."""
+    given = program.encode("utf-8", "surrogateescape")
+    whole, cut = printable(name_of(given)), printable(name_of(given[:_PASSED_ON_BYTES]))
+    return printable(task.partition(".")[0]) == whole or (
+        len(given) > _PASSED_ON_BYTES and printable(task) == cut
+    )
 
 
 class Program:
@@ -251,7 +263,7 @@ class Programs:
         known = self.of_task(machine, task)
         if known is not None:
             return known
-        named = [program for program in self.all if task.name.partition(".")[0] == program.name]
+        named = [program for program in self.all if named_after(task.name, program.name)]
         entries = {thread.frame[_EIP] for thread in task.threads}
         entered = [program for program in self.all if program.entry in entries]
         for candidates in (named, entered):

@@ -157,7 +157,8 @@ class Recording:
 
     def _write(self, name: str, text: str) -> None:
         try:
-            (self.folder / name).write_text(text, encoding="utf-8")
+            # File names may have bytes that are no text: in JSON, they become escapes that lead back to them.
+            (self.folder / name).write_text(text, encoding="utf-8", errors="backslashreplace")
         except OSError as error:
             raise RunError(f"cannot write {printable(self.folder / name)}: {error.strerror}") from None
 

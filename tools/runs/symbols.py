@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from l4lab.emulator.files.inputs import printable
 from l4lab.kernel.fiasco.abi import SYSTEM_CALL_PAGE
 from l4lab.kernel.units import PAGE_BYTES
+from l4lab.tools.runs.programs import named_after
 from l4lab.tools.runs.recording import SYMBOLS_FILE, RunError
 from l4lab.tools.runs.rundir import Run, read_json
 
@@ -100,8 +101,8 @@ class Symbols:
     def _program(self, task: int) -> str | None:
         """What a task runs; of one that has ended, by its name."""
         if task not in self._of_task:
-            name = self._run.names.get(task, "").partition(".")[0]
-            self._of_task[task] = name if name in self._programs else None
+            called = self._run.names.get(task, "")
+            self._of_task[task] = next((name for name in self._programs if named_after(called, name)), None)
         return self._of_task[task]
 
 

@@ -107,6 +107,11 @@ def _output(call: Call, operation: int) -> int:
     return OK
 
 
+def name_of(given: bytes) -> str:
+    """What an object is called, for people, that a program gives this name; bytes that are no UTF-8 as `\\xff`."""
+    return given[:_NAME_MAX_BYTES].decode("utf-8", "backslashreplace")
+
+
 def _on_object(call: Call, operation: int) -> int:
     if operation == abi.DEBUGGER_ADD_IMAGE_INFO:
         return OK
@@ -115,7 +120,8 @@ def _on_object(call: Call, operation: int) -> int:
         return error(abi.ENOENT)
     if operation == abi.DEBUGGER_SET_NAME:
         raw = _bytes_at(call, 1, min(4 * max(call.words - 1, 0), _NAME_MAX_BYTES))
-        obj.name = raw.split(b"\0")[0].decode("ascii", "backslashreplace")
+        obj.name_bytes = raw.split(b"\0")[0]
+        obj.name = name_of(obj.name_bytes)
         if call.kernel.events is not None:
             call.kernel.events.names[obj.number] = obj.name
         if isinstance(obj, Task):
@@ -126,7 +132,8 @@ def _on_object(call: Call, operation: int) -> int:
         call.answer_word(1, 0)
         return make_tag(0, 2)
     if operation == abi.DEBUGGER_GET_NAME:
-        data = obj.name.encode()[:_NAME_MAX_BYTES].ljust(_NAME_MAX_BYTES, b"\0")
+        known = obj.name_bytes or obj.name.encode()
+        data = known[:_NAME_MAX_BYTES].ljust(_NAME_MAX_BYTES, b"\0")
         for index in range(0, _NAME_MAX_BYTES, 4):
             call.answer_word(index // 4, int.from_bytes(data[index : index + 4], "little"))
         return make_tag(0, _NAME_MAX_BYTES // 4)

@@ -23,6 +23,7 @@ from l4lab.kernel import events
 from l4lab.kernel.errors import KernelBug
 from l4lab.tools.ledger.accounts import accounts, imbalance
 from l4lab.tools.ledger.timeline import NOWHERE, Operations, Timeline
+from l4lab.tools.runs.programs import Program, named_after
 from l4lab.tools.runs.recording import Recording, RunError
 from l4lab.tools.runs.rundir import EVENT, ROW, kinds_of, open_run
 from l4lab.tools.runs.symbols import Symbols
@@ -213,6 +214,47 @@ def test_our_own_mistake_leaves_a_readable_run(tmp_path: Path, monkeypatch: pyte
     assert imbalance(run.row_chunks(), run.cores, run.clocks) is None
     assert run.clocks is not None and run.clocks[0] > 0
     assert "root" in run.names.values()
+
+
+@pytest.mark.parametrize(
+    ("task", "program", "expected"),
+    [
+        ("pma.3", "pma", True),
+        ("größe", "größe", True),
+        ("gr\\xf6\\xdfe", "größe", False),
+        ("pm", "pma", False),
+        ("a-program-with-a", "a-program-with-a-long-name", False),
+        ("a-program-with-", "a-program-with-a-long-name", True),
+        ("ö" * 7 + "\\xc3", "ö" * 10, True),
+        ("x", "x.elf", False),
+        ("a\\x01b", "a\x01b", True),
+    ],
+)
+def test_a_task_is_known_by_the_name_of_its_program(task: str, program: str, expected: bool) -> None:
+    assert named_after(task, program) == expected
+
+
+def test_names_may_be_of_any_letters_and_of_any_bytes(tmp_path: Path) -> None:
+    """The program is found by its task's name, and a run is written whatever its manifest is called."""
+    program = '#include <l4/print.h>\nint main(void) { printf("there\\n"); return 0; }'
+    compile_program(program, tmp_path / "größe")
+    write_manifest(tmp_path / "x.toml", "root --init=rom/größe", "./größe")
+    odd = os.fsencode(tmp_path) + b"/x\xff.toml"
+    os.rename(tmp_path / "x.toml", odd)
+    command = [*map(os.fsencode, CLI), b"boot", odd, b"--out", os.fsencode(tmp_path / "run")]
+    subprocess.run(command, check=True, capture_output=True)
+    run = open_run(tmp_path / "run")
+    task = next(
+        number for number, name in run.names.items() if name == "größe" and number in run.homes.values()
+    )
+    thread = next(thread for thread, home in run.homes.items() if home == task)
+    entry = Program(tmp_path / "größe", "größe").entry
+    assert Symbols(run).function(thread, entry) == "_start"
+    for arguments in (["books"], ["inspect"], ["why"]):
+        done = subprocess.run(
+            [*CLI, *arguments, tmp_path / "run"], capture_output=True, text=True, check=False
+        )
+        assert done.returncode == 0, done.stderr
 
 
 # --- bad ones -----------------------------------------------------------------------------------------
