@@ -20,6 +20,7 @@ from typing import TYPE_CHECKING, Final
 from l4lab.emulator import boot
 from l4lab.emulator.files.manifest import Idle
 from l4lab.emulator.files.profile import Profile, load_profile
+from l4lab.emulator.interfaces import INTERFACE
 from l4lab.emulator.ledger import BATCH_VALUES, SAMPLE_CYCLES, Ledger
 from l4lab.emulator.ram import Ram
 from l4lab.emulator.results import RunResult, StopReason, collect
@@ -29,7 +30,6 @@ from l4lab.kernel.costs import CAUSES, IPI, SHOOTDOWN
 from l4lab.kernel.drq import FlushDrq
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.errors import KernelBug
-from l4lab.kernel.fiasco.interface import FIASCO
 from l4lab.kernel.frame import EIP, FPU_AREA, FPU_AREA_WORDS, FPU_SWITCHES, FPU_VALID, TLB_MISSES
 from l4lab.kernel.state import ConsoleOutput, CopyFpu, End, FlushTlb, Ipi, KernelWritten, TimerSet
 from l4lab.kernel.traps import (
@@ -101,7 +101,7 @@ class Machine:
         costs = self.profile.kernel_costs()
         if manifest.idle is Idle.POLL:
             costs = replace(costs, halt_exit=0)
-        self.kernel: Kernel = FIASCO.start(self.ram.words, parameters, costs)
+        self.kernel: Kernel = INTERFACE.start(self.ram.words, parameters, costs)
         self.kernel.tlb_policy = manifest.tlb
         self.engine = Engine(self.ram, self.profile.instruction_costs(), self.profile.cpuid)
         self.cores = [self._make_core(number) for number in range(manifest.cores)]

@@ -101,10 +101,10 @@ MEANINGS: Final = (
     "thread partner got label b of IRQ object thread",
     "the operation of thread ended without answer; a: error code, 0: sent, nothing to be received",
     "thread waits to send to partner, an object of kind extra (OBJECT_KINDS)",
-    "core sent a request about thread to core partner; extra: its kind (DRQ_KINDS), "
+    "core sent a request about thread to core partner; extra: its kind (REQUEST_KINDS), "
     "a: cycles until the interconnect was free, b: cycles under way; b 0: it goes along with an interrupt "
     "that arrives in a cycles",
-    "core serves a request about thread; extra: its kind (DRQ_KINDS)",
+    "core serves a request about thread; extra: its kind (REQUEST_KINDS)",
     "the timeout of thread is over",
     "thread obtained semaphore partner, for which it had waited",
     "thread belongs to task partner",

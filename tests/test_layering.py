@@ -206,7 +206,7 @@ WINGS: dict[str, dict[str, set[str]]] = {
 }
 MOST_EDGES_OF_TOOLS = 35
 # At the top of the emulator, and without a look at its files: so the arrows between the two are no circle.
-BELOW_FILES = {"costs", "errors"}
+BELOW_FILES = {"costs", "errors", "interfaces"}
 
 
 def modules_of(package: str) -> Iterator[tuple[str, Path]]:

@@ -12,10 +12,9 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
+from l4lab.emulator.interfaces import INTERFACE
 from l4lab.kernel import events
-from l4lab.kernel.fiasco import abi
-from l4lab.kernel.fiasco.messages import label_of
-from l4lab.kernel.frame import EAX, EDX, EIP
+from l4lab.kernel.frame import EAX, EIP
 from l4lab.kernel.inspect import task_name, thread_name
 from l4lab.kernel.traps import CpuException, PageFault, SystemCall
 from l4lab.kernel.units import PAGE_BYTES
@@ -27,13 +26,8 @@ if TYPE_CHECKING:
     from l4lab.kernel.thread import Thread
     from l4lab.kernel.traps import Trap
 
-_NO_CAPABILITY: Final = abi.CAP_INVALID_BIT | abi.CAP_EXPLICIT_REPLY_BIT
 
-PROTOCOLS: Final = {
-    name[len("PROTO_") :].lower(): value
-    for name, value in vars(abi).items()
-    if name.startswith("PROTO_") and isinstance(value, int)
-}
+PROTOCOLS: Final = INTERFACE.protocols
 """Name -> the tag's label, for all protocols of the interface."""
 
 
@@ -194,13 +188,12 @@ def announced(kernel: Kernel, thread: Thread | None, trap: Trap) -> Happening | 
 
 
 def _capability_fault(thread: Thread, tasks: tuple[int, ...]) -> Happening | None:
-    selector = thread.frame[EDX]
-    if selector & _NO_CAPABILITY or selector & abi.OP_REPLY or thread.task is None:
+    index = INTERFACE.named_slot(thread)
+    if index is None or thread.task is None:
         return None
-    index = selector >> abi.CAP_SHIFT
     if index in thread.task.capability_table.slots:
         return None
-    label = label_of(thread.frame[EAX])
+    label = INTERFACE.tag(thread.frame[EAX]).label
     return Happening(
         CatchKind.CAP,
         f"{thread_name(thread)}: invokes capability {index:#x}, which it does not have",
@@ -249,8 +242,7 @@ def happened(kernel: Kernel, event: Event, told: Trap) -> Happening | None:
 
 def _message(kernel: Kernel, event: Event) -> Happening:
     threads = (event.thread, event.partner)
-    label = label_of(event.a)
-    words, items = event.a & abi.TAG_WORDS_MASK, event.a >> abi.TAG_ITEMS_SHIFT & abi.TAG_ITEMS_MASK
+    label, words, items = INTERFACE.tag(event.a)
     text = (
         f"message from {_name_of(kernel, event.thread)} to {_name_of(kernel, event.partner)}: "
         f"{protocol_name(label)}, {words} words, {items} items, label {event.b:#x}"

@@ -47,7 +47,7 @@ from l4lab.emulator.files.inputs import (
 )
 from l4lab.emulator.files.profile import find_profile
 from l4lab.emulator.files.tomlfile import Table, load_toml, shown
-from l4lab.kernel.fiasco.interface import FIASCO
+from l4lab.emulator.interfaces import INTERFACE
 from l4lab.kernel.state import TlbPolicy
 from l4lab.kernel.units import PAGE_BYTES, SUPERPAGE_BYTES
 
@@ -123,7 +123,7 @@ class Manifest:
     sigma0: Module
     roottask: Module
     modules: tuple[Module, ...]
-    quantum_us: int = FIASCO.default_quantum_us
+    quantum_us: int = INTERFACE.default_quantum_us
     kernel_memory: str = DEFAULT_KERNEL_MEMORY
     tlb: TlbPolicy = TlbPolicy.FULL
     idle: Idle = Idle.HALT
@@ -179,13 +179,13 @@ def load_manifest(path: Path) -> Manifest:
     ram_bytes = _ram(machine)
     return Manifest(
         path=path,
-        cores=machine.integer("cores", 1, FIASCO.max_cores, default=1),
+        cores=machine.integer("cores", 1, INTERFACE.max_cores, default=1),
         ram_bytes=ram_bytes,
         profile=_profile(machine),
         sigma0=_program(boot, "sigma0"),
         roottask=_program(boot, "roottask"),
         modules=_modules(boot),
-        quantum_us=machine.integer("quantum_us", 1, MAX_QUANTUM_US, default=FIASCO.default_quantum_us),
+        quantum_us=machine.integer("quantum_us", 1, MAX_QUANTUM_US, default=INTERFACE.default_quantum_us),
         kernel_memory=_kernel_memory(machine, ram_bytes),
         tlb=_one_of(machine, "tlb", TlbPolicy.FULL),
         idle=_one_of(machine, "idle", Idle.HALT),

@@ -11,9 +11,10 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from l4lab.emulator.debug.catching import protocol_name
-from l4lab.kernel.fiasco.messages import label_of
+from l4lab.emulator.interfaces import INTERFACE
 from l4lab.kernel.frame import EBP, EIP, ESP
 from l4lab.kernel.inspect import state_text, thread_name
+from l4lab.kernel.traps import VECTOR_PAGE_FAULT
 
 if TYPE_CHECKING:
     from l4lab.emulator.machine import Machine
@@ -71,10 +72,10 @@ def _reason(server: Thread, client: Thread) -> str:
     name = thread_name(server)
     if client.kernel_message is not None:
         number, _, address = client.kernel_message.fault
-        if number == 14:
+        if number == VECTOR_PAGE_FAULT:
             return f"faulted at {address:#x}; {name} is its pager and has the message"
         return f"raised exception {number}; {name} handles it"
-    label = label_of(client.send_tag)
+    label = INTERFACE.tag(client.send_tag).label
     return f"called {name}: {protocol_name(label)}, label {client.send_label:#x}"
 
 

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator.debug.catching import protocol_name
 from l4lab.emulator.files.inputs import did_you_mean, printable
+from l4lab.emulator.interfaces import INTERFACE
 from l4lab.kernel import inspect, inspect_memory
-from l4lab.kernel.fiasco.interface import FIASCO
 from l4lab.kernel.inspect import Cell, View
 from l4lab.kernel.thread import LATE, RECEIVING, REMOTE, SENDING, TAKING, Thread
 from l4lab.kernel.traps import VECTOR_PAGE_FAULT
@@ -101,7 +101,7 @@ def content(thread: Thread) -> str:
         if number != VECTOR_PAGE_FAULT:
             return f"exception {number}, error code {code:#x}"
         return f"page fault, {'write to' if code & 2 else 'read from'} {address:#x}"
-    label, words, items = FIASCO.tag(thread.send_tag)
+    label, words, items = INTERFACE.tag(thread.send_tag)
     parts = [inspect.counted(words, "word")] if words or not items else []
     parts += [inspect.counted(items, "item")] if items else []
     return f"{protocol_name(label)}, {', '.join(parts)}"

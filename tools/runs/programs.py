@@ -21,7 +21,7 @@ from l4lab.emulator.debug.debugging import read_memory
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.elf import SymbolTable, load_symbols
 from l4lab.emulator.files.inputs import printable
-from l4lab.kernel.fiasco.abi import SYSTEM_CALL_PAGE
+from l4lab.emulator.interfaces import INTERFACE
 from l4lab.kernel.fiasco.protocols.log import name_of
 from l4lab.kernel.units import PAGE_BYTES
 
@@ -110,7 +110,7 @@ class Program:
 
     def function_at(self, address: int) -> str:
         """`name+0x12`, or the address."""
-        if address & ~(PAGE_BYTES - 1) == SYSTEM_CALL_PAGE:
+        if address & ~(PAGE_BYTES - 1) == INTERFACE.system_call_page:
             return "<system call>"
         return self.symbols.name_at(address) or f"{address:#x}"
 

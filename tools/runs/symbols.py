@@ -10,7 +10,7 @@ from bisect import bisect_right
 from typing import TYPE_CHECKING, Any, Final
 
 from l4lab.emulator.files.inputs import printable
-from l4lab.kernel.fiasco.abi import SYSTEM_CALL_PAGE
+from l4lab.emulator.interfaces import INTERFACE
 from l4lab.kernel.units import PAGE_BYTES
 from l4lab.tools.runs.programs import named_after
 from l4lab.tools.runs.recording import SYMBOLS_FILE, RunError
@@ -90,7 +90,7 @@ class Symbols:
         return known
 
     def _function(self, task: int, address: int) -> str:
-        if address & ~(PAGE_BYTES - 1) == SYSTEM_CALL_PAGE:
+        if address & ~(PAGE_BYTES - 1) == INTERFACE.system_call_page:
             return "(system call)"
         starts, symbols = self._programs.get(self._program(task) or "", ([], []))
         index = bisect_right(starts, address) - 1

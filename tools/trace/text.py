@@ -14,9 +14,9 @@ from typing import Final
 
 from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE
 from l4lab.emulator.debug.catching import PROTOCOLS, protocol_name
+from l4lab.emulator.interfaces import INTERFACE
 from l4lab.kernel import events
 from l4lab.kernel.events import DRQ_KINDS, KIND_NAMES, OBJECT_KINDS, Event
-from l4lab.kernel.fiasco.interface import FIASCO
 from l4lab.kernel.traps import TRAP_NAMES
 from l4lab.tools.ledger.timeline import KIND_WORDS
 from l4lab.tools.runs.rundir import Run
@@ -208,6 +208,6 @@ def _core(number: int) -> str:
 
 
 def _tag(tag: int) -> str:
-    label, words, items = FIASCO.tag(tag)
+    label, words, items = INTERFACE.tag(tag)
     name = protocol_name(label) if label in PROTOCOLS.values() and label else ""
     return f"{name or f'label={label}'} words={words} items={items}"

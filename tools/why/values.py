@@ -5,8 +5,8 @@ from __future__ import annotations
 from typing import Any, Final
 
 from l4lab.emulator.debug.catching import PROTOCOLS, protocol_name
+from l4lab.emulator.interfaces import INTERFACE
 from l4lab.kernel import events
-from l4lab.kernel.fiasco.interface import FIASCO
 from l4lab.kernel.inspect import counted
 from l4lab.tools.debug.faults import NAMES
 from l4lab.tools.ledger.timeline import NOWHERE, Operation, Operations
@@ -31,7 +31,7 @@ def described(run: Run, symbols: Symbols, operation: Operation) -> str:
         return f"{who} {verb} {operation.address:#x}{present}, {at}"
     if operation.kind == events.EXCEPTION:
         return f"{who} raised trap {operation.address}, {at}"
-    label, words, items = FIASCO.tag(operation.address)
+    label, words, items = INTERFACE.tag(operation.address)
     size = counted(words, "word") + (f", {counted(items, 'item')}" if items else "")
     what = protocol_name(label) if label in PROTOCOLS.values() and label else f"label {label}"
     return f"{who} sent {run.receiver_name(operation.partner)} a message, {what}, {size}"

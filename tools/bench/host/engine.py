@@ -19,11 +19,11 @@ from rich.console import Console
 
 from l4lab.emulator.bare import BareEngine
 from l4lab.emulator.costs import CostTable
+from l4lab.emulator.interfaces import INTERFACE
 from l4lab.emulator.ram import Ram
 from l4lab.emulator.stock import start_stop_us
 from l4lab.emulator.vcpu import NO_DEADLINE, Engine, Vcpu
 from l4lab.kernel.errors import KernelBug
-from l4lab.kernel.fiasco.interface import FIASCO
 from l4lab.kernel.frame import (
     CR3,
     EAX,
@@ -100,7 +100,7 @@ class Guest:
         self.ram = Ram(RAM_BYTES)
         self.engine = Engine(self.ram, CostTable.uniform())
         self.vcpu = Vcpu(self.engine, 0)
-        self.pool = FramePool(FIASCO.selectors)
+        self.pool = FramePool(INTERFACE.selectors)
         self._next_pfn = 16
         self.code = code
 

@@ -15,12 +15,12 @@ from collections import deque
 from random import Random
 from typing import TYPE_CHECKING, Final
 
+from l4lab.emulator.interfaces import INTERFACE
 from l4lab.kernel import paging
 from l4lab.kernel.costs import KernelCosts
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.events import EventLog
-from l4lab.kernel.fiasco.interface import FIASCO
 from l4lab.kernel.frame import CR3
 from l4lab.kernel.interface import BootParameters
 from l4lab.kernel.state import ConsoleOutput, FlushTlb, Ipi
@@ -113,13 +113,13 @@ class Rig:
             kernel_frame_count=kernel_bytes >> 12,
             cores=cores,
             mhz=MHZ,
-            quantum_us=FIASCO.default_quantum_us,
+            quantum_us=INTERFACE.default_quantum_us,
             kip_pfn=KIP_PFN,
             sigma0_entry=0x100000,
             root_entry=0x240000,
         )
         costs = KernelCosts(**{each.name: 7 for each in dataclasses.fields(KernelCosts)})
-        self.kernel: Kernel = FIASCO.start(self.ram, parameters, costs)
+        self.kernel: Kernel = INTERFACE.start(self.ram, parameters, costs)
         self.kernel.line_cycles = [[5] * cores for _ in range(cores)]
         self.kernel.tlb_policy = policy
         if log is not Logging.NONE:
@@ -192,7 +192,7 @@ class Rig:
 
     def tick(self, core: int) -> None:
         """A timer tick on `core`; time goes on to the next millisecond."""
-        tick_cycles = FIASCO.tick_us * MHZ
+        tick_cycles = INTERFACE.tick_us * MHZ
         self.trap(core, DEADLINE_REACHED, tick_cycles - self.now_cycles % tick_cycles)
 
     def _apply(self, effect: Effect) -> None:

@@ -6,8 +6,8 @@ from collections.abc import Callable, Iterable
 from typing import TYPE_CHECKING, Final
 from xml.sax.saxutils import escape, quoteattr
 
+from l4lab.emulator.interfaces import INTERFACE
 from l4lab.kernel import inspect, inspect_memory
-from l4lab.kernel.fiasco.abi import SYSTEM_CALL_PAGE
 from l4lab.kernel.inspect import View
 
 if TYPE_CHECKING:
@@ -39,7 +39,7 @@ def libraries(kernel_page: Path) -> str:
     """What every address space has besides its program: a page of the kernel's, as a library in `kernel_page`."""
     return (
         '<?xml version="1.0"?>\n<library-list>\n'
-        f' <library name={quoteattr(str(kernel_page))}><segment address="{SYSTEM_CALL_PAGE:#x}"/></library>\n'
+        f' <library name={quoteattr(str(kernel_page))}><segment address="{INTERFACE.system_call_page:#x}"/></library>\n'
         "</library-list>\n"
     )
 

@@ -11,8 +11,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator.debug.stops import RegisterEdit
+from l4lab.emulator.interfaces import INTERFACE
 from l4lab.kernel import frame as f
-from l4lab.kernel.fiasco.interface import SELECTORS
 
 if TYPE_CHECKING:
     from l4lab.kernel.thread import Thread
@@ -177,10 +177,10 @@ def read(frame: array[int], clock_cycles: int, name: str) -> bytes:
 def segment_base(frame: array[int], selector: int) -> int:
     """The linear address at which a segment begins; 0 for the flat ones and for null."""
     index = selector >> 3
-    if selector & ~3 == SELECTORS.utcb & ~3:
+    if selector & ~3 == INTERFACE.selectors.utcb & ~3:
         return frame[f.UTCB_BASE]
-    first = SELECTORS.first_thread >> 3
-    if not first <= index < first + SELECTORS.thread_entries:
+    first = INTERFACE.selectors.first_thread >> 3
+    if not first <= index < first + INTERFACE.selectors.thread_entries:
         return 0
     low, high = frame[f.GDT_ENTRIES + 2 * (index - first)], frame[f.GDT_ENTRIES + 2 * (index - first) + 1]
     return low >> 16 | (high & 0xFF) << 16 | high & 0xFF000000

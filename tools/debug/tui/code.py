@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Final
 import capstone  # type: ignore[import-untyped]
 
 from l4lab.emulator.debug.debugging import read_memory
-from l4lab.kernel.fiasco.abi import SYSTEM_CALL_PAGE
+from l4lab.emulator.interfaces import INTERFACE
 from l4lab.kernel.units import PAGE_BYTES
 from l4lab.tools.native.build import CHECKOUT
 
@@ -51,7 +51,7 @@ def disassemble(
 
 def _start_before(program: Program | None, eip: int) -> int:
     """Where to begin to decode, so that instructions before `eip` come out right: a function's start, or a line's."""
-    if program is None or eip // PAGE_BYTES * PAGE_BYTES == SYSTEM_CALL_PAGE:
+    if program is None or eip // PAGE_BYTES * PAGE_BYTES == INTERFACE.system_call_page:
         return eip
     starts = [symbol.address for symbol in program.symbols.symbols]
     index = bisect_right(starts, eip) - 1
