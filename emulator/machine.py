@@ -15,7 +15,7 @@ from __future__ import annotations
 import heapq
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING, Final, Self
 
 from l4lab.emulator import boot
 from l4lab.emulator.files.manifest import Idle
@@ -32,6 +32,7 @@ from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.frame import EIP, FPU_AREA, FPU_AREA_WORDS, FPU_SWITCHES, FPU_VALID, TLB_MISSES
 from l4lab.kernel.state import ConsoleOutput, CopyFpu, End, FlushTlb, Ipi, KernelWritten, TimerSet
+from l4lab.kernel.teardown import take_apart
 from l4lab.kernel.traps import (
     DEADLINE_REACHED,
     HOST_STOP,
@@ -132,6 +133,23 @@ class Machine:
         self.cores[0].trap = INTERRUPT  # the boot core enters the kernel once, to choose its first thread
         self._expect(self.cores[0])
 
+    def close(self) -> None:
+        """Give back engine, RAM and the kernel's objects; there is nothing to run or to look at any more.
+
+        Without it engine and RAM go with the last reference to the machine, and the kernel's objects, which
+        refer to each other, when Python's garbage collector comes by.
+        """
+        self.cores.clear()
+        self.engine.close()
+        take_apart(self.kernel)
+        self.ram.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *exception: object) -> None:
+        self.close()
+
     def _make_core(self, number: int) -> CoreState:
         state = CoreState(number, Vcpu(self.engine, number))
         state.idle_since_cycles = 0
@@ -143,8 +161,10 @@ class Machine:
         """Run until the root task ends, nothing can happen any more, or a core's clock reaches `max_cycles`.
 
         May be called again after MAX_CYCLES or HOST_STOP and goes on where it stopped. Raises
-        KernelBug, with the kernel's state in its text, for a mistake of ours.
+        KernelBug, with the kernel's state in its text, for a mistake of ours; ValueError if it is closed.
         """
+        if not self.cores:
+            raise ValueError("the machine is closed")
         limit = NEVER if max_cycles is None else max_cycles
         try:
             reason = self._run(limit)

@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Final
 
 from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE, CostTable
-from l4lab.emulator.cpuid import OPTERON_6174, CpuIdentity, CpuidLeaf, cpuid_leaves
+from l4lab.emulator.cpuid import OPTERON_6174, CpuIdentity, cpuid_leaves
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.inputs import PACKAGE_DIR
 from l4lab.emulator.ram import Ram
@@ -47,15 +47,11 @@ _DEBUG_STOP: Final = 6
 _CLOCK: Final = 0
 _FRAME: Final = 1
 _DEADLINE_CYCLES: Final = 2
-_SHARED_WORDS: Final = 3
+_SharedWords = ctypes.c_int64 * 3
 
 
 class EngineError(OperatorError):
     """The shim or the engine's library is missing, of another version, or does not behave."""
-
-
-class _CpuidLeaf(ctypes.Structure):
-    _fields_ = [(name, ctypes.c_uint32) for name in CpuidLeaf._fields]
 
 
 def _names(function: ctypes._NamedFuncPointer) -> list[str]:
@@ -145,17 +141,20 @@ class Engine:
         table = costs.as_dict()
         in_order = [table[name] for name in _names(self._shim.vcpu_cost_names)]
         leaves = cpuid_leaves(cpuid)
+        # Not ctypes arrays: each length of one is a class of its own, which only the garbage collector removes.
+        cost_words = array("q", in_order)
+        leaf_words = array("I", [word for leaf in leaves for word in leaf])
         handle = self._shim.vcpu_new_machine(
             ram.address,
             ram.size_bytes,
-            (ctypes.c_int64 * len(in_order))(*in_order),
-            (_CpuidLeaf * len(leaves))(*(_CpuidLeaf(*leaf) for leaf in leaves)),
+            cost_words.buffer_info()[0],
+            leaf_words.buffer_info()[0],
             len(leaves),
         )
         if not handle:
             raise EngineError("no memory for the vCPUs' tables")
         self._handle = handle
-        self.vcpus: list[Vcpu] = []
+        self.vcpu_count = 0
 
     def close(self) -> None:
         """Frees the engines. Using a vCPU afterwards is an error."""
@@ -194,20 +193,20 @@ class Vcpu:
 
     def __init__(self, engine: Engine, core: int) -> None:
         """Cores are made in order: `core` is the number of vCPUs the engine has so far."""
-        if core != len(engine.vcpus) or core >= MAX_CORES:
-            raise ValueError(f"core {core}: expected {len(engine.vcpus)}, below {MAX_CORES}")
+        if core != engine.vcpu_count or core >= MAX_CORES:
+            raise ValueError(f"core {core}: expected {engine.vcpu_count}, below {MAX_CORES}")
         self._shim = engine._shim
         self._run = self._shim.vcpu_run
         self._handle = self._shim.vcpu_new(engine._handle)
         if not self._handle:
             raise EngineError(f"no memory for core {core}")
-        words = (ctypes.c_int64 * _SHARED_WORDS).from_address(self._shim.vcpu_shared_words(self._handle))
+        words = _SharedWords.from_address(self._shim.vcpu_shared_words(self._handle))
         self._words = memoryview(words).cast("B").cast("q")
         self._fpu_frame: array[int] | None = None  # may still be written to: keeps it from being freed
         self.engine = engine
         self.core = core
         self.debug_outcome: int | None = None  # read by `DebugPort.reason`
-        engine.vcpus.append(self)
+        engine.vcpu_count += 1
 
     def run(self, frame: array[int], deadline_cycles: int) -> Trap:
         """Runs a thread in user mode until something happens.

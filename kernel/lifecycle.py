@@ -215,6 +215,7 @@ def _forget_thread(kernel: Kernel, me: Thread) -> None:
     kernel.frame_pool.give_back(me.frame)
     me.frame = kernel.frame_pool.blank
     me.utcb = kernel.scratch_utcb
+    me.receive_from = None  # who slept waits for itself, and would live on in that circle
 
 
 def _check_root_end(kernel: Kernel, me: Thread) -> None:

@@ -25,7 +25,7 @@ from itertools import pairwise
 from pathlib import Path
 from typing import Final
 
-from l4lab.emulator.files.elf_file import ElfReader, Header
+from l4lab.emulator.files.elf_file import LAYOUTS, ElfReader, Header
 from l4lab.emulator.files.inputs import printable
 from l4lab.kernel.fiasco.abi import RIGHT_R, RIGHT_W, RIGHT_X, USER_LIMIT
 from l4lab.kernel.units import ADDRESS_LIMIT, PAGE_BYTES, page_ceil, page_floor
@@ -160,7 +160,7 @@ def _check_static(reader: ElfReader, number: int, header: Header) -> None:
     if size_bytes > _MAX_DYNAMIC_ENTRIES * _DYNAMIC_ENTRY_BYTES:
         reader.refuse(f"{what} of {size_bytes:#x} bytes", f"at most {_MAX_DYNAMIC_ENTRIES} entries")
     for offset in range(start, start + size_bytes - _DYNAMIC_ENTRY_BYTES + 1, _DYNAMIC_ENTRY_BYTES):
-        entry = reader.parse(reader.elf.structs.Elf_Dyn, offset)
+        entry = reader.parse(LAYOUTS.Elf_Dyn, offset)
         tag = entry["d_tag"]
         if tag == "DT_NULL":
             return

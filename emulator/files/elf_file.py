@@ -1,6 +1,6 @@
 """An ELF file whose every read is checked: header, program headers, section headers, bytes.
 
-pyelftools supplies the layouts. Only its header, program header, section header and dynamic entry
+pyelftools supplies the layouts, once for all files. Only its header, program header, section header and dynamic entry
 structures are used, each on a range already known to lie inside the file: its section and segment
 objects follow links through the file when they are made, and on a mangled file raise whatever
 comes to hand (TypeError, KeyError, AttributeError, …). Used in this way it raises ELFError alone,
@@ -17,7 +17,7 @@ from typing import Any, BinaryIO, Final, NoReturn
 
 from elftools.common.exceptions import ELFError
 from elftools.common.utils import struct_parse
-from elftools.elf.elffile import ELFFile
+from elftools.elf.structs import ELFStructs
 
 from l4lab.emulator.errors import ImageError
 from l4lab.emulator.files.inputs import open_regular, printable
@@ -34,6 +34,11 @@ _TYPE_WORDS: Final = {
     "ET_CORE": "a core dump (ET_CORE)",
 }
 
+LAYOUTS: Final = ELFStructs(little_endian=True, elfclass=32)
+"""The structures of a program that `ElfReader.check_kind` accepts; expensive to make."""
+LAYOUTS.create_basic_structs()
+LAYOUTS.create_advanced_structs("ET_EXEC", "EM_386", "ELFOSABI_SYSV")
+
 Header = Mapping[str, Any]
 """One structure of the file: field name of the specification -> value."""
 
@@ -45,11 +50,10 @@ class ElfReader:
         self.path = path
         self.stream, self.size_bytes = open_regular(path, ImageError)
         try:
-            self.elf = self._parse_header(self.stream)
+            self.header = self._parse_header(self.stream)
         except BaseException:
             self.stream.close()
             raise
-        self.header: Header = self.elf.header
 
     def __enter__(self) -> ElfReader:
         return self
@@ -84,7 +88,7 @@ class ElfReader:
         start = self.header["e_phoff"]
         self.check_range("the program header table", start, count * entry_bytes)
         for number in range(count):
-            yield self.parse(self.elf.structs.Elf_Phdr, start + number * entry_bytes)
+            yield self.parse(LAYOUTS.Elf_Phdr, start + number * entry_bytes)
 
     def section_headers(self) -> Iterator[Header]:
         """Every section header; none if the file has no section header table."""
@@ -96,12 +100,12 @@ class ElfReader:
             self.refuse(f"section headers of {entry_bytes} bytes", f"{_SECTION_HEADER_BYTES} bytes")
         if count == 0:  # too many for the field: the first header has the number (ELF gABI, chapter 4)
             self.check_range("the section header table", start, entry_bytes)
-            count = self.parse(self.elf.structs.Elf_Shdr, start)["sh_size"]
+            count = self.parse(LAYOUTS.Elf_Shdr, start)["sh_size"]
         if count > MAX_SECTION_HEADERS:
             self.refuse(f"{count} section headers", f"at most {MAX_SECTION_HEADERS}")
         self.check_range("the section header table", start, count * entry_bytes)
         for number in range(count):
-            yield self.parse(self.elf.structs.Elf_Shdr, start + number * entry_bytes)
+            yield self.parse(LAYOUTS.Elf_Shdr, start + number * entry_bytes)
 
     def parse(self, layout: Any, offset: int) -> Header:
         """The structure at `offset`, all of which lies inside the file."""
@@ -129,11 +133,12 @@ class ElfReader:
             where = f"{what} at file offset {offset:#x} to {offset + size_bytes:#x}"
             self.refuse(f"{where} in a file of {self.size_bytes:#x} bytes", "a file that is not truncated")
 
-    def _parse_header(self, stream: BinaryIO) -> ELFFile:
+    def _parse_header(self, stream: BinaryIO) -> Header:
         try:
             self._check_ident(stream.read(6))
-            return ELFFile(stream)
-        except (ELFError, OSError) as problem:  # a class or byte order that `_check_ident` does not know
+            header: Header = struct_parse(LAYOUTS.Elf_Ehdr, stream, 0)
+            return header
+        except (ELFError, OSError) as problem:  # the file shrank since it was opened, or its disk is broken
             self.refuse(f"a damaged ELF header ({printable(problem)})", "a static i386 ELF executable")
 
     def _check_ident(self, ident: bytes) -> None:
@@ -147,3 +152,6 @@ class ElfReader:
             self.refuse("a big-endian ELF file", "a little-endian one (i386)")
         if self.size_bytes < _HEADER_BYTES:
             self.refuse(f"{self.size_bytes} bytes", f"a complete ELF header of {_HEADER_BYTES} bytes")
+        if ident[4:6] != b"\x01\x01":
+            kind = f"a damaged ELF header (class {ident[4]}, byte order {ident[5]})"
+            self.refuse(kind, "a static i386 ELF executable")

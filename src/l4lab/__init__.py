@@ -72,7 +72,8 @@ def run(
     """
     from l4lab.emulator.machine import Machine
 
-    return Machine(load_manifest(image), console=console).run(max_cycles)
+    with Machine(load_manifest(image), console=console) as machine:
+        return machine.run(max_cycles)
 
 
 def __getattr__(name: str) -> Any:
