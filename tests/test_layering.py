@@ -198,7 +198,7 @@ WINGS: dict[str, dict[str, set[str]]] = {
         "bench": {"common", "ledger", "runs"},
         "check": {"bench", "common", "runs"},
         "paper": {"bench", "common", "runs"},
-        "trace": {"ledger", "runs"},
+        "trace": {"common", "ledger", "runs"},
         "debug": {"common", "native", "runs"},
         "why": {"common", "debug", "ledger", "runs"},
         "cli": {"bench", "check", "common", "debug", "ledger", "native", "paper", "runs", "trace", "why"},

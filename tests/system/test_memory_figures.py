@@ -48,7 +48,7 @@ def finished(tmp_path_factory: pytest.TempPathFactory) -> Mapping[str, Finished]
 
 def figure(name: str, finished: Mapping[str, Finished]) -> Outcome:
     module = module_of(name)
-    outcome = module.measure(lambda _: None, PLAN, finished)
+    outcome = module.measure(Results(PLAN, finished))
     assert isinstance(outcome, Outcome)
     return outcome
 

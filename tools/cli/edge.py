@@ -89,7 +89,7 @@ def guarded(command: Callable[[], Any]) -> int:
 def flushed(code: int) -> int:
     """Write out what stdout still holds; the exit code: `code`, if that was possible."""
     try:
-        if sys.stdout is not None:
+        if sys.stdout is not None and not sys.stdout.closed:  # by whoever could not write to it
             sys.stdout.flush()
     except OSError as error:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())

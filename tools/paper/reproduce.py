@@ -16,14 +16,13 @@ Of `all` there is one for each, and above them a README.md with all of it and th
 
 from __future__ import annotations
 
-import functools
 import hashlib
 import importlib
 import os
 from collections.abc import Callable, Iterable, Sequence
 from pathlib import Path
 from types import ModuleType
-from typing import Any, Final
+from typing import Any, Final, cast
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.inputs import did_you_mean, printable
@@ -107,15 +106,19 @@ def _measures(names: Sequence[str], kept: Path, *, quick: bool, workers: int | N
     }
     if not long:
         return measures
-    from l4lab.tools.bench.pma_experiment import FULL, QUICK, Plan
+    from l4lab.tools.bench.pma_experiment import FULL, QUICK, Plan, Results
     from l4lab.tools.runs.campaign import host_workers, run_all
 
     plan = Plan(QUICK if quick else FULL)
     jobs = {job.key: job for name in long for job in modules[name].jobs(plan)}
     finished = run_all(list(jobs.values()), kept, workers or host_workers(), CampaignProgress())
-    for name in long:
-        measures[name] = functools.partial(modules[name].measure, plan=plan, finished=finished)
-    return measures
+    results = Results(plan, finished)
+
+    def of_results(module: ModuleType) -> Measure:
+        """Its runs are done, so there are no steps to tell of."""
+        return lambda _: cast(Outcome, module.measure(results))
+
+    return measures | {name: of_results(modules[name]) for name in long}
 
 
 def reproduce(name: str, folder: Path, measure: Measure, command: str) -> tuple[Outcome, dict[str, Any]]:

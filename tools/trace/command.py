@@ -10,11 +10,9 @@ from io import TextIOWrapper
 from pathlib import Path
 from typing import IO, Final, TextIO
 
-from rich.console import Console
-from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
-
 from l4lab.emulator.files.inputs import printable
 from l4lab.emulator.machine import NEVER
+from l4lab.tools.common.progress import Progress
 from l4lab.tools.runs.recording import RunError
 from l4lab.tools.runs.rundir import Run, last_run, open_run
 from l4lab.tools.runs.symbols import Symbols
@@ -98,20 +96,17 @@ def _remove(path: Path) -> None:
 
 @contextmanager
 def _stretches(run: Run, wanted: Wanted, name: str) -> Iterator[Iterator[Stretch]]:
-    """What of the run is wanted; on a terminal with a bar, if the run is long."""
+    """What of the run is wanted; on a terminal it is seen how far it is, if the run is long."""
     found = all_stretches(run)
-    console = Console(stderr=True)
-    if not console.is_terminal or name == STDOUT or len(run.rows) < _LONG_ROWS:
+    if name == STDOUT or len(run.rows) < _LONG_ROWS:
         yield _window(found, wanted)
         return
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as bar:
-        task = bar.add_task(printable(name), total=len(run.rows))
+    with Progress(printable(name), len(run.rows)) as progress:
 
         def told() -> Iterator[Stretch]:
             for count, stretch in enumerate(found):
                 if count % _TELL_ROWS == 0:
-                    bar.update(task, completed=count)
+                    progress.reach(count)
                 yield stretch
 
         yield _window(told(), wanted)

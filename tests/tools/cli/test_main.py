@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import os
 import re
 import shutil
@@ -15,6 +16,7 @@ import pytest
 
 from l4lab.emulator.errors import ManifestError
 from l4lab.kernel.errors import KernelBug
+from l4lab.tools.cli.edge import EXIT_CLOSED_PIPE, flushed
 from l4lab.tools.cli.main import cli, main
 from l4lab.tools.common.versions import programs_digest, versions_with_drawing
 from l4lab.tools.native import build
@@ -216,6 +218,14 @@ def test_reader_that_leaves_early_is_no_error_message(arguments: list[str], tmp_
     os.close(write_end)
     assert done.stderr == ""
     assert done.returncode == 141
+
+
+def test_an_output_that_was_closed_on_the_way_keeps_the_exit_code(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A stream that wraps stdout closes it when it goes, if it could not write."""
+    stream = io.StringIO()
+    stream.close()
+    monkeypatch.setattr(sys, "stdout", stream)
+    assert flushed(EXIT_CLOSED_PIPE) == EXIT_CLOSED_PIPE
 
 
 @pytest.mark.parametrize(

@@ -38,6 +38,7 @@ from support.programs import compile_program, write_manifest
 from support.runs import image, record
 
 ENOUGH_ROWS = 1000
+OLD_RUN = Path(__file__).parent / "recorded_before_seals"
 CLI = [sys.executable, "-P", "-m", "l4lab.tools.cli"]
 
 
@@ -325,9 +326,19 @@ def test_a_seal_names_files_of_its_own_folder_only(copy: Path, tmp_path: Path) -
         open_run(copy)
 
 
-def test_a_folder_of_before_there_were_seals_is_read(copy: Path) -> None:
-    (copy / "seal.json").unlink()
-    assert len(open_run(copy).rows)
+@pytest.mark.parametrize(
+    ("command", "told"),
+    [
+        (["books"], "the books balance: 622 021 cycles on 4 cores, 92 kernel entries\n"),
+        (["why", "ipc", "3"], "ipc 3 of 3: hello #12 sent root #9 a message, label 16386, 2 words\n"),
+        (["trace", "--text=-"], "pfa=0x100000 ip=0x100000 _start (fetch, not mapped)"),
+    ],
+)
+def test_a_run_recorded_before_there_were_seals_is_read(command: list[str], told: str) -> None:
+    """`hello`, as a version before this one has left it; numbers are those of then, whatever `hello` costs now."""
+    done = subprocess.run([*CLI, *command, OLD_RUN], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "")
+    assert told in done.stdout
 
 
 @pytest.mark.parametrize(

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from l4lab.tools.bench.pma_experiment import Plan, Results, looking_into
@@ -16,8 +15,8 @@ from l4lab.tools.paper.figures.memory import (
     residual,
     size_note,
 )
-from l4lab.tools.paper.outcome import Outcome, Step
-from l4lab.tools.runs.campaign import Finished, Job
+from l4lab.tools.paper.outcome import Outcome
+from l4lab.tools.runs.campaign import Job
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,10 +35,9 @@ def jobs(plan: Plan) -> list[Job]:
     ]
 
 
-def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> Outcome:
+def measure(results: Results) -> Outcome:
     """The figure of runs that are done."""
-    step("reading")
-    results = Results(plan, finished)
+    plan = results.plan
     sizes = plan.sizes
     cores = sizes.outstanding_cores
     cycles = {k: [results.cycles_per_page(k, c) for c in cores] for k in sizes.outstanding}

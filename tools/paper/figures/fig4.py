@@ -6,7 +6,6 @@ instance of the very pager that the other figures have on every core.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from l4lab.tools.bench.pma_experiment import Plan, Results, measuring
@@ -22,8 +21,8 @@ from l4lab.tools.paper.figures.memory import (
     size_note,
     size_remark,
 )
-from l4lab.tools.paper.outcome import Outcome, Step
-from l4lab.tools.runs.campaign import Finished, Job
+from l4lab.tools.paper.outcome import Outcome
+from l4lab.tools.runs.campaign import Job
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -50,10 +49,9 @@ def jobs(plan: Plan) -> list[Job]:
     return [*plan.scaling_jobs(*DESIGNS), *(measuring(plan.polling(design, most)) for design in DESIGNS)]
 
 
-def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> Outcome:
+def measure(results: Results) -> Outcome:
     """The figure of runs that are done."""
-    step("reading")
-    results = Results(plan, finished)
+    plan = results.plan
     cores = plan.sizes.cores
     ratios = {
         design: {what: results.ratios(design, key) for what, key in _KEYS.items()} for design in DESIGNS

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from typing import TYPE_CHECKING, Final
 
 from l4lab.tools.bench.pma_experiment import Plan, Results
@@ -19,8 +18,8 @@ from l4lab.tools.paper.figures.memory import (
     size_note,
     size_remark,
 )
-from l4lab.tools.paper.outcome import Outcome, Step
-from l4lab.tools.runs.campaign import Finished, Job
+from l4lab.tools.paper.outcome import Outcome
+from l4lab.tools.runs.campaign import Job
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -36,10 +35,9 @@ def jobs(plan: Plan) -> list[Job]:
     return plan.scaling_jobs(*DESIGNS)
 
 
-def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> Outcome:
+def measure(results: Results) -> Outcome:
     """The figure of runs that are done."""
-    step("reading")
-    results = Results(plan, finished)
+    plan = results.plan
     cores = plan.sizes.cores
     ratios = {design: results.ratios(design, "total_cycles") for design in DESIGNS}
 

@@ -12,8 +12,8 @@ from l4lab.tools.bench.pma_experiment import Plan, Results, looking_into
 from l4lab.tools.bench.pma_ledger import BARS, GROUPS, IDLE, UNDER_WAY, WAITING
 from l4lab.tools.paper import plots
 from l4lab.tools.paper.figures.memory import configurations, size_note
-from l4lab.tools.paper.outcome import Outcome, Step
-from l4lab.tools.runs.campaign import Finished, Job
+from l4lab.tools.paper.outcome import Outcome
+from l4lab.tools.runs.campaign import Job
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -60,10 +60,9 @@ def jobs(plan: Plan) -> list[Job]:
     return [looking_into(plan.ledger(design, cores)) for _, design, cores in bars(plan)]
 
 
-def measure(step: Step, plan: Plan, finished: Mapping[str, Finished]) -> Outcome:
+def measure(results: Results) -> Outcome:
     """The figure of runs that are done."""
-    step("reading")
-    results = Results(plan, finished)
+    plan = results.plan
     pages = {name: results.ledger(design, cores)["page"] for name, design, cores in bars(plan)}
     server_core = results.ledger("single", plan.sizes.cores[-1])["server_core"]
 
