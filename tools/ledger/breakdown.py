@@ -68,7 +68,6 @@ class _CoreRows:
     entries: list[int]
     ends: list[int]
     threads: list[int]
-    traps: list[int]
     user: Integers
     kernel: Integers
     causes: dict[int, _Sent]
@@ -83,26 +82,22 @@ class PathFinder:
         split = UserSplitter(run).split(rows)
         user = np.stack([split[name] for name in USER_CAUSES], axis=1)
         kernel = np.stack([rows[name] for name in CAUSE_NAMES], axis=1).astype(np.int64)
-        ends = rows["entry"].astype(np.int64) + kernel_cycles(rows)
         sent = _sent(run)
         self._cores: list[_CoreRows] = []
         for core in range(run.cores):
-            mine = np.flatnonzero(rows["core"] == core)
-            traps = rows["trap"][mine]
+            here = rows["core"] == core
+            mine = rows[here]
+            entries = mine["entry"].astype(np.int64)
+            interrupts = np.flatnonzero(mine["trap"] == Interrupt.number).tolist()
             self._cores.append(
                 _CoreRows(
-                    starts=rows["start"][mine].tolist(),
-                    entries=rows["entry"][mine].tolist(),
-                    ends=ends[mine].tolist(),
-                    threads=rows["thread"][mine].tolist(),
-                    traps=traps.tolist(),
-                    user=user[mine],
-                    kernel=kernel[mine],
-                    causes=_brought(
-                        sent.get(core, []),
-                        np.flatnonzero(traps == Interrupt.number).tolist(),
-                        rows["entry"][mine].tolist(),
-                    ),
+                    starts=mine["start"].tolist(),
+                    entries=entries.tolist(),
+                    ends=(entries + kernel_cycles(mine)).tolist(),
+                    threads=mine["thread"].tolist(),
+                    user=user[here],
+                    kernel=kernel[here],
+                    causes=_brought(sent.get(core, []), interrupts, entries.tolist()),
                 )
             )
 
@@ -212,11 +207,10 @@ def _sent(run: Run) -> dict[int, list[_Sent]]:
     found: dict[int, list[_Sent]] = {}
     for chunk in run.event_chunks():
         sent_on_its_own = (kinds_of(chunk) == events.SENT) & (chunk["b"] > 0)
-        for event in chunk[sent_on_its_own]:
-            sent = int(event["cycle"])
-            left = sent + int(event["a"])
-            interrupt = _Sent(left + int(event["b"]), left, sent, int(event["core"]))
-            found.setdefault(int(event["partner"]), []).append(interrupt)
+        for event in map(events.event, chunk[sent_on_its_own].tolist()):
+            left = event.cycle + event.a
+            interrupt = _Sent(left + event.b, left, event.cycle, event.core)
+            found.setdefault(event.partner, []).append(interrupt)
     for interrupts in found.values():
         interrupts.sort(key=lambda interrupt: interrupt.arrival)
     return found

@@ -47,7 +47,7 @@ class ChainFinder:
     """One chain in the making."""
 
     def __init__(self, timeline: Timeline, operations: Operations, operation: Operation) -> None:
-        self._timeline = timeline
+        self.timeline = timeline
         self._operations = operations
         self._operation = operation
         self._run = timeline.run
@@ -71,13 +71,13 @@ class ChainFinder:
         sender = self._operation.thread
         for event in found:
             if event.kind == events.MESSAGE and event.thread == sender:
-                row = self._timeline.entry_row(event.core, event.cycle)
+                row = self.timeline.entry_row(event.core, event.cycle)
                 if row != NOWHERE:
-                    return int(self._timeline.end[row])
+                    return int(self.timeline.end[row])
         return self._end
 
     def chain(self) -> Chain:
-        timeline, operation = self._timeline, self._operation
+        timeline, operation = self.timeline, self._operation
         hops = []
         holder, at = operation.thread, operation.cycle
         since = operation.cycle
@@ -102,8 +102,8 @@ class ChainFinder:
             for place, event in reversed(self._messages_to.get(holder, [])):
                 if place >= before or (holder != operation.thread and event.request != operation.request):
                     continue
-                row = self._timeline.entry_row(event.core, event.cycle)
-                if row != NOWHERE and self._timeline.end[row] <= self._end:
+                row = self.timeline.entry_row(event.core, event.cycle)
+                if row != NOWHERE and self.timeline.end[row] <= self._end:
                     break
             else:
                 path.reverse()
@@ -119,7 +119,7 @@ class ChainFinder:
         The holder's own rows are on the way wherever they are; between them it waited. `since`: the
         cycle of the kernel entry that ends at `start`, and may have told what it waits for.
         """
-        timeline = self._timeline
+        timeline = self.timeline
         segments: list[Segment] = []
         at = start
         rows = timeline.rows_of_thread(holder)
@@ -138,7 +138,7 @@ class ChainFinder:
                 segments.append(self._user(row, at, min(entry, end)))
                 at = min(entry, end)
             if at < min(int(timeline.end[row]), end):
-                segments.append(self._kernel(row, at, min(int(timeline.end[row]), end)))
+                segments.append(self.kernel(row, at, min(int(timeline.end[row]), end)))
                 at = min(int(timeline.end[row]), end)
             since = entry
         if at < end:
@@ -147,7 +147,7 @@ class ChainFinder:
         return segments
 
     def _user(self, row: int, start: int, end: int) -> Segment:
-        timeline = self._timeline
+        timeline = self.timeline
         causes = timeline.user_causes(row)
         if sum(causes.values()) != end - start:
             causes = {"user": end - start}  # cut short by the end of the run
@@ -155,12 +155,12 @@ class ChainFinder:
         what = f"{self._run.thread_name(thread)} runs"
         return Segment(USER, start, end, int(timeline.core[row]), thread, what, causes, row=row)
 
-    def _kernel(self, row: int, start: int, end: int) -> Segment:
+    def kernel(self, row: int, start: int, end: int) -> Segment:
         """A kernel entry, or the part of it from `start` to `end`, by the causes that fall into that.
 
         The ledger does not tell in which order they came; that of its columns is taken.
         """
-        timeline = self._timeline
+        timeline = self.timeline
         causes: dict[str, int] = {}
         at = int(timeline.entry[row])
         for cause, cycles in timeline.kernel_causes(row).items():
@@ -174,7 +174,7 @@ class ChainFinder:
         )
 
     def _entry_words(self, row: int) -> str:
-        timeline = self._timeline
+        timeline = self.timeline
         trap, served = int(timeline.trap[row]), int(timeline.served[row])
         if trap not in NOT_ASKED_FOR:
             return "kernel"
@@ -191,7 +191,7 @@ class ChainFinder:
 
         What is known to have happened to it meanwhile tells what it waited for.
         """
-        timeline = self._timeline
+        timeline = self.timeline
         core = int(timeline.core[next_row]) if next_row != NOWHERE else NOWHERE
         waiting = Waits(self, holder, start, end, core)
         for event in self._happened_to.get(holder, []):
@@ -204,8 +204,8 @@ class ChainFinder:
             if event.extra in CARRYING:
                 waiting.flight(event)
             return
-        row = self._timeline.entry_row(event.core, event.cycle)
-        over = int(self._timeline.end[row]) if row != NOWHERE else event.cycle
+        row = self.timeline.entry_row(event.core, event.cycle)
+        over = int(self.timeline.end[row]) if row != NOWHERE else event.cycle
         if event.kind == events.QUEUED:
             waiting.queued(over, event)
         elif over > waiting.at:  # else it has led to where this begins
@@ -216,7 +216,7 @@ class ChainFinder:
 
     def activity(self, core: int, start: int, end: int) -> dict[str, int]:
         """What `core` did, cycles by description, greatest first; empty if that is not in the books."""
-        timeline = self._timeline
+        timeline = self.timeline
         found: dict[str, int] = {}
         at = start
         while at < end:
@@ -262,19 +262,11 @@ class ChainFinder:
 
     def core_of(self, thread: int, cycle: int) -> int:
         """Where `thread` ran around `cycle`; NOWHERE if it never did."""
-        timeline = self._timeline
+        timeline = self.timeline
         rows = timeline.rows_of_thread(thread)
         before = [int(row) for row in rows if timeline.start[row] <= cycle]
         nearest = before[-1] if before else (int(rows[0]) if len(rows) else NOWHERE)
         return int(timeline.core[nearest]) if nearest != NOWHERE else NOWHERE
-
-    def kernel(self, row: int, start: int, end: int) -> Segment:
-        """See `_kernel`."""
-        return self._kernel(row, start, end)
-
-    def row_entry(self, row: int) -> tuple[int, int]:
-        """When the kernel entry of a row began and ended."""
-        return int(self._timeline.entry[row]), int(self._timeline.end[row])
 
 
 def _concerned(event: Event) -> int:

@@ -54,7 +54,7 @@ class Waits:
 
     def served(self, row: int) -> None:
         """A core takes an interrupt about the holder."""
-        entry, end = self._finder.row_entry(row)
+        entry, end = int(self._finder.timeline.entry[row]), int(self._finder.timeline.end[row])
         self._advance(entry)
         begin, end = max(entry, self.at), min(end, self._end)
         if begin < end and begin == self.at:

@@ -21,33 +21,40 @@ Request = (
     | threads.Request
 )
 
+WHOLE: Final[dict[bytes, Request]] = {
+    b"vCont?": resume.WhichActions(),
+    b"vCtrlC": resume.InterruptRequest(),
+    b"?": resume.WhyStopped(),
+    b"bs": resume.ResumeBack(step=True),
+    b"bc": resume.ResumeBack(step=False),
+    b"D": resume.Detach(None),
+    b"k": resume.Kill(None),
+    b"g": registers.ReadRegisters(),
+    b"qC": threads.CurrentThread(),
+    b"qfThreadInfo": threads.ListThreads(first=True),
+    b"qsThreadInfo": threads.ListThreads(first=False),
+    b"qqemu.Supported": queries.QemuSupported(),
+    b"qqemu.PhyMemMode": queries.MemoryMode(None),
+    b"QStartNoAckMode": queries.NoAcknowledgements(),
+}
+"""Payloads that say all by themselves."""
+
 PARSERS: Final[tuple[tuple[bytes, Callable[[bytes], Request | None]], ...]] = (
     (b"vFile:", files.parse),
-    (b"vCont", resume.parse_vcont),
-    (b"vKill", resume.parse_kill),
-    (b"vCtrlC", resume.parse_interrupt),
+    (b"vCont;", resume.parse_vcont),
+    (b"vKill;", resume.parse_kill),
     (b"qXfer:", queries.parse_transfer),
     (b"qSupported", queries.parse_supported),
     (b"qRcmd,", queries.parse_command),
-    (b"qfThreadInfo", threads.parse_list),
-    (b"qsThreadInfo", threads.parse_list),
     (b"qThreadExtraInfo,", threads.parse_extra),
-    (b"qC", threads.parse_current),
+    (b"qSymbol:", lambda _: queries.SymbolsWanted()),
     (b"qAttached", queries.parse_attached),
-    (b"qSymbol", queries.parse_symbol),
-    (b"qqemu.", queries.parse_qemu),
     (b"Qqemu.", queries.parse_qemu),
-    (b"QStartNoAckMode", queries.parse_no_ack),
-    (b"?", resume.parse_why),
-    (b"bs", resume.parse_back),
-    (b"bc", resume.parse_back),
     (b"c", resume.parse_plain),
     (b"C", resume.parse_plain),
     (b"s", resume.parse_plain),
     (b"S", resume.parse_plain),
-    (b"D", resume.parse_detach),
-    (b"k", resume.parse_kill),
-    (b"g", registers.parse_all),
+    (b"D;", resume.parse_detach),
     (b"G", registers.parse_all),
     (b"p", registers.parse_one),
     (b"P", registers.parse_one),
@@ -64,6 +71,8 @@ PARSERS: Final[tuple[tuple[bytes, Callable[[bytes], Request | None]], ...]] = (
 
 def parse(payload: bytes) -> Request | None:
     """The request that `payload` is; None if it is of a kind that is not known here. Raises PacketError."""
+    if payload in WHOLE:
+        return WHOLE[payload]
     for prefix, parser in PARSERS:
         if payload.startswith(prefix):
             return parser(payload)

@@ -94,11 +94,6 @@ def parse_command(payload: bytes) -> Request:
     return MonitorCommand(hex_bytes(payload.partition(b",")[2]).decode("utf-8", "replace"))
 
 
-def parse_no_ack(payload: bytes) -> Request | None:
-    """`QStartNoAckMode`."""
-    return NoAcknowledgements() if payload == b"QStartNoAckMode" else None
-
-
 def parse_attached(payload: bytes) -> Request | None:
     """`qAttached[:pid]`."""
     name, colon, pid = payload.partition(b":")
@@ -109,16 +104,7 @@ def parse_attached(payload: bytes) -> Request | None:
     return Attached()
 
 
-def parse_symbol(payload: bytes) -> Request | None:
-    """`qSymbol::`."""
-    return SymbolsWanted() if payload.startswith(b"qSymbol:") else None
-
-
 def parse_qemu(payload: bytes) -> Request | None:
-    """QEMU's packets: `qqemu.Supported`, `qqemu.PhyMemMode`, `Qqemu.PhyMemMode:n`."""
-    if payload == b"qqemu.Supported":
-        return QemuSupported()
-    if payload == b"qqemu.PhyMemMode":
-        return MemoryMode(None)
+    """QEMU's `Qqemu.PhyMemMode:n`."""
     name, _, value = payload.partition(b":")
     return MemoryMode(number(value) != 0) if name == b"Qqemu.PhyMemMode" else None

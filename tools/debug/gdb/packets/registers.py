@@ -37,11 +37,9 @@ class WriteRegister:
 Request = ReadRegisters | WriteRegisters | ReadRegister | WriteRegister
 
 
-def parse_all(payload: bytes) -> Request | None:
-    """`g` and `G…`."""
-    if payload == b"g":
-        return ReadRegisters()
-    return WriteRegisters(hex_bytes(payload[1:])) if payload.startswith(b"G") else None
+def parse_all(payload: bytes) -> Request:
+    """`G…`."""
+    return WriteRegisters(hex_bytes(payload[1:]))
 
 
 def parse_one(payload: bytes) -> Request:

@@ -66,12 +66,8 @@ class InterruptRequest:
 Request = WhichActions | Resume | ResumeBack | WhyStopped | Detach | Kill | InterruptRequest
 
 
-def parse_vcont(payload: bytes) -> Request | None:
-    """`vCont?` and `vCont;action[:thread]…`."""
-    if payload == b"vCont?":
-        return WhichActions()
-    if not payload.startswith(b"vCont;"):
-        return None
+def parse_vcont(payload: bytes) -> Request:
+    """`vCont;action[:thread]…`."""
     return Resume(tuple(_action(part) for part in payload[len(b"vCont;") :].split(b";")))
 
 
@@ -101,32 +97,11 @@ def parse_plain(payload: bytes) -> Request | None:
     return Resume((Action(letter.lower(), None),))
 
 
-def parse_back(payload: bytes) -> Request | None:
-    """`bs` and `bc`."""
-    return ResumeBack(payload == b"bs") if payload in (b"bs", b"bc") else None
+def parse_detach(payload: bytes) -> Request:
+    """`D;pid`."""
+    return Detach(number(payload[len(b"D;") :]))
 
 
-def parse_why(payload: bytes) -> Request | None:
-    """`?`."""
-    return WhyStopped() if payload == b"?" else None
-
-
-def parse_detach(payload: bytes) -> Request | None:
-    """`D` and `D;pid`."""
-    if payload == b"D":
-        return Detach(None)
-    return Detach(number(payload[2:])) if payload.startswith(b"D;") else None
-
-
-def parse_kill(payload: bytes) -> Request | None:
-    """`k` and `vKill;pid`."""
-    if payload == b"k":
-        return Kill(None)
-    if payload.startswith(b"vKill;"):
-        return Kill(number(payload[len(b"vKill;") :]))
-    return None
-
-
-def parse_interrupt(payload: bytes) -> Request | None:
-    """`vCtrlC`."""
-    return InterruptRequest() if payload == b"vCtrlC" else None
+def parse_kill(payload: bytes) -> Request:
+    """`vKill;pid`."""
+    return Kill(number(payload[len(b"vKill;") :]))

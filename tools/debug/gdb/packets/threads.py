@@ -57,18 +57,6 @@ def parse_alive(payload: bytes) -> Request:
     return ThreadAlive(parse_thread_id(payload[1:]))
 
 
-def parse_current(payload: bytes) -> Request | None:
-    """`qC`, and nothing that only begins like that."""
-    return CurrentThread() if payload == b"qC" else None
-
-
-def parse_list(payload: bytes) -> Request | None:
-    """`qfThreadInfo` and `qsThreadInfo`."""
-    if payload == b"qfThreadInfo":
-        return ListThreads(first=True)
-    return ListThreads(first=False) if payload == b"qsThreadInfo" else None
-
-
 def parse_extra(payload: bytes) -> Request:
     """`qThreadExtraInfo,…`."""
     return ThreadText(parse_thread_id(payload.partition(b",")[2]))
