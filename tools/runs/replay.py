@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any, Final
 from l4lab.emulator.debug.catching import fault_text
 from l4lab.emulator.debug.debugged import DebuggedMachine, Entry
 from l4lab.emulator.debug.debugging import Debugger
-from l4lab.emulator.debug.stops import StopKind
+from l4lab.emulator.debug.stops import Goal, GoalKind, StopKind
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.inputs import BUNDLED_IMAGES, printable
 from l4lab.emulator.files.manifest import Manifest, find_image, load_manifest
@@ -86,6 +86,27 @@ def boot_to_debug(
     """A machine before its first instruction, under a debugger; it ends at `max_cycles`, if given."""
     limit = NEVER if max_cycles is None else max_cycles
     return Debugger(DebuggedMachine(manifest, console=console, limit_cycles=limit))
+
+
+def replay_to_fault(manifest: Manifest, core: int, since: int, cycle: int, address: int) -> Debugger:
+    """A machine at the page fault that was recorded, before the kernel acts. ReplayError if there is none.
+
+    `since`: a cycle of that core from which on there is no kernel entry before it.
+    """
+    debugger = boot_to_debug(manifest)
+    debugger.resume(Goal(GoalKind.CLOCK, core=core, clock_cycles=since))
+
+    def is_it(entry: Entry, _: Sequence[Event], before: bool) -> str | None:
+        trap = entry.trap
+        same = isinstance(trap, PageFault) and trap.address == address and entry.core.number == core
+        return "there" if before and same and entry.now == cycle else None
+
+    debugger.observers.append(is_it)
+    stop = debugger.resume(Goal(GoalKind.CLOCK, core=core, clock_cycles=cycle + 1))
+    debugger.observers.remove(is_it)
+    if stop.kind is not StopKind.CATCHPOINT:
+        raise ReplayError(f"{manifest.path.name}: booted again, the image runs another way")
+    return debugger
 
 
 def reach(source: Source, moment: Moment) -> Found:

@@ -7,23 +7,17 @@ allocator's function being entered and left.
 
 from __future__ import annotations
 
-from collections.abc import Sequence
 from typing import Final
 
-from l4lab.emulator.debug.debugged import Entry
-from l4lab.emulator.debug.debugging import Debugger
 from l4lab.emulator.debug.stops import Goal, GoalKind
 from l4lab.emulator.files.manifest import Manifest
-from l4lab.kernel.events import Event
 from l4lab.kernel.frame import TLB_MISSES
 from l4lab.kernel.thread import Thread
-from l4lab.kernel.traps import PageFault
 from l4lab.tools.debug.faults import REQUEST
 from l4lab.tools.debug.follower import AllocatorWatch
-from l4lab.tools.ledger.timeline import Operation
 from l4lab.tools.runs.programs import Programs
 from l4lab.tools.runs.recording import RunError
-from l4lab.tools.runs.replay import ReplayError, boot_to_debug, booted_from
+from l4lab.tools.runs.replay import ReplayError, booted_from, replay_to_fault
 from l4lab.tools.runs.rundir import Run
 from l4lab.tools.why.chain import USER, Chain, Segment
 from l4lab.tools.why.steps import Allocated, lines
@@ -54,24 +48,17 @@ def is_affordable(chain: Chain) -> bool:
     return operation.row < AFFORDABLE_ROWS and operation.cycle < AFFORDABLE_CYCLES
 
 
-class AnotherRun(RunError):
-    """Booted again, the image has not come to this page fault: another l4lab has recorded it."""
-
-
 def find_allocation(run: Run, chain: Chain, manifest: Manifest) -> Allocated | None:
     """When the allocator had found the frame for this page fault; None if no known allocator was at work.
 
-    Raises AnotherRun.
+    Raises ReplayError if the run comes out otherwise.
     """
     stretches = _stretches(run, chain)
     if not stretches:
         return None
-    last = max(segment.end for segment in stretches)
-    debugger = boot_to_debug(manifest)
     operation = chain.operation
     before = int(run.rows["start"][operation.row])
-    debugger.resume(Goal(GoalKind.CLOCK, core=operation.core, clock_cycles=before))
-    seen = _expect_fault(debugger, operation)
+    debugger = replay_to_fault(manifest, operation.core, before, operation.cycle, operation.address)
     found: list[tuple[int, int, int]] = []
     inside = dict.fromkeys(sorted({segment.thread for segment in stretches}), 0)
 
@@ -84,34 +71,14 @@ def find_allocation(run: Run, chain: Chain, manifest: Manifest) -> Allocated | N
 
     watch = AllocatorWatch(debugger, Programs(manifest), passed)
     watch.watch(inside)
-    core = next(segment.core for segment in stretches if segment.end == last)
-    debugger.resume(Goal(GoalKind.CLOCK, core=core, clock_cycles=last))
-    if not seen:
-        raise AnotherRun(f"{run.folder}: {operation.name}: booted again, the image runs another way")
+    last = max(stretches, key=lambda segment: segment.end)
+    debugger.resume(Goal(GoalKind.CLOCK, core=last.core, clock_cycles=last.end))
     for cycle, thread, misses in reversed(found):
         for segment in stretches:
             if segment.thread == thread and segment.start < cycle <= segment.end:
                 at_end = int(run.rows["tlb misses"][segment.row])
                 return Allocated(cycle, (at_end - misses) % (1 << 32))
     return None
-
-
-def _expect_fault(debugger: Debugger, operation: Operation) -> list[int]:
-    """A list that is empty until this very page fault enters the kernel."""
-    seen: list[int] = []
-
-    def observe(entry: Entry, _: Sequence[Event], before: bool) -> None:
-        trap = entry.trap
-        if (
-            before
-            and isinstance(trap, PageFault)
-            and (entry.now, entry.core.number) == (operation.cycle, operation.core)
-            and trap.address == operation.address
-        ):
-            seen.append(entry.now)
-
-    debugger.observers.append(observe)
-    return seen
 
 
 def _stretches(run: Run, chain: Chain) -> list[Segment]:

@@ -21,9 +21,10 @@ from l4lab.tools.ledger.accounts import imbalance
 from l4lab.tools.ledger.books import percentage, wide_console
 from l4lab.tools.ledger.timeline import KIND_WORDS, NOWHERE, Operation, Operations, Timeline, is_entry
 from l4lab.tools.runs.recording import RunError
+from l4lab.tools.runs.replay import ReplayError
 from l4lab.tools.runs.rundir import Run, last_run, open_run
 from l4lab.tools.runs.symbols import Symbols
-from l4lab.tools.why.allocation import AnotherRun, find_allocation, image_of, is_affordable
+from l4lab.tools.why.allocation import find_allocation, image_of, is_affordable
 from l4lab.tools.why.chain import Chain
 from l4lab.tools.why.finder import find_chain
 from l4lab.tools.why.steps import Allocated, Line, lines, step_sums, steps_of
@@ -129,7 +130,7 @@ class _Question:
             return None, "Steps 4 and 5 are not told apart: that takes booting the image again (--replay)."
         try:
             found = find_allocation(run, chain, manifest)
-        except AnotherRun:
+        except ReplayError:
             return None, "Steps 4 and 5 are not told apart: another l4lab has recorded this run."
         return found, "" if found is not None else "The pager has no allocator that l4lab knows the name of."
 
