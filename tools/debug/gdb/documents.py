@@ -45,17 +45,11 @@ def libraries(kernel_page: Path) -> str:
 
 
 def pending_interrupts(machine: Machine) -> View:
-    """Interrupts between cores that are under way."""
+    """Interrupts between cores that are under way, by arrival and, of the same cycle, as they were sent."""
+    under_way = {core.number: sorted(core.interrupts, key=lambda item: item[:2]) for core in machine.cores}
     return inspect.pending_interrupts(
-        {
-            core.number: [(arrival, what.drq) for arrival, _, what in sorted(core.interrupts, key=_order)]
-            for core in machine.cores
-        }
+        {core: [(arrival, what.drq) for arrival, _, what in found] for core, found in under_way.items()}
     )
-
-
-def _order(item: tuple[int, int, object]) -> tuple[int, int]:
-    return item[:2]
 
 
 def cores(machine: Machine) -> View:
@@ -65,27 +59,10 @@ def cores(machine: Machine) -> View:
         thread = core.decision.thread
         doing = inspect.thread_name(thread) if thread is not None else "idle"
         trap = type(core.trap).__name__ if core.trap is not None else ""
-        rows.append(
-            (
-                core.number,
-                core.clock_cycles,
-                doing,
-                trap,
-                core.kernel_cycles,
-                core.idle_cycles,
-                len(core.interrupts),
-            )
-        )
-    columns = (
-        "core",
-        "cycle",
-        "thread",
-        "trap pending",
-        "kernel cycles",
-        "idle cycles",
-        "interrupts under way",
-    )
-    return View(f"{len(rows)} cores", columns, tuple(rows))
+        counts = (core.kernel_cycles, core.idle_cycles, len(core.interrupts))
+        rows.append((core.number, core.clock_cycles, doing, trap, *counts))
+    columns = ("core", "cycle", "thread", "trap pending", "kernel cycles", "idle cycles")
+    return View(f"{len(rows)} cores", (*columns, "interrupts under way"), tuple(rows))
 
 
 JDB_LETTERS: Final = {
