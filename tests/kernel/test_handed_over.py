@@ -5,6 +5,8 @@ ABI sheet sections 6 (FPU bit, error codes), 7 (kernel-user memory) and 9 (excep
 
 from __future__ import annotations
 
+from typing import Final
+
 import pytest
 
 from l4lab.kernel.costs import KernelCosts
@@ -12,8 +14,8 @@ from l4lab.kernel.fiasco import abi
 from l4lab.kernel.objects import Task
 from l4lab.kernel.paging import ACCESSED, DIRTY
 from l4lab.kernel.state import CopyFpu
-from l4lab.kernel.thread import Thread
-from l4lab.kernel.traps import CpuException, PageFault
+from l4lab.kernel.thread import LATE, SENDING, Thread
+from l4lab.kernel.traps import DEADLINE_REACHED, CpuException, PageFault
 from l4lab.kernel.units import PAGE_BYTES
 from support.kernel_world import World, cap, memory_page, object_page, tag
 
@@ -225,6 +227,88 @@ def test_unmap_tells_what_was_touched_and_only_once(bits: int, also_self: bool) 
         0,
         0 if also_self else wanted,
     ]  # without `self` they have moved to the page itself
+
+
+def test_unmap_of_several_pages_tells_of_each() -> None:
+    """The flags of a flexpage are those of all its pages together."""
+    for touched in (0, 1, 3):
+        world = World()
+        for page in range(4):
+            world.give_memory(0x400000 + page * PAGE_BYTES)
+        assert world.root.task is not None
+        tables = world.root.task.space.tables
+        for page in range(4):
+            tables.take_access_bits(0x400 + page, False)
+        tables.add_access_bits(0x400 + touched, False, ACCESSED | DIRTY)
+        world.unmap(abi.BOOT_CAP_TASK, memory_page(0x400000, 14))
+        flags = world.message(world.root, 3)[2] & abi.FPAGE_RIGHTS_MASK
+        assert flags == abi.ACCESS_REFERENCED | abi.ACCESS_DIRTY
+
+
+# --- time ---------------------------------------------------------------------------------------
+
+NO_WAITING: Final = abi.TIMEOUT_ZERO  # for the receive phase; a send phase may wait
+
+
+def taken_late(world: World) -> Thread:
+    """A thread that sends to root and will not wait for an answer; root has taken its message, it has not run yet."""
+    sender = world.new_thread(THREAD)
+    world.run_thread(abi.BOOT_CAP_THREAD, 5)  # above the sender
+    world.call(sender, cap(abi.BOOT_CAP_THREAD), abi.OP_CALL, tag(0x77), timeouts=NO_WAITING)
+    got = world.call(world.root, abi.CAP_INVALID, abi.OP_WAIT)
+    assert got is not None and got.value == 0x77
+    return sender
+
+
+def test_a_sender_that_will_not_wait_gets_its_timeout() -> None:
+    """Its receive phase was over when its message was taken: section 6, "Timeouts"."""
+    world = World()
+    sender = taken_late(world)
+    assert sender.state == LATE
+    world.call(world.root, abi.CAP_INVALID, abi.OP_RECV)  # sleeps: the sender runs
+    assert world.running() is sender
+    answer = world.answer(sender)
+    assert (answer.failed, answer.error) == (True, abi.IPC_RECEIVE_TIMEOUT)
+
+
+@pytest.mark.parametrize("other", [False, True])
+def test_a_sender_that_will_not_wait_takes_what_comes_before_it_runs(other: bool) -> None:
+    """From the one it called; anybody else's message waits."""
+    world = World()
+    sender = taken_late(world)
+    if other:
+        third = world.new_thread(THREAD + 1)
+        world.call(third, cap(THREAD), abi.OP_SEND, tag(0x99), timeouts=NO_WAITING << 16)
+        assert world.answer(third).error == abi.IPC_SEND_TIMEOUT
+    else:
+        world.call(world.root, cap(THREAD), abi.OP_SEND, tag(0x99))
+        world.call(world.root, abi.CAP_INVALID, abi.OP_RECV)
+        assert world.running() is sender
+        assert (world.answer(sender).value, world.answer(sender).failed) == (0x99, False)
+
+
+def test_a_sender_in_a_queue_gets_its_timeout() -> None:
+    world = World()
+    sender = world.new_thread(THREAD)
+    wait_us = 4 << abi.TIMEOUT_EXPONENT_SHIFT | 250  # 250 << 4
+    world.call(sender, cap(abi.BOOT_CAP_THREAD), abi.OP_SEND, tag(0x77), timeouts=wait_us << 16)
+    assert sender.state == SENDING
+    world.run_for(6_000)
+    world.call(world.root, abi.CAP_INVALID, abi.OP_RECV)
+    assert world.running() is sender
+    assert (world.answer(sender).failed, world.answer(sender).error) == (True, abi.IPC_SEND_TIMEOUT)
+
+
+def test_a_timeout_ends_with_its_tick() -> None:
+    """Not one later: at a whole number of ticks from a moment on a tick (section 4)."""
+    world = World()
+    sleeper = world.new_thread(THREAD)
+    world.now_cycles = abi.TICK_US * 1000 * 5 - 1
+    world.trap(DEADLINE_REACHED)
+    deadline_us = 8 * abi.TICK_US
+    world.kernel.cores[0].wake_ups.arm(sleeper, deadline_us)
+    assert world.kernel.cores[0].wake_ups.pop_expired(deadline_us - 1) is None
+    assert world.kernel.cores[0].wake_ups.pop_expired(deadline_us) is sleeper
 
 
 # --- what was charged ---------------------------------------------------------------------------

@@ -145,6 +145,15 @@ def test_both_running_thread_and_context_must_be_outranked() -> None:
     assert stage.runs() == "low"
 
 
+def test_a_server_on_a_lower_clients_time_is_outranked_by_its_own_priority() -> None:
+    """One between the client and the server does not preempt it, though it would the client."""
+    stage = Stage(high=20, middle=15)
+    stage.call("root", "high")
+    assert stage.runs() == "high" and stage.context() is stage.world.root
+    stage.send("high", "middle", flags=abi.TAG_SCHEDULE)
+    assert stage.runs() == "high"
+
+
 # --- timeouts -----------------------------------------------------------------------------------
 
 
