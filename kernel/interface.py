@@ -253,6 +253,10 @@ class Interface(ABC):
         """The capability index that the system call which `thread` is about to make names; None: none."""
 
     @abstractmethod
+    def object_name(self, given: bytes) -> str:
+        """What an object is called to which a program gives this name."""
+
+    @abstractmethod
     def rights_text(self, cap: Capability) -> str:
         """A capability's rights in letters."""
 

@@ -9,6 +9,7 @@ from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
 from l4lab.kernel.fiasco import abi, boot, fastpath, faults, messages
+from l4lab.kernel.fiasco.protocols import log
 from l4lab.kernel.fiasco.threadstate import NEVER_SET, ThreadState, state_of
 from l4lab.kernel.frame import EDX, UTCB_BASE
 from l4lab.kernel.interface import (
@@ -175,6 +176,9 @@ class Fiasco(Interface):
     def named_slot(self, thread: Thread) -> int | None:
         selector = thread.frame[EDX]
         return None if selector & (_NO_SLOT | abi.OP_REPLY) else selector >> abi.CAP_SHIFT
+
+    def object_name(self, given: bytes) -> str:
+        return log.name_of(given)
 
     def rights_text(self, cap: Capability) -> str:
         return "".join(letter if cap.rights & bit else "-" for letter, bit in _RIGHTS_LETTERS)

@@ -22,7 +22,6 @@ from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.elf import SymbolTable, load_symbols
 from l4lab.emulator.files.inputs import printable
 from l4lab.emulator.interfaces import INTERFACE
-from l4lab.kernel.fiasco.protocols.log import name_of
 from l4lab.kernel.units import PAGE_BYTES
 
 if TYPE_CHECKING:
@@ -66,7 +65,10 @@ class Frame:
 def named_after(task: str, program: str) -> bool:
     """Whether a task of this name was named after the program: before a dot, or by as much as was passed on."""
     given = program.encode("utf-8", "surrogateescape")
-    whole, cut = printable(name_of(given)), printable(name_of(given[:_PASSED_ON_BYTES]))
+    whole, cut = (
+        printable(INTERFACE.object_name(given)),
+        printable(INTERFACE.object_name(given[:_PASSED_ON_BYTES])),
+    )
     return printable(task.partition(".")[0]) == whole or (
         len(given) > _PASSED_ON_BYTES and printable(task) == cut
     )
