@@ -77,13 +77,13 @@ def draw(folder: Path, name: str, _: Tell) -> dict[str, Any]:
 
 def report(folder: Path, name: str, progress: Tell) -> dict[str, Any]:
     """Says how far it is when nobody listens any more."""
-    result = count(folder, name, progress)
+    count(folder, name, progress)
     leave_word(folder / BEGUN, name)
     parent = parent_process()
     assert parent is not None
     connection.wait([parent.sentinel])
-    progress(0.5)
-    return result
+    while True:  # its end of the pipe is closed soon after
+        progress(0.5)
 
 
 def fill_disk(folder: Path, name: str, _: Tell) -> dict[str, Any]:

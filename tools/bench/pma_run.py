@@ -14,8 +14,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-import click
-
 from l4lab.emulator.errors import ManifestError, OperatorError
 from l4lab.emulator.files.manifest import Manifest, load_manifest
 from l4lab.emulator.machine import Machine
@@ -23,6 +21,7 @@ from l4lab.emulator.results import RunResult, StopReason
 from l4lab.tools.bench.pma_image import PmaSetup
 from l4lab.tools.common.progress import Progress, Tell
 from l4lab.tools.common.report import grouped, json_text, print_json
+from l4lab.tools.common.say import say
 from l4lab.tools.common.versions import versions
 from l4lab.tools.runs.execute import execute
 from l4lab.tools.runs.recording import Recording, remember
@@ -271,9 +270,9 @@ def run_bench(setup: PmaSetup, *, as_json: bool, out: Path | None, trace: bool =
         print_json(result.as_dict(), sort_keys=True)
     else:
         _print(result)
-    click.echo(f"l4lab: {time.monotonic() - start:.1f} s on this host", err=True)
+    say(f"{time.monotonic() - start:.1f} s on this host")
     for problem in result.problems:
-        click.echo(f"l4lab: not in order: {problem}", err=True)
+        say(f"not in order: {problem}")
     return 1 if result.problems else 0
 
 

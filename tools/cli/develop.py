@@ -11,7 +11,7 @@ from typing import NoReturn
 import click
 
 from l4lab.emulator.errors import OperatorError
-from l4lab.tools.cli.edge import say
+from l4lab.tools.common.say import say
 
 
 def _checkout(command: str) -> Path:

@@ -18,6 +18,7 @@ import click
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.kernel.errors import KernelBug
+from l4lab.tools.common.say import say
 
 EXIT_OPERATOR: Final = 2
 EXIT_KERNEL_BUG: Final = 70
@@ -32,11 +33,6 @@ _SHORTAGES: Final = {
     errno.ENFILE: "found too many files open on this host, expected room for more",
 }
 """What the host can run out of anywhere, in words for its operator."""
-
-
-def say(line: str) -> None:
-    """One line to the person at the terminal, not into the output."""
-    click.echo(f"l4lab: {line}", err=True)
 
 
 def guarded(command: Callable[[], Any]) -> int:

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 from types import FrameType
 from typing import Final
 
+from l4lab.tools.common.say import say
+
 Tell = Callable[[float], None]
 """Is told from time to time which part of something is done, 0 to 1."""
 
@@ -86,7 +88,7 @@ class CampaignProgress:
         """See Watcher."""
         self._line.clear()
         left = f", {remaining(left_seconds)} left" if done < 1 and left_seconds is not None else ""
-        print(f"l4lab: {done:4.0%}  {name}: {seconds:.0f} s{left}", file=sys.stderr, flush=True)
+        say(f"{done:4.0%}  {name}: {seconds:.0f} s{left}")
 
     def going_on(self, names: Sequence[str], done: float, left_seconds: float | None) -> None:
         """See Watcher."""

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sys
 from pathlib import Path
 from typing import Any, Final
 
@@ -10,6 +9,7 @@ from rich.console import Console
 from rich.table import Table
 
 from l4lab.tools.common.report import counted, grouped, print_json
+from l4lab.tools.common.say import say
 from l4lab.tools.ledger.accounts import (
     ALL_CAUSES,
     IDLE,
@@ -33,7 +33,7 @@ def show_books(folder: Path | None, *, as_json: bool) -> int:
     run = open_run(folder if folder is not None else last_run())
     found = imbalance(run.row_chunks(), run.cores, run.clocks)
     if found is not None:
-        print(f"l4lab: {run.folder}: {found}", file=sys.stderr)
+        say(f"{run.folder}: {found}")
     if as_json:
         document: dict[str, Any] = {"format": BOOKS_FORMAT, "balanced": found is None, "imbalance": None}
         if found is not None:

@@ -11,7 +11,6 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-import click
 from rich.console import Console
 
 from l4lab.emulator.files.manifest import find_image, load_manifest
@@ -21,6 +20,7 @@ from l4lab.tools.bench.pma_experiment import measuring
 from l4lab.tools.bench.pma_image import PmaSetup
 from l4lab.tools.common.progress import CampaignProgress
 from l4lab.tools.common.report import grouped, print_tasks, table
+from l4lab.tools.common.say import say
 from l4lab.tools.paper.catalogue import DEFAULT_OUT
 from l4lab.tools.runs import boot, campaign
 from l4lab.tools.runs.campaign import Finished, Job, key_of
@@ -116,9 +116,9 @@ def _draw(cycles: dict[tuple[str, int], float], folder: Path) -> None:
             folder.mkdir(parents=True, exist_ok=True)
             names = plots.save(figure, folder, _NAME)
     except (plots.PlotError, OSError) as problem:
-        click.echo(f"l4lab: no figure: {problem}", err=True)
+        say(f"no figure: {problem}")
         return
-    click.echo(f"l4lab: as a figure: {', '.join(str(folder / name) for name in names)}", err=True)
+    say(f"as a figure: {', '.join(str(folder / name) for name in names)}")
 
 
 def _draw_on(figure: Figure, cycles: dict[tuple[str, int], float]) -> None:

@@ -14,6 +14,7 @@ from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.manifest import Manifest, find_image, load_manifest
 from l4lab.emulator.results import RunResult, StopReason
 from l4lab.tools.common.report import counted, grouped, json_text, print_tasks
+from l4lab.tools.common.say import say
 from l4lab.tools.common.versions import versions
 from l4lab.tools.runs.execute import execute
 from l4lab.tools.runs.recording import Recording, remember
@@ -82,10 +83,10 @@ def boot_image(
 def tell_ending(result: RunResult, *, verbose: bool) -> int:
     """On stderr: warnings, how it ended, and if `verbose` what each task cost. Returns the exit code."""
     for warning in result.warnings:
-        _say(f"kernel: {warning}")
+        say(f"kernel: {warning}")
     if verbose:
         print_tasks(result, sys.stderr)
-    _say(ending(result))
+    say(ending(result))
     return exit_code(result)
 
 
@@ -107,7 +108,7 @@ def run(
         max_cycles=max_cycles,
         console=console,
         recording=recording,
-        look=lambda machine: _say(
+        look=lambda machine: say(
             f"at cycle {grouped(max(core.vcpu.clock_cycles for core in machine.cores))}"
         ),
         look_seconds=progress_seconds,
@@ -150,12 +151,8 @@ def exit_code(result: RunResult) -> int:
 def _tell_machine(manifest: Manifest) -> None:
     """What is about to be booted, and from which files."""
     cores = counted(manifest.cores, "core")
-    _say(f"{manifest.path}: {cores}, {manifest.ram_bytes >> 20} MiB RAM, profile {manifest.profile}")
+    say(f"{manifest.path}: {cores}, {manifest.ram_bytes >> 20} MiB RAM, profile {manifest.profile}")
     for role, module in (("sigma0", manifest.sigma0), ("root task", manifest.roottask)):
-        _say(f"{role}: {module.path}, as {module.command_line!r}")
+        say(f"{role}: {module.path}, as {module.command_line!r}")
     for module in manifest.modules:
-        _say(f"module: {module.path}, as {module.command_line!r}")
-
-
-def _say(line: str) -> None:
-    click.echo(f"l4lab: {line}", err=True)
+        say(f"module: {module.path}, as {module.command_line!r}")

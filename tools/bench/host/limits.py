@@ -5,12 +5,12 @@ Tests do not: they run beside other work, on hosts of any speed. A promise is ch
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, Final
 
 from l4lab.tools.common.report import print_json
+from l4lab.tools.common.say import say
 
 TRIES: Final = 3
 """Other work on the host can only make a figure worse, so a promise counts as kept if one of so many runs keeps it."""
@@ -62,5 +62,5 @@ def run_bench(
         show(runs[-1])
     missed = limits.missed(runs) if check else []
     for line in missed:
-        print(f"l4lab: {line}", file=sys.stderr)
+        say(line)
     return EXIT_MISSED if missed else 0

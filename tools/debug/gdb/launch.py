@@ -8,13 +8,12 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import click
-
 from l4lab.emulator.debug.stops import StopKind
 from l4lab.emulator.files.manifest import find_image, load_manifest
 from l4lab.emulator.results import RunResult, StopReason, collect
 from l4lab.kernel.errors import KernelBug
 from l4lab.tools.common.leaving import leaving_in_order
+from l4lab.tools.common.say import say
 from l4lab.tools.debug.gdb.addresses import listening, reaches_beyond_this_host
 from l4lab.tools.debug.gdb.script import gdb_script, write_script, write_stand_ins
 from l4lab.tools.debug.gdb.server import Server
@@ -31,7 +30,7 @@ def boot_under_gdb(image: str, address: str, *, stopped: bool, max_cycles: int |
     """`l4lab boot IMAGE --gdb ADDR`. Returns the exit code; raises OperatorError and KernelBug."""
     manifest = load_manifest(find_image(image))
     result = run_under_gdb(
-        manifest, address, stopped=stopped, max_cycles=max_cycles, console=write_console, say=_say
+        manifest, address, stopped=stopped, max_cycles=max_cycles, console=write_console, say=say
     )
     return tell_ending(result, verbose=verbose)
 
@@ -72,7 +71,3 @@ def run_under_gdb(
 
 def _temporary_folder() -> tempfile.TemporaryDirectory[str]:
     return tempfile.TemporaryDirectory(prefix="l4lab-")
-
-
-def _say(line: str) -> None:
-    click.echo(f"l4lab: {line}", err=True)
