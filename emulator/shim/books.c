@@ -55,25 +55,36 @@ static void sum_block(struct vcpu *v, uint32_t eip, uint32_t size, struct block_
     if (size > PAGE_BYTES)
         size = PAGE_BYTES;
     decode_block(fetched_bytes(v, eip, size, buffer), size, v->machine->costs, sum);
+    uint32_t missing = sum->requires & ~v->machine->features;
+    if (missing & ~(uint32_t)FEATURE_ABM)
+        sum->flags |= INSN_REFUSED;
 }
 
-/* The cached block at [eip, eip + size), decoded now if it is not the one in its place. */
+/* The cached block at [eip, eip + size), decoded now if it is not the one in its place. NULL: the engine must not execute
+   it as it is translated now (patch.c). */
 static const struct block *find_block(struct vcpu *v, uint32_t eip, uint32_t size)
 {
     uint32_t token = v->code[eip >> 12].token;
     bool crosses = (eip & ~PAGE_MASK) + size > PAGE_BYTES;
     uint32_t second = crosses ? v->code[(eip + size - 1) >> 12].token : 0;
     struct block *block = block_place(v, token, eip);
-    if (block->eip == eip && block->token == token && (block->size & ~BLOCK_IS_SLOW) == size
+    if (block->eip == eip && block->token == token && (block->size & BLOCK_SIZE_MASK) == size
         && block->second_token == second)
         return block;
     struct block_sum sum;
     sum_block(v, eip, size, &sum);
+    if (!patch_block_is_ready(v, eip, size)) {
+        v->patch_eip = eip;
+        v->patch_size = size;
+        return NULL;
+    }
+    bool operations = sum.ours || sum.requires & ~v->machine->features & FEATURE_ABM;
     uint32_t flags = sum.flags | (crosses ? INSN_CROSSES_PAGE : 0);
     if (UNLIKELY(v->blocks != v->machine->blocks) && debug_marks_block(v, eip, size))
         flags |= INSN_BREAKPOINT;
     *block = (struct block){
-        .eip = eip, .token = token, .size = (uint16_t)(size | (flags & SLOW_FLAGS ? BLOCK_IS_SLOW : 0)),
+        .eip = eip, .token = token,
+        .size = (uint16_t)(size | (flags & SLOW_FLAGS ? BLOCK_IS_SLOW : 0) | (operations ? BLOCK_HAS_OPERATIONS : 0)),
         .instructions = (uint16_t)sum.instructions, .second_token = second, .cost = sum.cost,
         .flags = flags, .last = sum.last,
     };
@@ -84,7 +95,7 @@ static const struct block *find_block(struct vcpu *v, uint32_t eip, uint32_t siz
 static void sum_before(struct vcpu *v, uint32_t eip, struct block_sum *sum)
 {
     const struct block *block = v->block;
-    uint32_t size = eip - block->eip, whole = block->size & ~BLOCK_IS_SLOW;
+    uint32_t size = eip - block->eip, whole = block->size & BLOCK_SIZE_MASK;
     if (size == 0) {
         *sum = (struct block_sum){0};
     } else if (size >= whole) {
@@ -175,10 +186,15 @@ static void block_entered_slowly(struct vcpu *v, uint32_t eip, uint32_t size)
     uint32_t repeating = repeating_at(v->block);  /* before find_block(), which may overwrite it */
     const struct block *block = find_block(v, eip, size);
     v->block = NULL;
+    if (UNLIKELY(block == NULL)) {
+        leave(v, EVENT_PATCH);
+        return;
+    }
     if (block->flags & INSN_REPEAT && block->last == 0 && repeating == eip && count_is_zero(v, block))
         return;  /* the last round of a rep instruction: it only leaves */
     if (stop_wanted(v)) {
         v->block_end = eip + size;
+        v->block_goes_on = block->size & BLOCK_HAS_OPERATIONS && operations_of(v, block)->trails;
         leave(v, EVENT_STOP);
         return;
     }
@@ -188,6 +204,7 @@ static void block_entered_slowly(struct vcpu *v, uint32_t eip, uint32_t size)
     }
     if (UNLIKELY(v->machine->debug.active) && debug_wants_block(v, block)) {
         v->block_end = eip + size;
+        v->block_goes_on = block->size & BLOCK_HAS_OPERATIONS && operations_of(v, block)->trails;
         leave(v, EVENT_DEBUG);
         return;
     }
@@ -195,11 +212,33 @@ static void block_entered_slowly(struct vcpu *v, uint32_t eip, uint32_t size)
         v->resuming = false;
         set_limit(v);
     }
-    if (block->flags & (INSN_REFUSED | INSN_LOADS_SEGMENT | v->null_segments)) {
+    if (block->flags & (INSN_REFUSED | INSN_LOADS_SEGMENT | INSN_POPS_FLAGS | v->null_segments | v->read_only_segments << WRITES_SHIFT)) {
         leave(v, EVENT_STEP);
         return;
     }
     charge(v, block);
+    if (block->size & BLOCK_HAS_OPERATIONS)
+        operations_begin(v, block);
+}
+
+/* A block that is not in its place in the cache, or that has instructions of the shim at its start or before it. */
+static __attribute__((noinline)) void block_entered_otherwise(struct vcpu *v, uint32_t eip, uint32_t size)
+{
+    uint32_t token = v->code[eip >> 12].token;
+    const struct block *block = block_place(v, token, eip);
+    bool goes_on = v->pending != NULL;
+    if (goes_on && !operations_finish(v))
+        return;
+    bool known = block->eip == eip && block->token == token && (block->size & ~BLOCK_HAS_OPERATIONS) == size;
+    if (LIKELY(known && v->clock < v->limit)) {
+        charge(v, block);
+        if (block->size & BLOCK_HAS_OPERATIONS)
+            operations_begin(v, block);
+        return;
+    }
+    if (goes_on)
+        v->resuming = true;  /* the program's own block has not ended */
+    block_entered_slowly(v, eip, size);
 }
 
 void block_entered(uc_engine *uc, uint64_t address, uint32_t size, void *opaque)
@@ -212,5 +251,5 @@ void block_entered(uc_engine *uc, uint64_t address, uint32_t size, void *opaque)
     if (LIKELY(block->eip == eip && block->token == token && block->size == (uint16_t)size && v->clock < v->limit))
         charge(v, block);
     else
-        block_entered_slowly(v, eip, size);
+        block_entered_otherwise(v, eip, size);
 }

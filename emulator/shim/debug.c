@@ -53,6 +53,7 @@ void debug_suspend(struct vcpu *v)
     v->suspended.resuming = v->resuming;
     v->suspended.entering = v->entering;
     v->suspended.block_end = v->resuming ? v->block_end : 0;
+    v->suspended.block_goes_on = v->block_goes_on;
     v->block_end = 0;
     v->entering = false;
 }
@@ -63,6 +64,7 @@ bool debug_resume(struct vcpu *v)
     bool same = v->suspended.frame == v->frame && v->suspended.eip == v->frame->eip;
     bool resuming = same && v->suspended.resuming;
     v->block_end = resuming ? v->suspended.block_end : 0;
+    v->block_goes_on = v->suspended.block_goes_on;
     v->entering = same && v->suspended.entering;
     v->suspended.frame = NULL;
     return resuming;
@@ -165,7 +167,7 @@ bool debug_stops_here(struct vcpu *v, uint64_t *outcome)
 bool debug_wants_block(struct vcpu *v, const struct block *block)
 {
     const struct debug *d = &v->machine->debug;
-    uint32_t size = block->size & ~BLOCK_IS_SLOW;
+    uint32_t size = block->size & BLOCK_SIZE_MASK;
     bool ranging = v->blocks == d->range_blocks;
     if (ranging ? !in_range(d, block->eip, size) : count_near(v, block->instructions))
         return true;
@@ -222,9 +224,10 @@ static uint64_t step_in_block(struct vcpu *v)
 /* The block is done. The engine would enter the next by itself: it fetches first, and then asks for the deadline. */
 static void end_block(struct vcpu *v)
 {
+    bool goes_on = v->resuming && v->block_goes_on;
     v->block_end = 0;
-    v->resuming = false;
-    v->entering = true;
+    v->resuming = goes_on;
+    v->entering = !goes_on;
     set_limit(v);
 }
 
@@ -303,6 +306,14 @@ void debug_note_page(struct vcpu *v, uint32_t address, uint32_t frame)
     }
 }
 
+/* The same of an instruction that the shim executes, with what it accesses there. */
+void debug_note_access(struct vcpu *v, uint32_t address, uint32_t frame, uint32_t size)
+{
+    debug_note_page(v, address, frame);
+    for (uint32_t i = 0; i < size; i++)
+        hit(v, frame * PAGE_BYTES + (address & ~PAGE_MASK) + i);
+}
+
 static bool watches_reads(const struct debug *d)
 {
     for (uint32_t i = 0; i < d->watchpoint_count; i++)
@@ -365,7 +376,9 @@ static uint32_t lowest_bit(uint32_t bits)
 uint64_t debug_watched_access(struct vcpu *v)
 {
     bool in_engine = v->block != NULL;
-    uint32_t end = in_engine ? v->block->eip + (v->block->size & ~BLOCK_IS_SLOW) : v->block_end;
+    uint32_t end = in_engine ? v->block->eip + (v->block->size & BLOCK_SIZE_MASK) : v->block_end;
+    if (in_engine)
+        v->block_goes_on = v->block->size & BLOCK_HAS_OPERATIONS && operations_of(v, v->block)->trails;
     settle(v, v->eip);
     v->block_end = end;
     uint64_t outcome = step_watching(v);

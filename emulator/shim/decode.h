@@ -12,6 +12,7 @@
 #ifndef L4LAB_DECODE_H
 #define L4LAB_DECODE_H
 
+#include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
 
@@ -71,6 +72,7 @@ enum {
 enum refusal { REFUSE_GP = 1, REFUSE_UD, REFUSE_DB };
 
 #define INSN_MAX_BYTES 15
+#define WRITES_SHIFT 20
 
 struct insn {
     uint8_t length;
@@ -82,7 +84,19 @@ struct insn {
     uint8_t int_vector;  /* of int n */
     uint8_t operand_bytes;  /* 2 or 4: the general operand size */
     uint8_t temporaries;  /* that the engine's translator holds until the end of the block */
+    uint8_t ours;     /* the shim executes it: see operation.c */
+    uint8_t writes;   /* 1 << X86_ES, ...: writes to memory in this segment */
     uint32_t flags;
+    uint32_t requires;  /* of enum feature: #UD on a processor without */
+};
+
+/* What not every processor has. */
+enum feature {
+    FEATURE_TSC = 1 << 0, FEATURE_CX8 = 1 << 1, FEATURE_CMOV = 1 << 2, FEATURE_CLFLUSH = 1 << 3, FEATURE_MMX = 1 << 4,
+    FEATURE_FXSR = 1 << 5, FEATURE_SSE = 1 << 6, FEATURE_SSE2 = 1 << 7, FEATURE_SSE3 = 1 << 8, FEATURE_POPCNT = 1 << 9,
+    FEATURE_ABM = 1 << 10, FEATURE_SSE4A = 1 << 11, FEATURE_RDTSCP = 1 << 12,
+    FEATURE_P6 = 1 << 13,       /* no bit of cpuid: the family says */
+    FEATURE_NO_CPU = 1 << 14,   /* no processor that we model has it */
 };
 
 /* Decodes the instruction at `code`, of which `available` (at least 1) bytes may be read. */
@@ -92,7 +106,9 @@ void decode_insn(const uint8_t *code, size_t available, struct insn *insn);
 struct block_sum {
     uint32_t instructions;
     int64_t cost;    /* in the unit of `costs` */
-    uint32_t flags;  /* of all instructions */
+    uint32_t flags;  /* of all instructions; what they write, from WRITES_SHIFT on */
+    uint32_t requires;
+    bool ours;       /* one of them is the shim's */
     uint32_t last;   /* offset of the last instruction */
 };
 

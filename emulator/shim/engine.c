@@ -71,8 +71,19 @@ void engine_flush_tlb(struct vcpu *v)
 /* Drops the translations of a page of physical memory. Not from within a run of this engine. */
 void engine_forget_page(struct vcpu *v, uint64_t physical)
 {
+    engine_forget_code(v, physical, PAGE_BYTES);
+}
+
+/* The same of some bytes, which do not cross a page; and of the copy that patch.c may have made of them. */
+void engine_forget_code(struct vcpu *v, uint64_t physical, uint32_t size)
+{
+    uint64_t in_copy = SHADOW_WINDOW + physical;
+    bool copied = physical < (uint64_t)v->machine->frames * PAGE_BYTES
+               && v->machine->frame_flags[physical / PAGE_BYTES] & FRAME_SHADOWED;
     v->forgetting = true;
-    engine.uc_ctl(v->uc, UC_CTL_WRITE(UC_CTL_TB_REMOVE_CACHE, 2), WINDOW + physical, WINDOW + physical + PAGE_BYTES);
+    engine.uc_ctl(v->uc, UC_CTL_WRITE(UC_CTL_TB_REMOVE_CACHE, 2), WINDOW + physical, WINDOW + physical + size);
+    if (copied)
+        engine.uc_ctl(v->uc, UC_CTL_WRITE(UC_CTL_TB_REMOVE_CACHE, 2), in_copy, in_copy + size);
     v->forgetting = false;
 }
 
@@ -107,6 +118,8 @@ static bool map_memory(struct vcpu *v)
     struct machine *m = v->machine;
     return check(v, engine.uc_mem_map_ptr(v->uc, 0, (uint64_t)m->frames * PAGE_BYTES, UC_PROT_ALL, m->ram),
                  "cannot map guest memory")
+        && check(v, engine.uc_mem_map_ptr(v->uc, SHADOW_PHYSICAL, (uint64_t)m->frames * PAGE_BYTES, UC_PROT_ALL, m->shadow),
+                 "cannot map copies of guest memory")
         && check(v, engine.uc_mem_map_ptr(v->uc, PRIVATE_PHYSICAL, PAGE_BYTES, UC_PROT_ALL, v->private_page),
                  "cannot map the descriptor table");
 }
@@ -126,9 +139,9 @@ static bool create(struct vcpu *v)
         && add_hook(v, UC_HOOK_TLB_FILL, (void *)tlb_fill, 0)
         && add_hook(v, UC_HOOK_BLOCK, (void *)block_entered, 0)
         && add_hook(v, UC_HOOK_INTR, (void *)interrupt_taken, 0)
+        && add_hook(v, UC_HOOK_INSN, (void *)cpuid_executed, UC_X86_INS_CPUID)
         && add_hook(v, UC_HOOK_INSN, (void *)rdtsc_executed, UC_X86_INS_RDTSC)
-        && add_hook(v, UC_HOOK_INSN, (void *)rdtscp_executed, UC_X86_INS_RDTSCP)
-        && add_hook(v, UC_HOOK_INSN, (void *)cpuid_executed, UC_X86_INS_CPUID);
+        && add_hook(v, UC_HOOK_INSN, (void *)rdtscp_executed, UC_X86_INS_RDTSCP);
 }
 
 static void put_stack_frame(struct vcpu *v)
@@ -303,6 +316,8 @@ bool engine_start(struct vcpu *v)
     bool ok = create(v) && enter_ring3(v) && (offsets.done || calibrate(v)) && verify(v);
     if (!ok)
         return false;
+    if (!native_find(v))
+        return fail(v, "its registers are not where they should be");
     hide_gdt(v);
     v->setup = false;
     v->ts = false;

@@ -10,27 +10,7 @@
  */
 #include <string.h>
 
-
-#include "vcpu.h"
-
-struct fxsave {
-    uint16_t control, status;
-    uint8_t tags, reserved0;
-    uint16_t opcode;
-    uint32_t ip;
-    uint16_t cs, reserved1;
-    uint32_t dp;
-    uint16_t ds, reserved2;
-    uint32_t mxcsr, mxcsr_mask;
-    uint8_t st[8][16];
-    uint8_t xmm[8][16];
-    uint8_t rest[224];
-};
-_Static_assert(sizeof(struct fxsave) == 512, "FXSAVE area");
-
-#define MXCSR_MASK 0xffffu
-#define INITIAL_CONTROL 0x37f
-#define INITIAL_MXCSR 0x1f80
+#include "operand.h"
 
 bool fpu_owned(const struct vcpu *v, const struct thread_frame *frame)
 {
@@ -46,52 +26,56 @@ void fpu_set_ts(struct vcpu *v, bool ts)
     v->ts = ts;
 }
 
-/* Writes the engine's registers into `area`. */
-static void read_engine(struct vcpu *v, struct fxsave *area)
+/* The registers as fxsave has them: those of the x87 by their place in the stack. */
+void fpu_image(struct vcpu *v, struct fxsave_area *area)
 {
-    uint16_t tags = 0;
-    uint64_t pointer = 0;
-    memset(area, 0, offsetof(struct fxsave, rest));
-    engine_read(v, UC_X86_REG_FPCW, &area->control);
-    engine_read(v, UC_X86_REG_FPSW, &area->status);
-    engine_read(v, UC_X86_REG_FPTAG, &tags);
-    for (int i = 0; i < 8; i++)
-        area->tags |= (uint8_t)(((tags >> 2 * i & 3) != 3) << i);
-    engine_read(v, UC_X86_REG_FOP, &area->opcode);
-    engine_read(v, UC_X86_REG_FIP, &pointer);
-    area->ip = (uint32_t)pointer;
-    engine_read(v, UC_X86_REG_FCS, &area->cs);
-    engine_read(v, UC_X86_REG_FDP, &pointer);
-    area->dp = (uint32_t)pointer;
-    engine_read(v, UC_X86_REG_FDS, &area->ds);
-    area->mxcsr = engine_word(v, UC_X86_REG_MXCSR);
+    const struct fpu_state *f = &v->fpu;
+    memset(area, 0, offsetof(struct fxsave_area, rest));
+    area->control = f->control;
+    area->status = (uint16_t)(f->status | f->top << 11);
+    area->tags = f->valid;
+    area->opcode = f->opcode;
+    area->ip = f->ip;
+    area->cs = f->cs;
+    area->dp = f->dp;
+    area->ds = f->ds;
+    area->mxcsr = f->mxcsr;
     area->mxcsr_mask = MXCSR_MASK;
-    for (int i = 0; i < 8; i++) {
-        engine_read(v, UC_X86_REG_ST0 + i, area->st[i]);
-        engine_read(v, UC_X86_REG_XMM0 + i, area->xmm[i]);
+    for (unsigned i = 0; i < 8; i++) {
+        const struct extended *st = &f->st[(f->top + i) & 7];
+        memcpy(area->st[i], &st->m, 8);
+        memcpy(area->st[i] + 8, &st->se, 2);
+        memcpy(area->xmm[i], operand_xmm(v, i), 16);
     }
 }
 
-static void write_engine(struct vcpu *v, const struct fxsave *area)
+void fpu_write_pending(struct vcpu *v)
 {
-    uint16_t tags = 0;
-    uint64_t ip = area->ip, dp = area->dp;
-    uint32_t mxcsr = area->mxcsr & MXCSR_MASK;
-    for (int i = 0; i < 8; i++)
-        tags |= (uint16_t)((area->tags >> i & 1 ? 0 : 3) << 2 * i);
-    engine_write(v, UC_X86_REG_FPCW, &area->control);
-    engine_write(v, UC_X86_REG_FPSW, &area->status);  /* before ST: it holds the top of the stack */
-    engine_write(v, UC_X86_REG_FPTAG, &tags);
-    engine_write(v, UC_X86_REG_FOP, &area->opcode);
-    engine_write(v, UC_X86_REG_FIP, &ip);
-    engine_write(v, UC_X86_REG_FCS, &area->cs);
-    engine_write(v, UC_X86_REG_FDP, &dp);
-    engine_write(v, UC_X86_REG_FDS, &area->ds);
-    engine_write(v, UC_X86_REG_MXCSR, &mxcsr);
-    for (int i = 0; i < 8; i++) {
-        engine_write(v, UC_X86_REG_ST0 + i, area->st[i]);
-        engine_write(v, UC_X86_REG_XMM0 + i, area->xmm[i]);
+    uint16_t word = v->fpu.status & STATUS_ES;
+    engine_write(v, UC_X86_REG_FPSW, &word);
+    v->pending_shown = word != 0;
+}
+
+void fpu_load_image(struct vcpu *v, const struct fxsave_area *area)
+{
+    struct fpu_state *f = &v->fpu;
+    f->control = (area->control & 0x1f7f) | 0x40;
+    f->status = area->status & 0xc7ff;
+    f->top = area->status >> 11 & 7;
+    f->valid = area->tags;
+    f->opcode = area->opcode & 0x7ff;
+    f->ip = area->ip;
+    f->cs = area->cs;
+    f->dp = area->dp;
+    f->ds = area->ds;
+    f->mxcsr = area->mxcsr & MXCSR_MASK;
+    for (unsigned i = 0; i < 8; i++) {
+        struct extended *st = &f->st[(f->top + i) & 7];
+        memcpy(&st->m, area->st[i], 8);
+        memcpy(&st->se, area->st[i] + 8, 2);
+        memcpy(operand_xmm(v, i), area->xmm[i], 16);
     }
+    fpu_show_pending(v);
 }
 
 /* Puts the live state back into the frame it belongs to, if any. The frame has it from then on. */
@@ -101,7 +85,7 @@ void fpu_save(struct vcpu *v)
     v->fpu_frame = NULL;
     if (owner == NULL || owner->fpu_core != v->core + 1)
         return;
-    read_engine(v, (struct fxsave *)owner->fpu);
+    fpu_image(v, (struct fxsave_area *)owner->fpu);
     owner->fpu_core = 0;
 }
 
@@ -109,7 +93,7 @@ void fpu_save(struct vcpu *v)
 void fpu_switch(struct vcpu *v)
 {
     struct thread_frame *frame = v->frame;
-    static const struct fxsave initial = {.control = INITIAL_CONTROL, .mxcsr = INITIAL_MXCSR};
+    static const struct fxsave_area initial = {.control = INITIAL_CONTROL, .mxcsr = INITIAL_MXCSR};
     fpu_save(v);
     if (frame->fpu_core != 0 && frame->fpu_core <= v->machine->vcpu_count) {
         struct vcpu *other = v->machine->vcpus[frame->fpu_core - 1];
@@ -117,7 +101,7 @@ void fpu_switch(struct vcpu *v)
             fpu_save(other);
     }
     fpu_set_ts(v, false);
-    write_engine(v, frame->fpu_valid ? (const struct fxsave *)frame->fpu : &initial);
+    fpu_load_image(v, frame->fpu_valid ? (const struct fxsave_area *)frame->fpu : &initial);
     frame->fpu_valid = 1;
     frame->fpu_core = v->core + 1;
     v->fpu_frame = frame;
@@ -128,7 +112,7 @@ void fpu_switch(struct vcpu *v)
 /* Makes this vCPU the owner of a frame's state, as it was when the frame was saved: costs nothing. */
 void fpu_adopt(struct vcpu *v, struct thread_frame *frame)
 {
-    write_engine(v, (const struct fxsave *)frame->fpu);
+    fpu_load_image(v, (const struct fxsave_area *)frame->fpu);
     frame->fpu_core = v->core + 1;
     v->fpu_frame = frame;
 }
@@ -140,7 +124,7 @@ void vcpu_sync_fpu(struct machine *m, struct thread_frame *frame)
         return;
     struct vcpu *v = m->vcpus[frame->fpu_core - 1];
     if (fpu_owned(v, frame))
-        read_engine(v, (struct fxsave *)frame->fpu);
+        fpu_image(v, (struct fxsave_area *)frame->fpu);
 }
 
 /* Makes the frame's area the only copy, without saving what is live. Before writing a thread's state. */

@@ -45,7 +45,7 @@ void vcpu_use_engine(const struct engine_functions *functions)
 
 static void *reserve(size_t size)
 {
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS, -1, 0);
+    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
     return memory == MAP_FAILED ? NULL : memory;
 }
 
@@ -68,7 +68,11 @@ struct machine *vcpu_new_machine(uint8_t *ram, uint64_t ram_bytes, const int64_t
     m->debug.range_blocks = reserve(BLOCK_CACHE_SIZE * sizeof *m->blocks);
     m->frame_dirty = reserve(m->frames);
     m->debug.clock = INT64_MAX;
-    bool blocks = m->blocks && m->debug.marked_blocks && m->debug.range_blocks;
+    m->runs = reserve(BLOCK_CACHE_SIZE * sizeof *m->runs);
+    m->shadow = reserve(ram_bytes);
+    m->claims = reserve(m->frames * sizeof *m->claims);
+    m->features = features_of(m);
+    bool blocks = m->runs && m->shadow && m->claims && m->blocks && m->debug.marked_blocks && m->debug.range_blocks;
     return m->frame_flags && m->frame_writer && m->frame_token && blocks && m->frame_dirty ? m : NULL;
 }
 

@@ -198,7 +198,6 @@ void forget_frame(struct machine *m, uint32_t frame)
 {
     if (!(m->frame_flags[frame] & FRAME_EXECUTED))
         return;
-    m->frame_flags[frame] &= (uint8_t)~(FRAME_EXECUTED | FRAME_HAZARDOUS);
     uint8_t bit = (uint8_t)(1 << (frame & 7));
     for (uint32_t i = 0; i < m->vcpu_count; i++) {
         struct vcpu *v = m->vcpus[i];
@@ -208,6 +207,8 @@ void forget_frame(struct machine *m, uint32_t frame)
         engine_forget_page(v, (uint64_t)frame * PAGE_BYTES);
         v->engine_flush = true;  /* it still may fetch from there without asking */
     }
+    m->frame_flags[frame] &= (uint8_t)~(FRAME_EXECUTED | FRAME_HAZARDOUS | FRAME_SHADOWED);
+    patch_forget(m, frame);
 }
 
 static void note_writer(struct vcpu *v, uint32_t frame)
@@ -227,6 +228,7 @@ static enum access access_of(uc_mem_type type)
 static bool refuse(struct vcpu *v, uint32_t address, enum access access, enum walk_result why)
 {
     v->event = EVENT_PAGE_FAULT;
+    v->fault_is_exact = false;
     v->fault.address = address;
     v->fault.write = access == ACCESS_WRITE;
     v->fault.fetch = access == ACCESS_FETCH;
@@ -248,6 +250,11 @@ bool tlb_fill(uc_engine *uc, uint64_t address, uc_mem_type type, uc_tlb_entry *e
     struct vcpu *v = opaque;
     enum access access = access_of(type);
     uint32_t linear = (uint32_t)address;  /* an access that runs over 4 GiB goes on at 0 */
+    if (v->forgetting && address - SHADOW_WINDOW <= UINT32_MAX) {
+        entry->paddr = SHADOW_PHYSICAL + (linear & PAGE_MASK);
+        entry->perms = UC_PROT_ALL;
+        return true;
+    }
     bool window = address - WINDOW <= UINT32_MAX && (access != ACCESS_FETCH || v->forgetting);
     if (window || (v->setup && (linear & PAGE_MASK) == PRIVATE_PHYSICAL)) {
         entry->paddr = linear & PAGE_MASK;
@@ -284,6 +291,12 @@ bool tlb_fill(uc_engine *uc, uint64_t address, uc_mem_type type, uc_tlb_entry *e
         v->event = EVENT_STEP;
         return false;
     }
+    bool shadowed = machine->frame_flags[m.frame] & FRAME_SHADOWED;
+    if (fetch && shadowed && !careful) {
+        entry->paddr = SHADOW_PHYSICAL + (uint64_t)m.frame * PAGE_BYTES;
+        entry->perms = UC_PROT_EXEC;
+        return true;
+    }
     /* The engine has one entry for data and instructions; each side's rights only if it has them here. */
     bool executed = machine->frame_flags[m.frame] & FRAME_EXECUTED;
     bool data = !fetch || (tlb_find(v, linear, false, &other) != NULL && other.frame == m.frame);
@@ -296,7 +309,7 @@ bool tlb_fill(uc_engine *uc, uint64_t address, uc_mem_type type, uc_tlb_entry *e
         machine->frame_dirty[m.frame] = 1;
     }
     /* And to fetch only where this engine is known to hold translations. */
-    if (fetch || (executed && !careful && (v->executed[m.frame >> 3] >> (m.frame & 7) & 1)
+    if (fetch || (executed && !careful && !shadowed && (v->executed[m.frame >> 3] >> (m.frame & 7) & 1)
                   && tlb_find(v, linear, true, &other) != NULL && other.frame == m.frame
                   && v->code[linear >> 12].token == machine->frame_token[m.frame]))
         entry->perms |= UC_PROT_EXEC;

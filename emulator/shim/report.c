@@ -16,14 +16,16 @@ void interrupt_taken(uc_engine *uc, uint32_t vector, void *opaque)
 {
     (void)uc;
     struct vcpu *v = opaque;
-    if (vector == VECTOR_NM && !v->setup && v->ts) {
+    if (vector == VECTOR_NM && !v->setup) {
         uint32_t eip = engine_word(v, UC_X86_REG_EIP);
         settle(v, eip);
         if (may_be_unfetched(v, eip)) {
             leave(v, EVENT_STEP);
             return;
         }
-        fpu_switch(v);
+        if (v->ts)  /* else this block was translated before the shim switched, in an earlier instruction of it */
+            fpu_switch(v);
+        v->pending = NULL;
         expect_resume(v);
         return;
     }
@@ -39,7 +41,7 @@ static bool software_interrupt(struct vcpu *v, const struct insn *stepped, struc
         *insn = *stepped;
     } else {
         const struct block *block = v->block;
-        uint32_t end = block == NULL ? 0 : block->size & ~BLOCK_IS_SLOW;
+        uint32_t end = block == NULL ? 0 : block->size & BLOCK_SIZE_MASK;
         if (block == NULL || v->eip != block->eip + end || !(block->flags & INSN_SOFTWARE_INT))
             return false;
         decode_insn(fetched_bytes(v, block->eip + block->last, end - block->last, buffer), end - block->last, insn);
@@ -94,7 +96,7 @@ static uint64_t report_fault(struct vcpu *v, const struct insn *stepped)
         return page_fault(v->eip, false, true, v->fault.present);
     }
     settle(v, v->eip);
-    uint32_t address = engine_fault_address(v);
+    uint32_t address = v->fault_is_exact ? v->fault.address : engine_fault_address(v);
     bool write = v->fault.write, present = v->fault.present;
     if (!write) {
         /* The engine reads first what the instruction will write; hardware asks for the write at once. */
@@ -117,7 +119,7 @@ static uint64_t report_code_write(struct vcpu *v)
 {
     struct insn insn;
     uint32_t frames[2];
-    uint32_t ahead = v->block != NULL ? v->block->eip + (v->block->size & ~BLOCK_IS_SLOW) - v->eip : 0;
+    uint32_t ahead = v->block != NULL ? v->block->eip + (v->block->size & BLOCK_SIZE_MASK) - v->eip : 0;
     settle(v, v->eip);
     forget_frame(v->machine, v->code_write_frame);
     uint64_t outcome = peek(v, &insn, frames);
@@ -157,12 +159,23 @@ uint64_t report(struct vcpu *v, uc_err err, const struct insn *stepped)
         if (err == UC_ERR_EXCEPTION)
             return debug_watched_access(v);
         break;
+    case EVENT_EXCEPTION:
+        settle(v, v->eip);
+        return exception(v->vector, 0);
+    case EVENT_PATCH:
+        v->block = NULL;
+        patch_block(v);
+        return GO_ON;
     default:
         break;
     }
     settle(v, v->eip);
-    if (err == UC_ERR_INSN_INVALID)
-        return exception_once_fetched(v, VECTOR_UD, 0);
+    if (err == UC_ERR_INSN_INVALID) {
+        struct insn insn;
+        uint32_t frames[2];
+        bool ours = peek(v, &insn, frames) == GO_ON && insn.ours && !(insn.flags & INSN_REFUSED);
+        return ours && stepped == NULL ? step(v, false) : exception_once_fetched(v, VECTOR_UD, 0);
+    }
     /* Whatever the engine choked on, the thread gets it as a general protection fault. */
     note_anomaly(v, engine.uc_strerror(err));
     uint32_t unused;

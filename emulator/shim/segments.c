@@ -19,12 +19,30 @@ uint32_t *frame_segment(struct thread_frame *frame, int segment)
     return words[segment];
 }
 
+/* Of the descriptors that the segment registers were loaded from: bases, and where writes are refused (SDM vol. 3, 3.4.5). */
+static void note_descriptors(struct vcpu *v)
+{
+    enum { CODE = 0x800, WRITABLE = 0x200 };
+    v->read_only_segments = 1u << X86_CS;
+    for (int i = 0; i < 6; i++) {
+        uint32_t index = v->segments[i] >> 3;
+        v->segment_bases[i] = 0;
+        if (index == 0 || index >= GDT_ENTRIES_COUNT)
+            continue;
+        const uint32_t *entry = (const uint32_t *)(v->private_page + index * 8);
+        v->segment_bases[i] = entry[0] >> 16 | (entry[1] & 0xff) << 16 | (entry[1] & 0xff000000);
+        if (entry[1] & CODE || !(entry[1] & WRITABLE))
+            v->read_only_segments |= 1u << i;
+    }
+}
+
 void note_null_segments(struct vcpu *v)
 {
     v->null_segments = 0;
     for (int i = 0; i < 6; i++)
         if ((v->segments[i] & ~3) == 0)
             v->null_segments |= 1u << i;
+    note_descriptors(v);
     set_limit(v);
 }
 

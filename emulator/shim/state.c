@@ -16,7 +16,7 @@
 struct saved_vcpu {
     int64_t clock;
     struct thread_frame *fpu_frame, *suspended_frame;
-    uint32_t suspended_eip, block_end, resuming;
+    uint32_t suspended_eip, block_end, resuming /* bit 1: block_goes_on */;
     uint32_t cr3;
     uint32_t entries;  /* of the TLB, behind this: struct saved_slot */
     uint32_t entering;
@@ -70,7 +70,7 @@ uint32_t state_save(struct vcpu *v, uint8_t *into, uint32_t size)
         .suspended_frame = v->suspended.frame,
         .suspended_eip = v->suspended.eip,
         .block_end = v->suspended.block_end,
-        .resuming = v->suspended.resuming,
+        .resuming = v->suspended.resuming | (uint32_t)v->suspended.block_goes_on << 1,
         .entering = v->suspended.entering,
         .cr3 = v->cr3,
         .entries = count,
@@ -103,7 +103,8 @@ void state_load(struct vcpu *v, const uint8_t *from)
     v->suspended.frame = saved.suspended_frame;
     v->suspended.eip = saved.suspended_eip;
     v->suspended.block_end = saved.block_end;
-    v->suspended.resuming = saved.resuming;
+    v->suspended.resuming = saved.resuming & 1;
+    v->suspended.block_goes_on = saved.resuming >> 1 & 1;
     v->suspended.entering = saved.entering;
     v->watch_hits = 0;
     v->stop_requested = false;

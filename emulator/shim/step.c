@@ -34,14 +34,14 @@ uint64_t peek(struct vcpu *v, struct insn *insn, uint32_t frames[2])
         return reported_fault(v);
     frames[0] = frames[1] = m.frame;
     memcpy(bytes, frame_bytes(v, m.frame, v->eip), size);
-    decode_insn(bytes, size, insn);
+    decode_for(v->machine, bytes, size, insn);
     if (!(insn->flags & INSN_TRUNCATED) || size == sizeof bytes)
         return GO_ON;
     if (!access_page(v, v->eip + part, ACCESS_FETCH, &m))
         return reported_fault(v);
     frames[1] = m.frame;
     memcpy(bytes + size, frame_bytes(v, m.frame, 0), sizeof bytes - size);
-    decode_insn(bytes, sizeof bytes, insn);
+    decode_for(v->machine, bytes, sizeof bytes, insn);
     return GO_ON;
 }
 
@@ -133,9 +133,30 @@ static uint64_t complete_step(struct vcpu *v, const struct insn *insn, bool own_
 {
     v->instructions++;
     v->clock += insn_cost(v, insn);
-    v->resuming = !(insn->flags & INSN_ENDS_BLOCK);
+    v->resuming = !(insn->flags & (INSN_ENDS_BLOCK | INSN_POPS_FLAGS));
+    v->trap_next = insn->flags & INSN_POPS_FLAGS && engine_word(v, UC_X86_REG_EFLAGS) & EFLAGS_TF;
     set_limit(v);
     return own_tf && !(insn->flags & INSN_LOADS_SS) ? exception(VECTOR_DB, 0) : GO_ON;
+}
+
+/* An instruction that the shim executes; the engine does not see it. */
+static uint64_t step_ours(struct vcpu *v, const struct insn *insn, const uint32_t frames[2])
+{
+    uint8_t code[INSN_MAX_BYTES + 1] = {0};
+    struct operation op;
+    bool own_tf = engine_word(v, UC_X86_REG_EFLAGS) & EFLAGS_TF;
+    for (uint32_t i = 0; i < insn->length; i++) {
+        uint32_t offset = (v->eip + i) & ~PAGE_MASK;
+        code[i] = *frame_bytes(v, frames[offset < (v->eip & ~PAGE_MASK)], offset);
+    }
+    operation_decode(code, &op);
+    op.eip = v->eip;
+    enum ending ending = operation_execute(v, &op);
+    if (ending == DONE) {
+        v->eip += insn->length;
+        return complete_step(v, insn, own_tf);
+    }
+    return ending == LEFT && v->event == EVENT_WATCH ? debug_watched_access(v) : operation_outcome(v, ending);
 }
 
 /*
@@ -158,6 +179,12 @@ uint64_t step(struct vcpu *v, bool shared)
     uint32_t null = insn.flags & v->null_segments;
     if (null)
         return exception(null & 1 << X86_SS ? VECTOR_SS : VECTOR_GP, 0);
+
+    if (insn.writes & v->read_only_segments)
+        return exception(VECTOR_GP, 0);
+    if (insn.ours)
+        return step_ours(v, &insn, frames);
+    patch_check_step(v, &insn, frames);
 
     uint32_t eip = v->eip;
     engine.uc_reg_read_batch(v->uc, general_registers, (void **)register_values(registers, pointers), 9);

@@ -13,6 +13,9 @@
  *   segments.c   segment registers from the frame, and the descriptors they come from
  *   books.c      every block charged as it is entered; what was not executed taken back
  *   pager.c      TLB and page tables      fpu.c   x87/SSE state      answers.c   rdtsc and cpuid
+ *   operation.c  instructions that the shim executes itself, where blocks meet: x87.c with transcendental.c,
+ *                sse.c, simd.c, on numbers of softfloat.c and operands of operand.c; patch.c has the engine pass them by
+ *   features.c   what the processor has   native.c where the engine keeps registers
  *   report.c     why the engine stopped
  *   step.c       one instruction at a time, where the engine cannot be trusted with a whole block
  *   debug.c      stops at an instruction  state.c what a vCPU remembers between runs
@@ -121,9 +124,27 @@ static void store(struct vcpu *v)
 void set_limit(struct vcpu *v)
 {
     int64_t limit = v->look_from < v->deadline ? v->look_from : v->deadline;
-    v->limit = v->resuming || v->stepping || v->null_segments ? INT64_MIN : limit;
+    v->limit = v->resuming || v->stepping || v->null_segments || v->read_only_segments & ~(1u << X86_CS) ? INT64_MIN : limit;
     if (UNLIKELY(interrupted || v->stop_requested))  /* it may have been asked for just before */
         v->limit = INT64_MIN;
+}
+
+/* The engine was left in a block that ends with an operation, which is executed now if the block was done but the next
+   could not begin (it is not mapped, say). */
+static uc_err execute_pending(struct vcpu *v, uc_err err)
+{
+    const struct operation *op = v->pending;
+    v->pending = NULL;
+    set_limit(v);
+    if (v->eip != op->eip + op->length)
+        return err;
+    enum ending ending = operation_execute(v, op);
+    if (ending == DONE)
+        return err;
+    v->eip = op->eip;
+    if (ending == RAISED)
+        v->event = EVENT_EXCEPTION;
+    return UC_ERR_EXCEPTION;
 }
 
 uc_err run_engine(struct vcpu *v)
@@ -134,9 +155,17 @@ uc_err run_engine(struct vcpu *v)
     }
     v->event = EVENT_NONE;
     v->block = NULL;
+    v->pending = NULL;
+    v->in_engine = true;
     uc_err err = engine.uc_emu_start(v->uc, v->eip, 0, 0, 0);
+    v->in_engine = false;
     v->eip = engine_word(v, UC_X86_REG_EIP);
-    return err;
+    if (UNLIKELY(v->stopped_at_operation)) {
+        v->stopped_at_operation = false;
+        v->eip = v->stopped_eip;
+        return UC_ERR_EXCEPTION;
+    }
+    return UNLIKELY(v->pending != NULL) ? execute_pending(v, err) : err;
 }
 
 static uint64_t execute(struct vcpu *v)
@@ -155,9 +184,14 @@ static uint64_t execute(struct vcpu *v)
         }
         if (!v->resuming && !v->entering && v->clock >= v->deadline)
             return OUTCOME_DEADLINE;
+        bool entering = v->entering && !v->resuming;
         v->entering = false;
         if (v->careful_page == (v->eip & PAGE_MASK) + 1 && v->careful_steps > 0) {
+            if (entering && v->clock >= v->deadline)
+                return OUTCOME_DEADLINE;  /* the engine would not have begun that block either */
             v->careful_steps--;
+            outcome = step(v, false);
+        } else if (v->trap_next) {
             outcome = step(v, false);
         } else {
             v->careful_page = v->careful_steps = 0;
@@ -187,6 +221,7 @@ uint64_t vcpu_run(struct vcpu *v)
     int64_t start = v->clock;
     v->instructions = v->tlb_misses = v->fpu_switches = 0;
     v->careful_page = v->careful_steps = 0;
+    v->trap_next = false;
     running = v;
     debug_choose_blocks(v);
     debug_look_ahead(v);

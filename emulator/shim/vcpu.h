@@ -9,6 +9,7 @@
 #include <unicorn/unicorn.h>
 
 #include "decode.h"
+#include "floating.h"
 
 /* Nothing in here is for others: no detour over the global offset table. */
 #pragma GCC visibility push(hidden)
@@ -49,13 +50,29 @@ struct thread_frame {
     uint8_t fpu[512];
 };
 
+/* What fxsave stores, and a frame keeps. */
+struct fxsave_area {
+    uint16_t control, status;
+    uint8_t tags, reserved0;
+    uint16_t opcode;
+    uint32_t ip;
+    uint16_t cs, reserved1;
+    uint32_t dp;
+    uint16_t ds, reserved2;
+    uint32_t mxcsr, mxcsr_mask;
+    uint8_t st[8][16];
+    uint8_t xmm[8][16];
+    uint8_t rest[224];
+};
+_Static_assert(sizeof(struct fxsave_area) == 512, "FXSAVE area");
+
 /* --- what all vCPUs of a machine share --------------------------------------------------------- */
 
 /* One block of straight code, as last seen at some place. Found by (token, eip), see find_block(). */
 struct block {
     uint32_t eip;
     uint32_t token;         /* of the page it starts on: names the page's content */
-    uint16_t size;          /* bytes; with BLOCK_IS_SLOW, to keep block_entered() from taking it */
+    uint16_t size;          /* bytes; with the bits below, to keep block_entered() from taking it */
     uint16_t instructions;
     uint32_t second_token;  /* of the page it ends on, if that is another one; else 0 */
     int64_t cost;           /* thousandths of a cycle */
@@ -63,8 +80,11 @@ struct block {
     uint32_t last;          /* offset of the last instruction */
 };
 #define BLOCK_IS_SLOW 0x8000u
+#define BLOCK_HAS_OPERATIONS 0x4000u /* in `size`: instructions of the shim at its start, or one at its end */
+#define BLOCK_SIZE_MASK 0x3fffu
 /* What in a block block_entered() cannot deal with. */
-#define SLOW_FLAGS (INSN_REPEAT | INSN_CROSSES_PAGE | INSN_REFUSED | INSN_LOADS_SEGMENT | INSN_BREAKPOINT)
+#define SLOW_FLAGS (INSN_REPEAT | INSN_CROSSES_PAGE | INSN_REFUSED | INSN_LOADS_SEGMENT | INSN_BREAKPOINT \
+                    | INSN_POPS_FLAGS | 1u << (WRITES_SHIFT + X86_CS))
 #define BLOCK_CACHE_SIZE (1u << 14)
 
 enum {
@@ -72,6 +92,7 @@ enum {
     FRAME_KERNEL_WRITTEN = 2,
     FRAME_HAZARDOUS = 4,  /* see decode_is_hazardous() */
     FRAME_WATCHED = 8,    /* see debug.c */
+    FRAME_SHADOWED = 32,  /* engines fetch from a copy: see patch.c */
     FRAME_MARKED_SPACE = 16,  /* a page directory whose space has breakpoints */
 };
 enum { WRITER_NONE = 0, WRITER_MANY = 0xffff };
@@ -120,6 +141,10 @@ struct machine {
     uint32_t *frame_token;   /* names the frame's present content as code; a new one after every change */
     uint32_t tokens;         /* given out so far */
     struct block *blocks;
+    struct run *runs;  /* by place, as `blocks`: see operation.c */
+    uint8_t *shadow;   /* of RAM: copies of pages, for the engines to fetch from */
+    uint8_t **claims;  /* by frame: what its copy has been found to be, see patch.c; or NULL */
+    uint32_t features; /* of enum feature */
     int64_t costs[COST_CLASS_COUNT];
     struct cpuid_leaf cpuid[MAX_CPUID_LEAVES];
     uint32_t cpuid_leaves;
@@ -141,6 +166,8 @@ enum event {
     EVENT_STEP,         /* the next instruction needs a look before the engine may have it */
     EVENT_DEBUG,        /* the debugger wants to stop in the next block */
     EVENT_WATCH,        /* an access to a frame with a watchpoint */
+    EVENT_EXCEPTION,    /* an instruction of the shim raised v->vector */
+    EVENT_PATCH,        /* the next block must be translated anew, from a changed copy of its page */
 };
 
 /* What run() returns, in bits 0..7; the rest depends on it. Decoded by vcpu.py. */
@@ -184,6 +211,7 @@ struct vcpu {
     const struct block *block; /* charged, but perhaps not yet executed to its end; or NULL */
     struct block *blocks;
     uint32_t null_segments;   /* 1 << X86_ES, ...: accesses there are refused */
+    uint32_t read_only_segments;  /* and writes there; CS always is */
 
     bool setup;       /* bringing up the engine: no guest yet */
     bool forgetting;  /* inside engine_forget_page(): the engine looks up what a page holds */
@@ -230,14 +258,31 @@ struct vcpu {
 
     struct thread_frame *fpu_frame;  /* whose state the engine has, if its fpu_core agrees */
     uint64_t fpu_switches;
+    struct fpu_state fpu;
+    bool pending_shown;   /* the engine has the pending exception of `fpu`, or that there is none */
+
+    /* Instructions that the shim executes; see operation.c. */
+    uint64_t *general;    /* the engine's general registers and, at ENGINE_EIP, EIP; see native.c */
+    uint8_t *xmm;         /* its XMM registers */
+    size_t xmm_stride;
+    uint32_t segment_bases[6];
+    bool in_engine;       /* inside uc_emu_start */
+    const struct operation *pending;  /* ended the block just executed, and is executed before the next; or NULL */
+    int64_t limit_before;             /* `limit` is INT64_MIN while an operation is pending */
+    bool stopped_at_operation;        /* an operation did not end well: EIP is stopped_eip */
+    uint32_t stopped_eip;
+    bool fault_is_exact;  /* v->fault.address is that of the byte */
+    bool trap_next;       /* EFLAGS.TF has just been set: the next instruction is stepped */
+    uint32_t patch_eip, patch_size;  /* the block that EVENT_PATCH is about */
 
     /* Debugging. A run that stopped in the middle of a block goes on as if it had not. */
     struct {
         struct thread_frame *frame;  /* NULL: none */
         uint32_t eip, block_end;
-        bool resuming, entering;
+        bool resuming, entering, block_goes_on;
     } suspended;
     uint32_t block_end;       /* of the block that debug.c executes step by step; 0: none */
+    bool block_goes_on;       /* it ends with an instruction of the shim: the next is no start of the program's own */
     int64_t look_from;        /* clock from which on debug.c must see every block */
     bool watching;            /* that instruction may access watched frames */
     uint32_t watch_hits;      /* bit per watchpoint: accessed by that instruction */
@@ -261,6 +306,9 @@ struct vcpu {
  * always: a near jcc adds its offset with sign. So fetches from here are the shim's own or truncated.)
  */
 #define WINDOW (UINT64_C(1) << 36)
+#define SHADOW_WINDOW (WINDOW + (UINT64_C(1) << 32))  /* and from here on the copies of pages */
+#define SHADOW_PHYSICAL (UINT64_C(1) << 32)
+#define ENGINE_EIP 16
 #define PRIVATE_PHYSICAL UINT64_C(0xfffff000)
 #define GDT_ENTRIES_COUNT 13
 #define FIRST_THREAD_ENTRY 9
@@ -295,6 +343,7 @@ void engine_scrub(struct vcpu *v, uint32_t *error_code);
 uint32_t engine_fault_address(struct vcpu *v);
 void engine_flush_tlb(struct vcpu *v);
 void engine_forget_page(struct vcpu *v, uint64_t physical);
+void engine_forget_code(struct vcpu *v, uint64_t physical, uint32_t size);
 
 /* What the parts of a run return if it has not ended. */
 #define GO_ON UINT64_MAX
@@ -317,6 +366,8 @@ enum {
     VECTOR_TS = 10,
     VECTOR_SS = 12,
     VECTOR_GP = 13,
+    VECTOR_MF = 16,
+    VECTOR_XM = 19,
     VECTOR_SYSTEM_CALL = 0x30,
 };
 
@@ -340,6 +391,28 @@ void note_anomaly(struct vcpu *v, const char *what);
 int rdtsc_executed(uc_engine *uc, void *opaque);
 int rdtscp_executed(uc_engine *uc, void *opaque);
 int cpuid_executed(uc_engine *uc, void *opaque);
+
+/* native.c */
+bool native_find(struct vcpu *v);
+
+/* operation.c, operand.c, x87.c, sse.c, simd.c: see floating.h */
+const struct run *operations_of(struct vcpu *v, const struct block *block);
+bool operations_begin(struct vcpu *v, const struct block *block);
+bool operations_finish(struct vcpu *v);
+uint64_t operation_outcome(struct vcpu *v, enum ending ending);
+enum ending operand_probe_write(struct vcpu *v, uint32_t address, uint32_t size);
+void simd_enter_mmx(struct vcpu *v);
+
+/* patch.c */
+bool patch_block_is_ready(struct vcpu *v, uint32_t eip, uint32_t size);
+void patch_block(struct vcpu *v);
+bool patch_ends_block(struct vcpu *v, uint32_t eip);
+void patch_check_step(struct vcpu *v, const struct insn *insn, const uint32_t frames[2]);
+void patch_forget(struct machine *m, uint32_t frame);
+
+/* features.c */
+uint32_t features_of(const struct machine *m);
+void decode_for(const struct machine *m, const uint8_t *code, size_t available, struct insn *insn);
 
 /* segments.c */
 uint32_t *frame_segment(struct thread_frame *frame, int segment);
@@ -368,6 +441,7 @@ uint64_t debug_watched_access(struct vcpu *v);
 void debug_suspend(struct vcpu *v);
 bool debug_resume(struct vcpu *v);
 void debug_note_page(struct vcpu *v, uint32_t address, uint32_t frame);
+void debug_note_access(struct vcpu *v, uint32_t address, uint32_t frame, uint32_t size);
 void debug_look_ahead(struct vcpu *v);
 
 /* pager.c */
@@ -386,6 +460,16 @@ void fpu_switch(struct vcpu *v);
 void fpu_save(struct vcpu *v);
 void fpu_set_ts(struct vcpu *v, bool ts);
 void fpu_adopt(struct vcpu *v, struct thread_frame *frame);
+void fpu_write_pending(struct vcpu *v);
+void fpu_image(struct vcpu *v, struct fxsave_area *area);
+void fpu_load_image(struct vcpu *v, const struct fxsave_area *area);
+
+/* fwait is a single byte, too short to be replaced: the engine executes it, and must know whether it traps. */
+static inline void fpu_show_pending(struct vcpu *v)
+{
+    if (UNLIKELY(v->pending_shown != ((v->fpu.status & STATUS_ES) != 0)))
+        fpu_write_pending(v);
+}
 
 #pragma GCC visibility pop
 

@@ -41,7 +41,10 @@ class Insn(ctypes.Structure):
         ("int_vector", ctypes.c_uint8),
         ("operand_bytes", ctypes.c_uint8),
         ("temporaries", ctypes.c_uint8),
+        ("ours", ctypes.c_uint8),
+        ("writes", ctypes.c_uint8),
         ("flags", ctypes.c_uint32),
+        ("requires", ctypes.c_uint32),
     ]
 
 

@@ -121,9 +121,11 @@ def test_the_engines_own_single_steps_agree() -> None:
         guest.new_page(page)
     fill = b"\x03\0\0\0" * 0x400
     compared = 0
-    for seed in range(60_000, 60_400):
+    for seed in range(60_000, 60_800):
         program = RandomProgram(seed, 20)
         if b"\x0f\x31" in program.code or b"\x8e\xe0" in program.code:  # rdtsc; mov fs, which needs a GDT
+            continue
+        if any(0xD8 <= item[0] <= 0xDF for item in program.asm.items):  # the engine knows no stack faults
             continue
         guest.put(guest.code_pfn, program.code)
         guest.put(guest.data_pfn, fill)

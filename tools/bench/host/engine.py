@@ -86,9 +86,27 @@ LOOPS: Final = (
         instructions=7,
         iterations=1_500_000,
     ),
+    Loop(
+        "x87",  # mov [ebx], ecx; fild, fldpi, fmulp, fstp
+        bytes.fromhex("890b db03 d9eb dec9 dd5b08 49 75f2"),
+        instructions=7,
+        iterations=300_000,
+    ),
+    Loop(
+        "SSE",  # cvtsi2ss, movaps, mulss, addss, movss to memory
+        bytes.fromhex("f30f2ac1 0f28c8 f30f59c8 f30f58c8 f30f110b 49 75ea"),
+        instructions=7,
+        iterations=300_000,
+    ),
 )
 LIMITS: Final = Limits(
-    at_least={"register_loop_ratio": 0.6, "memory_loop_ratio": 0.85, "entry_ratio": 0.5},
+    at_least={
+        "register_loop_ratio": 0.6,
+        "memory_loop_ratio": 0.85,
+        "entry_ratio": 0.5,
+        "x87_loop_ratio": 0.6,
+        "SSE_loop_ratio": 0.5,
+    },
     at_most={"cores48_seconds": 2, "cores48_rss_mib": 400},
 )
 

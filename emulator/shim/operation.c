@@ -1,0 +1,271 @@
+/*
+ * Instructions that the shim executes itself: decoded, found again by block, and executed where blocks meet.
+ *
+ * In the engine's copy of a page (patch.c) the first of a row of them is a jump to the next instruction, which ends the
+ * engine's block, and the others do nothing. The engine asks the shim before each block: then the operation that ended
+ * the one before is executed, and those with which this one begins. There, and only there, the engine has all
+ * registers and flags in memory, believes nothing of them, and can be left exactly.
+ */
+#include <stdlib.h>
+#include <string.h>
+
+#include "operand.h"
+
+static void sixteen_bit_address(struct operation *op)
+{
+    enum { BX = 3, BP = 5, SI = 6, DI = 7 };
+    static const int8_t bases[8] = {BX, BX, BP, BP, SI, DI, BP, BX}, indexes[8] = {SI, DI, SI, DI, -1, -1, -1, -1};
+    unsigned mod = op->modrm >> 6, rm = op->modrm & 7;
+    op->base = mod == 0 && rm == 6 ? -1 : bases[rm];
+    op->index = indexes[rm];
+}
+
+static int8_t no_esp(unsigned index)
+{
+    return index == 4 ? -1 : (int8_t)index;
+}
+
+static uint32_t read_displacement(const uint8_t *p, unsigned bytes)
+{
+    if (bytes == 1)
+        return (uint32_t)(int8_t)p[0];
+    if (bytes == 2)
+        return (uint32_t)(int16_t)(p[0] | p[1] << 8);
+    uint32_t word = 0;
+    memcpy(&word, p, bytes);
+    return word;
+}
+
+/* The bytes behind the ModRM byte; returns where the immediate is. */
+static const uint8_t *decode_address(const uint8_t *p, struct operation *op, int override)
+{
+    unsigned mod = op->modrm >> 6, rm = op->modrm & 7, bytes = mod == 1 ? 1 : mod == 2 ? 4 : 0;
+    op->base = op->index = -1;
+    if (op->address16) {
+        sixteen_bit_address(op);
+        bytes = mod == 1 ? 1 : mod == 2 || op->base < 0 ? 2 : 0;
+    } else if (rm == 4) {
+        uint8_t sib = *p++;
+        op->index = no_esp(sib >> 3 & 7);
+        op->scale = sib >> 6;
+        op->base = (sib & 7) == 5 && mod == 0 ? -1 : (int8_t)(sib & 7);
+        bytes = op->base < 0 ? 4 : bytes;
+    } else if (rm == 5 && mod == 0) {
+        bytes = 4;
+    } else {
+        op->base = (int8_t)rm;
+    }
+    op->displacement = read_displacement(p, bytes);
+    bool on_stack = op->base == 5 || (op->base == 4 && !op->address16);
+    op->segment = (uint8_t)(override >= 0 ? override : on_stack ? X86_SS : X86_DS);
+    return p + bytes;
+}
+
+/* --- integer instructions ---------------------------------------------------------------------- */
+
+enum { CF = 1, PF = 4, ZF = 64, SF = 128, OF = 2048 };
+
+/* test by F6/1 and F7/1, which the engine does not know (APM vol. 3, table A-6). */
+static enum ending test(struct vcpu *v, const struct operation *op)
+{
+    uint32_t size = op->opcode == 0xf6 ? 1 : op->operand16 ? 2 : 4, value = 0, sign = 1u << (8 * size - 1);
+    if (op->memory) {
+        TRY(operand_read(v, operand_address(v, op), &value, size));
+    } else if (size == 1) {
+        unsigned number = op->modrm & 7;
+        value = operand_general(v, number & 3) >> (number & 4 ? 8 : 0) & 0xff;
+    } else {
+        value = operand_general(v, op->modrm & 7) & (sign | (sign - 1));
+    }
+    value &= size == 1 ? op->immediate : op->wide_immediate;
+    uint32_t flags = (value == 0 ? ZF : 0) | (value & sign ? SF : 0) | (__builtin_parity(value & 0xff) ? 0 : PF);
+    operand_set_eflags(v, flags, CF | PF | ZF | SF | OF);
+    return DONE;
+}
+
+/* lzcnt on a processor without it: the prefix means nothing, and it is bsr. */
+static enum ending scan_reverse(struct vcpu *v, const struct operation *op)
+{
+    uint32_t value = 0, to = op->modrm >> 3 & 7;
+    if (op->memory)
+        TRY(operand_read(v, operand_address(v, op), &value, op->operand16 ? 2 : 4));
+    else
+        value = operand_general(v, op->modrm & 7) & (op->operand16 ? 0xffff : UINT32_MAX);
+    if (value != 0) {
+        uint32_t index = 31 - (uint32_t)__builtin_clz(value);
+        operand_set_general(v, to, op->operand16 ? (operand_general(v, to) & 0xffff0000) | index : index);
+    }
+    operand_set_eflags(v, value == 0 ? ZF : 0, ZF);
+    return DONE;
+}
+
+/* --- execution --------------------------------------------------------------------------------- */
+
+/* Chooses the function that executes it. */
+static void choose(struct operation *op)
+{
+    op->uses_fpu = true;
+    if (op->map == 0 && (op->opcode == 0xf6 || op->opcode == 0xf7)) {
+        op->execute = test;
+        op->uses_fpu = false;
+    } else if (op->map == 1 && op->opcode == 0xbd) {
+        op->execute = scan_reverse;
+        op->uses_fpu = false;
+    } else if (op->map == 0) {
+        op->execute = x87_execute;
+        x87_classify(op);
+    } else if (!sse_classify(op)) {
+        op->execute = simd_execute;
+    }
+}
+
+/* `code` is an instruction that decode_insn() says is ours. */
+void operation_decode(const uint8_t *code, struct operation *op)
+{
+    int override = -1;
+    bool f2 = false, f3 = false;
+    const uint8_t *p = code;
+    *op = (struct operation){.segment = X86_DS};
+    for (;; p++) {
+        switch (*p) {
+        case 0x26: override = X86_ES; continue;
+        case 0x2e: override = X86_CS; continue;
+        case 0x36: override = X86_SS; continue;
+        case 0x3e: override = X86_DS; continue;
+        case 0x64: override = X86_FS; continue;
+        case 0x65: override = X86_GS; continue;
+        case 0x66: op->operand16 = true; continue;
+        case 0x67: op->address16 = true; continue;
+        case 0xf2: f2 = true; continue;
+        case 0xf3: f3 = true; continue;
+        default: break;
+        }
+        break;
+    }
+    op->prefix = op->operand16 ? 0x66 : f3 ? 0xf3 : f2 ? 0xf2 : 0;
+    op->opcode = *p++;
+    if (op->opcode == 0x0f) {
+        op->map = 1;
+        op->opcode = *p++;
+    }
+    if (op->map == 1 && op->opcode == 0x77) {
+        choose(op);
+        return;
+    }
+    op->modrm = *p++;
+    op->memory = op->modrm < 0xc0;
+    if (op->memory)
+        p = decode_address(p, op, override);
+    else if (override >= 0)
+        op->segment = (uint8_t)override;  /* of maskmovq's implicit operand */
+    op->immediate = *p;
+    choose(op);
+    if (op->map == 0 && op->opcode == 0xf7)
+        memcpy(&op->wide_immediate, p, op->operand16 ? 2 : 4);
+}
+
+enum ending operation_execute(struct vcpu *v, const struct operation *op)
+{
+    if (UNLIKELY(v->ts) && op->uses_fpu)
+        fpu_switch(v);
+    return op->execute(v, op);
+}
+
+/* What the kernel must see of an operation that could not be executed, outside the engine. */
+uint64_t operation_outcome(struct vcpu *v, enum ending ending)
+{
+    if (ending == RAISED)
+        return exception(v->vector, 0);
+    return page_fault(v->fault.address, v->fault.write, v->fault.fetch, v->fault.present);
+}
+
+/* --- blocks ------------------------------------------------------------------------------------ */
+
+static struct operation *one_more(struct run *run)
+{
+    if (run->count == run->size) {
+        run->size = (uint16_t)(run->size ? 2 * run->size : 4);
+        run->operations = realloc(run->operations, run->size * sizeof *run->operations);
+        if (run->operations == NULL)
+            abort();
+    }
+    return &run->operations[run->count++];
+}
+
+/* Decodes those of the block that the shim executes: at its start, one behind the other, and one at its end. */
+static void fill(struct vcpu *v, const struct block *block, struct run *run)
+{
+    uint8_t buffer[2 * PAGE_BYTES], code[INSN_MAX_BYTES + 1] = {0};
+    uint32_t size = block->size & BLOCK_SIZE_MASK;
+    const uint8_t *bytes = fetched_bytes(v, block->eip, size, buffer);
+    struct insn insn;
+    bool leading = true;
+    run->count = 0;
+    run->trails = false;
+    for (uint32_t at = 0; at < size; at += insn.length) {
+        decode_for(v->machine, bytes + at, size - at, &insn);
+        bool is_ours = insn.ours && !(insn.flags & (INSN_TRUNCATED | INSN_REFUSED));
+        bool trails = is_ours && at + insn.length == size && patch_ends_block(v, block->eip + at);
+        leading &= is_ours;
+        if (!leading && !trails)
+            continue;
+        struct operation *op = one_more(run);
+        memcpy(code, bytes + at, insn.length);
+        operation_decode(code, op);
+        op->eip = block->eip + at;
+        op->length = insn.length;
+        run->trails = trails;
+    }
+}
+
+const struct run *operations_of(struct vcpu *v, const struct block *block)
+{
+    struct run *run = &v->machine->runs[(block->eip ^ block->token) & (BLOCK_CACHE_SIZE - 1)];
+    if (LIKELY(run->eip == block->eip && run->token == block->token && run->second_token == block->second_token
+               && run->bytes == block->size))
+        return run;
+    fill(v, block, run);
+    run->eip = block->eip;
+    run->token = block->token;
+    run->second_token = block->second_token;
+    run->bytes = block->size;
+    return run;
+}
+
+static bool execute(struct vcpu *v, const struct operation *op)
+{
+    enum ending ending = operation_execute(v, op);
+    if (LIKELY(ending == DONE))
+        return true;
+    v->stopped_at_operation = true;
+    v->stopped_eip = op->eip;
+    leave(v, ending == RAISED ? EVENT_EXCEPTION : v->event);
+    return false;
+}
+
+/* The engine is about to execute this block, and has charged it. False: it is left instead. */
+bool operations_begin(struct vcpu *v, const struct block *block)
+{
+    const struct run *run = operations_of(v, block);
+    uint32_t leading = run->count - run->trails;
+    for (uint32_t i = 0; i < leading; i++)
+        if (!execute(v, &run->operations[i]))
+            return false;
+    if (run->trails) {
+        v->pending = &run->operations[leading];
+        v->limit_before = v->limit;
+        v->limit = INT64_MIN;
+    }
+    return true;
+}
+
+/* The engine has executed the block up to the operation that ends it. False: that could not be executed. */
+bool operations_finish(struct vcpu *v)
+{
+    const struct operation *op = v->pending;
+    v->pending = NULL;
+    v->limit = v->limit_before;
+    if (UNLIKELY(stop_wanted(v)))  /* asked for meanwhile */
+        v->limit = INT64_MIN;
+    return execute(v, op);
+}
