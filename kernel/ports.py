@@ -33,19 +33,33 @@ class PortMapping:
         self.children: dict[PortMapping, None] = {}
 
 
-def map_range(kernel: Kernel, source: Task, target: Task, first: int, count: int) -> MapOutcome:
-    """Pass on the ports of a range that `source` has and `target` has not."""
+def map_range(
+    kernel: Kernel, source: Task, target: Task, first: int, count: int, *, grant: bool
+) -> MapOutcome:
+    """Pass on (or move) the ports of a range that `source` has.
+
+    As with memory: a port that `target` has from elsewhere goes first, with all that was derived from it, and
+    with it the source itself, if it was its own target.
+    """
     outcome = MapOutcome.LACKED
     for port in _owned(kernel, source, first, count):
         outcome = MapOutcome.DONE
-        if target.space is kernel.memory.sigma0 or source is target:
+        if target.space is kernel.memory.sigma0:
             break
-        if port in target.ports:
-            continue
+        parent, old = source.ports.get(port), target.ports.get(port)
+        grant_this = grant and parent is not None
+        if old is not None:
+            if old.parent is parent and old is not parent and not grant_this:
+                continue
+            _remove_tree(kernel, old)
+            if parent is not None and port not in source.ports:
+                continue
         if not target.quota.charge(MAPPING_BYTES):
             return MapOutcome.OUT_OF_MEMORY
         # POINT OF NO RETURN
-        parent = source.ports.get(port)
+        if grant_this and parent is not None:
+            _move(parent, target)
+            continue
         child = PortMapping(target, port, parent)
         target.ports[port] = child
         if parent is not None:
@@ -53,6 +67,14 @@ def map_range(kernel: Kernel, source: Task, target: Task, first: int, count: int
         else:
             kernel.port_roots.setdefault(port, {})[child] = None
     return outcome
+
+
+def _move(mapping: PortMapping, target: Task) -> None:
+    """A granted port keeps its place in the tree; `target`, which has paid for it, has it instead."""
+    del mapping.task.ports[mapping.port]
+    mapping.task.quota.refund(MAPPING_BYTES)
+    mapping.task = target
+    target.ports[mapping.port] = mapping
 
 
 def _owned(kernel: Kernel, task: Task, first: int, count: int) -> list[int]:

@@ -169,6 +169,7 @@ RIGHT_X: Final = 1
 RIGHT_W: Final = 2
 RIGHT_R: Final = 4
 MEMORY_RIGHTS: Final = 7
+PORT_RIGHTS: Final = 14  # any of them passes a port on
 OBJECT_RIGHT_W: Final = 1
 OBJECT_RIGHT_S: Final = 2
 OBJECT_RIGHT_R: Final = 4

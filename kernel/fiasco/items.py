@@ -196,7 +196,7 @@ def map_flexpage(
     if page.kind == abi.FPAGE_TYPE_OBJECT:
         return _map_objects(kernel, source, page, target, window, hot_spot >> abi.CAP_SHIFT, control)
     if page.kind == abi.FPAGE_TYPE_IO:
-        return _map_ports(kernel, source, page, target, window)
+        return _map_ports(kernel, source, page, target, window, grant=bool(control & abi.ITEM_GRANT))
     return MapOutcome.DONE
 
 
@@ -228,13 +228,19 @@ def _map_memory(
     return mapped.outcome
 
 
-def _map_ports(kernel: Kernel, source: Task, page: Flexpage, target: Task, window: Flexpage) -> MapOutcome:
+def _map_ports(
+    kernel: Kernel, source: Task, page: Flexpage, target: Task, window: Flexpage, *, grant: bool
+) -> MapOutcome:
     """Ports go one to one; only what send flexpage and window have in common counts."""
     first, end = page.address, page.address + (1 << min(page.order, 16))
     if not window.is_everything:
         first = max(first, window.address)
         end = min(end, window.address + (1 << min(window.order, 16)))
-    return ports.map_range(kernel, source, target, first, end - first) if first < end else MapOutcome.DONE
+    if first >= end:
+        return MapOutcome.DONE
+    if not page.rights & abi.PORT_RIGHTS:
+        return MapOutcome.LACKED
+    return ports.map_range(kernel, source, target, first, end - first, grant=grant)
 
 
 def _map_objects(

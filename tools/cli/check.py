@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import click
 
 from l4lab.tools.cli.options import json_option
@@ -32,14 +34,54 @@ def conformance(as_json: bool, only: tuple[str, ...], list_tests: bool, cores: i
     "--calls", type=click.IntRange(1), default=100_000, show_default=True, help="System calls to make."
 )
 @click.option("--seed", type=click.IntRange(0), default=1, show_default=True, help="Which calls they are.")
+@click.option(
+    "--program",
+    type=click.IntRange(0),
+    metavar="SEED",
+    help="Run a random root task instead, and print its log.",
+)
+@click.option(
+    "--first", type=click.IntRange(0), default=0, help="With --program: number of its first episode."
+)
+@click.option(
+    "--episodes",
+    type=click.IntRange(1),
+    default=20,
+    show_default=True,
+    help="With --program: how many episodes.",
+)
+@click.option(
+    "--compare",
+    type=click.Path(path_type=Path),
+    metavar="FILE",
+    help="Run the root task of this log of another kernel, and tell the first difference, reduced.",
+)
 @json_option(".")
-def fuzz(calls: int, seed: int, as_json: bool) -> int:
+def fuzz(
+    calls: int,
+    seed: int,
+    program: int | None,
+    first: int,
+    episodes: int,
+    compare: Path | None,
+    as_json: bool,
+) -> int:
     """Let programs do random things, and check after each that the kernel keeps its rules.
 
     Random registers, messages, faults and operations of several tasks on several cores; every invariant
     of `kernel/invariants.py`, quotas, and that all memory comes back. The exit code is 1 on a violation,
     which the same seed shows again.
+
+    With --program, a random root task that any kernel with this interface can boot (`random` among the
+    programs); it prints what a program can observe, without times and addresses. --compare holds such a
+    kernel's console against ours.
     """
+    if program is not None or compare is not None:
+        from l4lab.tools.check.fuzz.programs import compare_with, run_program
+
+        if compare is not None:
+            return compare_with(compare)
+        return run_program(program or 0, first, episodes)
     from l4lab.tools.check.fuzz.report import run_fuzz
 
     return run_fuzz(calls=calls, seed=seed, as_json=as_json)

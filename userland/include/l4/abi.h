@@ -152,6 +152,7 @@
 #define L4_RIGHT_W 2
 #define L4_RIGHT_R 4
 #define L4_MEMORY_RIGHTS 7
+#define L4_PORT_RIGHTS 14 /* any of them passes a port on */
 #define L4_OBJECT_RIGHT_W 1
 #define L4_OBJECT_RIGHT_S 2
 #define L4_OBJECT_RIGHT_R 4
