@@ -410,7 +410,7 @@ static enum ending convert_integers(struct vcpu *v, const struct operation *op)
     union xmm *d = destination(v, op), result = *d;
     bool mmx = !is_scalar(op), wide = is_double(op);
     uint32_t words[2] = {0, 0};
-    if (mmx)
+    if (mmx && !op->memory)
         TRY(x87_check_pending(v));
     if (op->memory)
         TRY(operand_read(v, operand_address(v, op), words, mmx ? 8 : 4));
@@ -425,7 +425,7 @@ static enum ending convert_integers(struct vcpu *v, const struct operation *op)
         else
             result.d[i] = integer_to_single(words[i], &env);
     }
-    if (mmx && !(wide && op->memory))
+    if (mmx && !op->memory)  /* of memory, no MMX register takes part */
         simd_enter_mmx(v);
     TRY(conclude(v, &env));
     *d = result;

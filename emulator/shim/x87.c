@@ -993,7 +993,7 @@ static void load_register(struct fpu_state *f, unsigned i)
 {
     bool missing = is_empty(f, i);
     struct float_env env = environment(f);
-    if (missing && is_empty(f, 7)) {
+    if (missing) {
         if (stack_fault(f, false))
             push(f, DEFAULT_NAN);
         return;
@@ -1077,6 +1077,7 @@ static enum ending register_form(struct vcpu *v, const struct operation *op)
     case 076: compare_to_eflags(v, i, true, true); return DONE;
     case 050: case 070:
         f->valid &= (uint8_t)~(1 << ((f->top + i) & 7));
+        set_c1(f, false);
         if (row == 7)
             pop(f);
         return DONE;
