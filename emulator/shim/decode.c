@@ -291,6 +291,7 @@ static uint32_t required_feature(const struct state *s)
     case 0x31: return FEATURE_TSC;
     case 0xae: return state_feature(s);
     case 0xb8: return s->f3 ? FEATURE_POPCNT : 0;
+    case 0xbd: return s->f3 ? FEATURE_ABM : 0;
     case 0xc7: return reg == 1 ? FEATURE_CX8 : 0;
     default: return 0;
     }
