@@ -86,6 +86,6 @@ def test_run_directories_of_the_same_inputs_have_the_same_bytes(tmp_path: Path) 
         shutil.copy(BUNDLED_IMAGES / "clntsrv.toml", folder)
         found.append(boot(folder, folder / f"results of {seed}", seed))
     assert set(found[0]) == {
-        *("run.json", "console.txt", "ledger.json", "ledger.bin", "events.bin", "symbols.json")
+        *("run.json", "console.txt", "ledger.json", "ledger.bin", "events.bin", "symbols.json", "seal.json")
     }
     assert found[0] == found[1]

@@ -15,18 +15,20 @@ from l4lab.emulator.machine import Machine
 from l4lab.emulator.results import RunResult
 from l4lab.kernel import entry
 from l4lab.kernel.errors import KernelBug
-from l4lab.kernel.fiasco import abi, faults, items, messages
+from l4lab.kernel.fiasco import abi, faults, interface, items, messages
+from l4lab.kernel.interface import TIMED_OUT
 from l4lab.kernel.sched import ReadyQueue
 from l4lab.kernel.state import Kernel
 from l4lab.kernel.thread import SenderQueue
 from l4lab.tools.check import conformance
+from l4lab.tools.runs import execute
 
 Patch = pytest.MonkeyPatch
 
 
 def wrong_error_code(patch: Patch) -> None:
     """A send timeout is reported as one of the receive phase."""
-    patch.setattr(messages, "SEND_TIMEOUT", abi.IPC_RECEIVE_TIMEOUT)
+    patch.setitem(interface._SEND_CODES, TIMED_OUT, abi.IPC_RECEIVE_TIMEOUT)
 
 
 def other_wrong_error_code(patch: Patch) -> None:
@@ -131,7 +133,7 @@ class LimitedMachine(Machine):
 
 @pytest.fixture(autouse=True)
 def _limited(monkeypatch: Patch) -> None:
-    monkeypatch.setattr(conformance, "Machine", LimitedMachine)
+    monkeypatch.setattr(execute, "Machine", LimitedMachine)
 
 
 @pytest.mark.parametrize("plant", PLANTS, ids=lambda plant: plant.__name__)
