@@ -347,10 +347,14 @@ def _user_address(me: Thread, block: int) -> int:
 
 
 def leave_trampoline(kernel: Kernel, core: Core, me: Thread, reflect: bool) -> None:
-    """Resume, or Reflect: restore MR[0] and all registers, re-arm, and perhaps raise an exception."""
+    """Resume, or Reflect: restore MR[0] and all registers, re-arm, and perhaps raise an exception.
+
+    The system call does not return, so an alien has no exception behind it.
+    """
     own = state_of(me)
     block = own.trampoline
     assert block is not None
+    me.pending_exception = _TRIGGERED if own.triggered else None
     words = kernel.words
     flags_at = block + abi.TRAMPOLINE_FLAGS // 4
     state = block + abi.TRAMPOLINE_STATE // 4

@@ -74,9 +74,9 @@ def entered(kernel: Kernel, core: Core, me: Thread) -> None:
     if not state.alien:
         system_call(kernel, core, me)
     elif state.alien_pass:
-        system_call(kernel, core, me)
         state.alien_pass = False
         faults.set_aside(me, (VECTOR_GENERAL_PROTECTION, abi.ALIEN_AFTER, 0))
+        system_call(kernel, core, me)
     else:
         me.frame[EIP] = me.frame[EIP] - _SYSTEM_CALL_BYTES & 0xFFFFFFFF
         faults.exception(kernel, core, me, (VECTOR_GENERAL_PROTECTION, abi.ALIEN_BEFORE, 0))

@@ -45,8 +45,8 @@ l4_word_t actor_tramp_handle(trampoline_t *block, l4_word_t fault)
 	if (block->user_data[0] & 1)
 		l4_task_map(l4_own_task(), l4_own_task(),
 			    l4_map_item(l4_memory_fpage(page_address(0), L4_PAGE_SHIFT, L4_MEMORY_RIGHTS), fault));
-	block->user_data[1]++;
-	return L4_THREAD_PF_TRAMP_CONTROL | (block->user_data[0] & 2 ? L4_PF_TRAMP_REFLECT : L4_PF_TRAMP_RESUME);
+	bool gives_up = ++block->user_data[1] > 3;
+	return L4_THREAD_PF_TRAMP_CONTROL | (gives_up || block->user_data[0] & 2 ? L4_PF_TRAMP_REFLECT : L4_PF_TRAMP_RESUME);
 }
 
 static int tramp_control(l4_word_t operation, l4_word_t argument, unsigned words)

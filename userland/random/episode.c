@@ -250,6 +250,7 @@ static void answer(l4_message_t message)
 		TELL("message 0x%x with label 0x%x", message.tag.raw, message.label);
 	} else if (faults++ >= FAULTS_A_STEP) {
 		TELL("actor %u: too many faults", number);
+		l4_thread_control(thread_cap(number), &(l4_thread_control_t){ .change = L4_CONTROL_ALIEN });
 		start(number, actor_park);
 	} else if (l4_tag_label(message.tag) == L4_PROTO_EXCEPTION) {
 		answer_exception(number);

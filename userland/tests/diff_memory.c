@@ -337,3 +337,84 @@ TEST(DIFF1303, "unmap of nothing clears the rights too", "task.unmap:OK")
 	send_unmap(page, 0);
 	CHECK_EQ(l4_utcb()->mr[2], page.raw & ~(l4_word_t)0xf);
 }
+
+/* --- ports, as far as they are like memory ----------------------------------------------------------------------------- */
+
+enum { PORT = 0x84, GATE = 0x8880 };
+
+/** The task that tries ports, with one that the root task has from sigma0. */
+static l4_cap_t task_with_port(void)
+{
+	l4_cap_t task = conf_task();
+	l4_utcb_t *utcb = l4_utcb();
+
+	utcb->mr[0] = l4_io_fpage(PORT, 0).raw;
+	l4_accept(l4_all_fpage());
+	CHECK_EQ(l4_result(l4_call(l4_parent(), l4_tag(L4_PROTO_IO_PAGE_FAULT, 2, 0), l4_forever()).tag), 0);
+	CHECK_EQ(l4_task_map(task, l4_own_task(), l4_map_item(l4_io_fpage(PORT, 0), 0)), 0);
+	return task;
+}
+
+static volatile bool has_read;
+
+static void read_port(void *argument)
+{
+	uint8_t value;
+
+	__asm__ volatile("inb %1, %0" : "=a"(value) : "d"((uint16_t)(l4_word_t)argument));
+	has_read = true;
+	l4_sleep_forever();
+}
+
+static bool can_read(l4_cap_t task)
+{
+	has_read = false;
+	conf_helper(&(conf_helper_t){ .entry = read_port, .argument = (void *)PORT, .task = task,
+				      .handler = conf_gate(conf_worker(), GATE), .priority = CONF_HIGHER });
+	conf_settle();
+	return has_read;
+}
+
+static l4_fpage_t port_with(l4_word_t rights)
+{
+	return l4_fpage(L4_FPAGE_TYPE_IO, PORT, 0, rights);
+}
+
+TEST(DIFF0409, "a port that is mapped onto itself is lost", "task.map:OK")
+{
+	l4_cap_t task = task_with_port();
+
+	CHECK(can_read(task));
+	CHECK_EQ(l4_task_map(task, task, l4_map_item(port_with(6), 0)), 0);
+	CHECK(!can_read(task));
+}
+
+TEST(DIFF0410, "a granted port moves", "task.map:OK")
+{
+	l4_cap_t first = task_with_port(), second = conf_task();
+
+	CHECK_EQ(l4_task_map(second, first, l4_grant_item(port_with(6), 0)), 0);
+	CHECK(!can_read(first));
+	CHECK(can_read(second));
+}
+
+TEST(DIFF0411, "a port is not passed on with X alone or without a right, and with any other it is", "task.map:OK")
+{
+	l4_cap_t first = task_with_port(), second = conf_task();
+
+	CHECK_EQ(l4_task_map(second, first, l4_map_item(port_with(L4_RIGHT_X), 0)), 0);
+	CHECK_EQ(l4_task_map(second, first, l4_map_item(port_with(0), 0)), 0);
+	CHECK(!can_read(second));
+	CHECK_EQ(l4_task_map(second, first, l4_map_item(port_with(L4_RIGHT_W), 0)), 0);
+	CHECK(can_read(second));
+}
+
+TEST(DIFF0412, "unmapping a port without a right leaves it, and with any it goes", "task.unmap:OK")
+{
+	l4_cap_t task = task_with_port();
+
+	CHECK_EQ(l4_task_unmap(task, port_with(0), L4_UNMAP_SELF), 0);
+	CHECK(can_read(task));
+	CHECK_EQ(l4_task_unmap(task, port_with(L4_RIGHT_X), L4_UNMAP_SELF), 0);
+	CHECK(!can_read(task));
+}

@@ -92,7 +92,7 @@ def _unmap_page(call: Call, task: Task, page: flexpage.Flexpage, mask: int) -> i
             call.kernel.bill[UNMAP] += (memory.removals - before) * call.kernel.costs.unmap_page
             if trace is not None:
                 tracing.unmapped(call.kernel, trace, task, page.address, pages, page.rights)
-    if page.kind == abi.FPAGE_TYPE_IO or page.is_everything:
+    if (page.kind == abi.FPAGE_TYPE_IO or page.is_everything) and page.rights:
         first = 0 if page.is_everything else page.address
         order = 16 if page.is_everything else min(page.order, 16)
         ports.unmap_range(call.kernel, task, first, 1 << order, also_self=also_self)
