@@ -21,6 +21,7 @@ from l4lab.emulator.cpuid import OPTERON_6174, CpuIdentity, cpuid_leaves
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.inputs import PACKAGE_DIR
 from l4lab.emulator.ram import Ram
+from l4lab.emulator.stutter import stutters
 from l4lab.kernel.frame import FPU_CORE
 from l4lab.kernel.traps import (
     DEADLINE_REACHED,
@@ -208,6 +209,7 @@ class Vcpu:
         self.debug_outcome: int | None = None  # read by `DebugPort.reason`
         engine.vcpu_count += 1
 
+    @stutters(1000)
     def run(self, frame: array[int], deadline_cycles: int) -> Trap:
         """Runs a thread in user mode until something happens.
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import signal
 
+import pytest
 from hypothesis import settings
 
 from l4lab.tools.common.versions import versions
@@ -16,6 +17,14 @@ settings.load_profile("l4lab")
 
 # What a shell starts with & may have been told to ignore Ctrl-C, and with it all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    """Two names for a choice of tests; what pyproject.toml has as `-m` is a third, and the default."""
+    group = parser.getgroup("l4lab")
+    group.addoption(
+        "--all", action="store_const", dest="markexpr", const="not network", help="run slow tests, too"
+    )
 
 
 def pytest_report_header() -> list[str]:

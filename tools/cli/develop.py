@@ -6,12 +6,15 @@ import os
 import subprocess
 import sys
 from pathlib import Path
-from typing import NoReturn
+from typing import Final, NoReturn
 
 import click
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.tools.common.say import say
+
+ON_ALL_CORES: Final = ("-n", "auto", "--dist", "worksteal")
+"""For pytest. Each process gets a stretch of the tests as they stand, so it seldom makes what a module shares again."""
 
 
 def _checkout(command: str) -> Path:
@@ -30,17 +33,23 @@ def _checkout(command: str) -> Path:
 )
 @click.argument("arguments", nargs=-1, type=click.UNPROCESSED, metavar="[PYTEST ARGUMENTS]...")
 def test(arguments: tuple[str, ...]) -> NoReturn:
-    """Run the tests of this checkout. Arguments go to pytest; paths are relative to the checkout.
+    """Run the tests of this checkout, on all cores of this host, and say what failed.
+
+    Arguments go to pytest, which has --quick and --all of ours; paths are relative to the checkout. With
+    -n 0 everything runs in one process, as -s and --pdb need it.
 
     \b
     Examples:
-      l4lab test                          all but those that download packages
+      l4lab test                          all but those that take long or download packages
+      l4lab test --quick                  a verdict in less than a minute
+      l4lab test --all                    all but those that download packages
       l4lab test tests/kernel             without the engine, in seconds
       l4lab test -k mapdb -x              some of them, up to the first failure
       l4lab test -m network               wheel and set-up, from scratch
     """
     os.chdir(_checkout("test"))
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "pytest", *arguments])
+    spread = () if any("no:xdist" in argument for argument in arguments) else ON_ALL_CORES
+    os.execv(sys.executable, [sys.executable, "-P", "-m", "pytest", *spread, *arguments])
 
 
 @click.command(short_help="Check lint, format and types of this checkout.")

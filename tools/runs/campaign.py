@@ -30,6 +30,7 @@ from typing import Any, Final, Protocol
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.inputs import PACKAGE_DIR
+from l4lab.emulator.stutter import stutters
 from l4lab.kernel.errors import KernelBug
 from l4lab.tools.common.progress import Tell
 
@@ -104,6 +105,7 @@ def _code_files() -> list[Path]:
     return sorted(found)
 
 
+@stutters()
 def _check_code(expected: str) -> None:
     """A result is not kept if code had part in it that its key does not stand for."""
     code_digest.cache_clear()  # some modules are only imported when they are needed
@@ -177,6 +179,7 @@ def _is_done(cache: Path, key: str) -> bool:
     return True
 
 
+@stutters()
 def _keep(cache: Path, key: str, result: dict[str, Any], seconds: float) -> None:
     """Whole or not at all, also if several processes do it."""
     kept = json.loads(json.dumps({"host_seconds": round(seconds, 2), "result": result}))  # as it is read
@@ -200,6 +203,7 @@ def _seal(key: str, kept: dict[str, Any]) -> str:
 # --- the worker ---------------------------------------------------------------------------------------
 
 
+@stutters()
 def _worker(job: Job, code: str, cache: Path, pipe: connection.Connection) -> None:
     """The life of one process: sends how far it is, or at last why it failed; the result is kept.
 
@@ -232,6 +236,7 @@ def _worker(job: Job, code: str, cache: Path, pipe: connection.Connection) -> No
         sys.exit(EXIT_INTERRUPTED)
 
 
+@stutters()
 def _send(pipe: connection.Connection, said: float | str) -> None:
     """To the parent; if that has been killed, nobody wants the result, nor to hear why there is none."""
     try:
@@ -256,6 +261,7 @@ class _Running:
     done: float = 0.0
     problem: str | None = None
 
+    @stutters()
     def listen(self) -> None:
         """Take in what it has said."""
         while self.pipe.poll():
@@ -304,6 +310,7 @@ class _Campaign:
         if problem is not None:
             raise CampaignError(problem)
 
+    @stutters()
     def _begin(self, job: Job) -> None:
         receiver, sender = self.context.Pipe(duplex=False)
         process = self.context.Process(
@@ -313,6 +320,7 @@ class _Campaign:
         sender.close()
         self.running.append(_Running(job, process, receiver, time.monotonic()))
 
+    @stutters()
     def _collect(self) -> str | None:
         """Take leave of processes that have ended; the first problem that one of them had."""
         problem: str | None = None
@@ -341,6 +349,7 @@ class _Campaign:
             return done / self.weight, None
         return done / self.weight, (time.monotonic() - self.start) * (self.weight - done) / new
 
+    @stutters()
     def _stop(self) -> None:
         """Whatever still runs ends now."""
         for entry in self.running:

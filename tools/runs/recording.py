@@ -32,6 +32,7 @@ from l4lab.emulator.files.manifest import Manifest
 from l4lab.emulator.files.profile import load_profile
 from l4lab.emulator.ledger import EVENT_BYTES, EVENTS_FILE, ROW_BYTES, ROWS_FILE, Ledger
 from l4lab.emulator.machine import Machine
+from l4lab.emulator.stutter import stutters
 from l4lab.kernel import events
 from l4lab.kernel.costs import CAUSE_NAMES
 from l4lab.kernel.traps import TRAP_NAMES
@@ -113,6 +114,7 @@ class Recording:
 
         return take
 
+    @stutters(100)
     def console(self, data: bytes) -> None:
         """Guest output, as it comes."""
         try:
@@ -127,13 +129,16 @@ class Recording:
         """`machine` is the one that runs: its names and clocks go to ledger.json in the end."""
         self._machine = machine
 
+    @stutters()
     def finish(self, document: str) -> None:
         """The run has ended and this is its run.json."""
         self._write(RUN_FILE, document)
 
+    @stutters()
     def __enter__(self) -> Self:
         return self
 
+    @stutters()
     def __exit__(
         self, kind: type[BaseException] | None, error: BaseException | None, _: TracebackType | None
     ) -> None:
@@ -155,6 +160,7 @@ class Recording:
             os.close(self._claim)
             self._claim = -1
 
+    @stutters()
     def _write(self, name: str, text: str) -> None:
         try:
             # File names may have bytes that are no text: in JSON, they become escapes that lead back to them.

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator.debug.debugging import executed
 from l4lab.emulator.debug.stops import Stop, StopKind
+from l4lab.emulator.stutter import stutters
 from l4lab.tools.debug.gdb.conversation import Conversation
 from l4lab.tools.debug.gdb.monitor import Monitor
 
@@ -61,9 +62,11 @@ class Server:
             if waits:
                 self._say("gdb has gone; the machine waits for another one")
 
+    @stutters(20)
     def _somebody_there(self) -> bool:
         return bool(select.select([self._listener], [], [], 0)[0])
 
+    @stutters()
     def _accept(self) -> socket.socket:
         client, _ = self._listener.accept()
         client.settimeout(SEND_SECONDS)
@@ -71,6 +74,7 @@ class Server:
             client.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         return client
 
+    @stutters()
     def _turn_away(self) -> None:
         """Somebody else wants to connect, and the client has nothing to say, not even that it goes."""
         other, _ = self._listener.accept()
@@ -103,6 +107,7 @@ class Server:
             monitor.steps.follow(False)
         return session
 
+    @stutters()
     def _meet_tasks(self) -> None:
         """From now on gdb is told of tasks that begin to run; it sees those that have begun already."""
         debugger = self._target.debugger
@@ -111,6 +116,7 @@ class Server:
         debugger.known_tasks = {thread.task.number for thread in begun if thread.task is not None}
         debugger.tells_new_tasks = True
 
+    @stutters()
     def _read(self) -> bytes | None:
         """What the client has sent; None: it has gone."""
         assert self._client is not None
@@ -122,6 +128,7 @@ class Server:
             self._gone = True
         return data or None
 
+    @stutters(20)
     def _read_if_any(self) -> bytes | None:
         assert self._client is not None
         if self._gone:
@@ -133,6 +140,7 @@ class Server:
             self._turn_away()
         return b""
 
+    @stutters(10)
     def _send(self, data: bytes) -> None:
         if self._client is None or self._gone:
             return

@@ -22,6 +22,7 @@ from textual.worker import Worker, WorkerState
 
 from l4lab.emulator.debug.catching import CatchKind
 from l4lab.emulator.errors import OperatorError
+from l4lab.emulator.stutter import stutters
 from l4lab.tools.common.report import grouped
 from l4lab.tools.debug.inspect_views import visible
 from l4lab.tools.debug.tui import panes
@@ -135,6 +136,7 @@ class DebugApp(App[None]):
         self.call_after_refresh(self._place_lower)
         self.call_after_refresh(self.refresh_panes)
 
+    @stutters()
     def refresh_panes(self) -> None:
         """Show the machine as it stands."""
         if self.command is not None or not self.is_running:
@@ -203,6 +205,7 @@ class DebugApp(App[None]):
 
     # --- commands ---------------------------------------------------------------------------------------
 
+    @stutters()
     def start(self, name: str, move: Callable[[], Stop]) -> None:
         """Let a command of the session run on a thread of its own; one at a time."""
         if self.command is not None:
@@ -211,8 +214,9 @@ class DebugApp(App[None]):
         self.command = name
         self._was_over = self.session.moment.ended
         self._printed.clear()
-        self._worker = self.run_worker(move, thread=True, exit_on_error=False)
+        self._worker = self.run_worker(stutters()(move), thread=True, exit_on_error=False)
 
+    @stutters()
     def on_worker_state_changed(self, event: Worker.StateChanged) -> None:
         """A command is over."""
         if event.worker is not self._worker or event.state in (WorkerState.PENDING, WorkerState.RUNNING):
@@ -230,6 +234,7 @@ class DebugApp(App[None]):
             self._say(OVER)
         self.refresh_panes()
 
+    @stutters()
     def _progress(self) -> None:
         """While a command runs: how far it is, and what was printed. Looks at the clocks, no more."""
         if self.command is None:
@@ -266,6 +271,7 @@ class DebugApp(App[None]):
     action_go_back = _starting("running backwards", lambda session: session.go_back())
     action_restart = _starting("to the start", lambda session: session.restart())
 
+    @stutters()
     def action_pause(self) -> None:
         """Interrupt what runs."""
         if self.command is not None:

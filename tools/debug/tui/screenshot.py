@@ -16,6 +16,7 @@ from l4lab.emulator.debug.catching import CatchKind
 from l4lab.emulator.files.manifest import find_image, load_manifest
 from l4lab.tools.debug.tui.app import DebugApp
 from l4lab.tools.debug.tui.session import DebugSession
+from l4lab.tools.debug.tui.settled import settled
 
 IMAGE: Final = "pagefault"
 PROGRAM: Final = "hello.1"
@@ -36,10 +37,10 @@ async def picture() -> str:
     for _ in range(STEPS):
         session.next_fault_step()
     app = DebugApp(session, printed)
-    async with app.run_test(size=SIZE) as pilot:
-        await pilot.pause()
-        await pilot.press("1")
-        await pilot.pause()
+    async with app.run_test(size=SIZE):
+        await settled(app)
+        app.simulate_key("1")
+        await settled(app)
         svg = app.export_screenshot(title=f"l4lab debug {IMAGE}")
     return _FONT_DOWNLOADS.sub("", svg).replace("Fira Code, ", "")
 

@@ -18,12 +18,13 @@ from l4lab.tools.debug.tui.keys import BACKWARD, FORWARD, LOWER, OTHERS, shown_k
 from l4lab.tools.debug.tui.panes import shortened
 from l4lab.tools.debug.tui.screens import Ask, Help, Views, help_text
 from l4lab.tools.debug.tui.session import DebugSession
+from l4lab.tools.debug.tui.settled import settled
 from support.runs import image
 from support.sessions import ACROSS, ON_ONE_CORE, to_first_fault
 
 WIDE, SMALL = (160, 50), (80, 24)
 
-Script = Callable[[DebugApp, Pilot[None]], Awaitable[None]]
+Script = Callable[["Watched", Pilot[None]], Awaitable[None]]
 
 
 def drive(
@@ -36,34 +37,49 @@ def drive(
         session = DebugSession(manifest or image("pagefault"), console=printed.append)
         if fault:
             to_first_fault(session, fault)
-        app = DebugApp(session, printed)
+        app = Watched(session, printed)
         async with app.run_test(size=size) as pilot:
-            await pilot.pause()
+            await settled(app)
             await script(app, pilot)
-            if app.is_running:
-                await settle(app, pilot)
+            await settled(app)
 
     asyncio.run(main())
 
 
-async def settle(app: DebugApp, pilot: Pilot[None]) -> None:
-    """Until the machine stands still and everything is shown."""
-    await app.workers.wait_for_complete()
-    await pilot.pause()
+class Watched(DebugApp):
+    """Tells when the screen may have changed."""
+
+    def __init__(self, session: DebugSession, printed: deque[bytes]) -> None:
+        super().__init__(session, printed)
+        self._changed = asyncio.Event()
+
+    def refresh_panes(self) -> None:
+        super().refresh_panes()
+        self._changed.set()
+
+    def _progress(self) -> None:
+        super()._progress()
+        self._changed.set()
+
+    async def until(self, condition: Callable[[], bool]) -> None:
+        """While the machine runs: until the screen shows that."""
+        while not condition():
+            self._changed.clear()
+            await self._changed.wait()
 
 
-async def press(app: DebugApp, pilot: Pilot[None], *keys: str) -> None:
+async def press(app: DebugApp, *keys: str) -> None:
+    """Each when all that the one before has led to is shown."""
     for key in keys:
-        await pilot.press(key)
-        while app.command is not None:
-            await asyncio.sleep(0.002)
+        app.simulate_key(key)
+        await settled(app)
 
 
-async def answer(app: DebugApp, pilot: Pilot[None], key: str, text: str) -> None:
+async def answer(app: DebugApp, key: str, text: str) -> None:
     """Press a key that asks for something, and give it."""
-    await press(app, pilot, key)
+    await press(app, key)
     app.screen.query_one(Input).value = text
-    await press(app, pilot, "enter")
+    await press(app, "enter")
 
 
 def shown(app: DebugApp, name: str) -> str:
@@ -79,27 +95,27 @@ def status(app: DebugApp) -> str:
 
 
 def test_through_the_seven_steps_and_back() -> None:
-    async def script(app: DebugApp, pilot: Pilot[None]) -> None:
+    async def script(app: Watched, pilot: Pilot[None]) -> None:
         assert "hello.1: page fault: read from 0x20000000" in status(app)
         assert "▶2 fault" in shown(app, "fault")
         pages = [shown(app, "fault")]
         for step in (3, 4, 5, 6, 7):
-            await press(app, pilot, "t")
+            await press(app, "t")
             assert f"▶{step} " in shown(app, "fault")
             assert f"✓{step - 1} " in shown(app, "fault")
             pages.append(shown(app, "fault"))
-        await press(app, pilot, "t")
+        await press(app, "t")
         assert re.search(r"^over, \d+ cycles after the touch", shown(app, "fault"), re.M)
         for page in reversed(pages):
-            await press(app, pilot, "T")
+            await press(app, "T")
             assert shown(app, "fault") == page
 
     drive(script, fault=ACROSS, size=SMALL)
 
 
 def test_while_the_pager_serves_everything_is_shown() -> None:
-    async def script(app: DebugApp, pilot: Pilot[None]) -> None:
-        await press(app, pilot, "t", "t", "t")
+    async def script(app: Watched, pilot: Pilot[None]) -> None:
+        await press(app, "t", "t", "t")
         assert "pma_allocate(pma, 1)" in shown(app, "source")
         assert "client_entry" in shown(app, "instructions").splitlines()[0]
         assert any(line.startswith("▶") and "add" in line for line in shown(app, "instructions").splitlines())
@@ -124,9 +140,9 @@ def test_the_same_keys_show_the_same_screen() -> None:
     def screen(*keys: str) -> str:
         found = []
 
-        async def script(app: DebugApp, pilot: Pilot[None]) -> None:
-            await press(app, pilot, *keys)
-            await settle(app, pilot)
+        async def script(app: Watched, pilot: Pilot[None]) -> None:
+            await press(app, *keys)
+            await settled(app)
             found.append(app.export_screenshot())
 
         drive(script, fault=ACROSS)
@@ -138,9 +154,9 @@ def test_the_same_keys_show_the_same_screen() -> None:
 def test_on_a_small_terminal_the_steps_are_whole() -> None:
     """No text is wider than its pane, and none is cut within a clause."""
 
-    async def script(app: DebugApp, pilot: Pilot[None]) -> None:
+    async def script(app: Watched, pilot: Pilot[None]) -> None:
         for _ in range(6):
-            await press(app, pilot, "t")
+            await press(app, "t")
         pane = app.query_one("#fault", Pane)
         lines = pane.shown.plain.splitlines()
         assert max(map(len, lines)) <= pane.size.width
@@ -161,48 +177,48 @@ def test_texts_lose_who_acts_before_their_last_clauses() -> None:
 
 
 def test_every_key_at_the_start_and_at_the_end() -> None:
-    async def script(app: DebugApp, pilot: Pilot[None]) -> None:
-        await press(app, pilot, "n", "S", "I", "T", "C", "s", "home", "c")
+    async def script(app: Watched, pilot: Pilot[None]) -> None:
+        await press(app, "n", "S", "I", "T", "C", "s", "home", "c")
         for key, *_ in (*FORWARD, *BACKWARD):
             app.session.go_on()
-            await press(app, pilot, *((key, "escape") if key in ("g", "b", "v") else (key,)))
+            await press(app, *((key, "escape") if key in ("g", "b", "v") else (key,)))
             assert app.is_running and app.command is None
-        await press(app, pilot, "1", "left_square_bracket", "right_square_bracket", "home")
+        await press(app, "1", "left_square_bracket", "right_square_bracket", "home")
 
     drive(script, size=SMALL)
 
 
 def test_what_is_said_covers_nothing_and_goes_with_the_next_command() -> None:
-    async def script(app: DebugApp, pilot: Pilot[None]) -> None:
+    async def script(app: Watched, pilot: Pilot[None]) -> None:
         for key in "sfc":
-            await press(app, pilot, "c")
-            await press(app, pilot, key)
-            await settle(app, pilot)
+            await press(app, "c")
+            await press(app, key)
+            await settled(app)
             assert "the run is over; capitals go back" in status(app)
-        await press(app, pilot, "F")
+        await press(app, "F")
         assert "page fault" in status(app) and "capitals" not in status(app)
         long = "nowhere" * 8
-        await answer(app, pilot, "b", long)
-        await settle(app, pilot)
+        await answer(app, "b", long)
+        await settled(app)
         line = app.query_one("#status")
         assert long in status(app) and line.region.height == 2
         assert app.query_one("#panes").region.y == 2 and not list(app.screen.query("Toast"))
         for _, action, _, _ in (*FORWARD, *BACKWARD, *OTHERS):
             assert app.query_one(f"#do-{action}").region.bottom <= SMALL[1]
-        await press(app, pilot, "s")
-        await settle(app, pilot)
+        await press(app, "s")
+        await settled(app)
         assert line.region.height == 1 and "nowhere" not in status(app)
 
     drive(script, size=SMALL)
 
 
 def test_every_button_does_what_its_key_does() -> None:
-    async def script(app: DebugApp, pilot: Pilot[None]) -> None:
+    async def script(app: Watched, pilot: Pilot[None]) -> None:
         await pilot.click("#do-fault_step")
-        await settle(app, pilot)
+        await settled(app)
         assert "step 3, message" in status(app)
         await pilot.click("#do-last_fault")
-        await settle(app, pilot)
+        await settled(app)
         assert "hello.0: page fault" in status(app)
         for _, action, _, _ in (*FORWARD, *BACKWARD, *OTHERS):
             app.query_one(f"#do-{action}")
@@ -211,17 +227,17 @@ def test_every_button_does_what_its_key_does() -> None:
 
 
 def test_small_terminal_shows_all_buttons_and_one_lower_pane_at_a_time() -> None:
-    async def script(app: DebugApp, pilot: Pilot[None]) -> None:
+    async def script(app: Watched, pilot: Pilot[None]) -> None:
         for _, action, _, _ in (*FORWARD, *BACKWARD, *OTHERS):
             button = app.query_one(f"#do-{action}")
             assert button.region.right <= SMALL[0] and button.region.bottom <= SMALL[1]
         for key, name, _, title in LOWER:
-            await press(app, pilot, key)
+            await press(app, key)
             assert [other for _, other, _, _ in LOWER if app.query_one(f"#{other}").region.area] == [name]
             assert title in str(app.query_one(f"#{name}").border_title)
         assert "hello/main.c:12" in shown(app, "instructions")
         await pilot.resize_terminal(*WIDE)
-        await settle(app, pilot)
+        await settled(app)
         assert all(app.query_one(f"#{name}").region.area for _, name, _, _ in LOWER)
 
     drive(script, size=SMALL, fault=ACROSS)
@@ -231,68 +247,68 @@ def test_small_terminal_shows_all_buttons_and_one_lower_pane_at_a_time() -> None
 
 
 def test_choosing_a_thread_shows_it() -> None:
-    async def script(app: DebugApp, pilot: Pilot[None]) -> None:
+    async def script(app: Watched, pilot: Pilot[None]) -> None:
         threads = app.query_one("#threads", DataTable)
         threads.focus()
         threads.move_cursor(row=0)
-        await press(app, pilot, "enter")
+        await press(app, "enter")
         assert app.session.thread is not None and app.session.thread.name == "sigma0"
         assert "of sigma0" in shown(app, "instructions")
         cores = app.query_one("#cores", DataTable)
         cores.focus()
         cores.move_cursor(row=1)
-        await press(app, pilot, "enter")
+        await press(app, "enter")
         assert app.session.core == 1
         assert "of hello.1" in shown(app, "instructions")
-        await press(app, pilot, "right_square_bracket")
+        await press(app, "right_square_bracket")
         assert app.session.core == 0
 
     drive(script, fault=ACROSS, size=SMALL)
 
 
 def test_goto_and_breakpoints_ask() -> None:
-    async def script(app: DebugApp, pilot: Pilot[None]) -> None:
-        await answer(app, pilot, "g", "500_000")
+    async def script(app: Watched, pilot: Pilot[None]) -> None:
+        await answer(app, "g", "500_000")
         assert "core 0 is at cycle 500 000 or beyond" in status(app)
-        await press(app, pilot, "g", "escape")
-        await answer(app, pilot, "b", "pager.0:pma_allocate")
+        await press(app, "g", "escape")
+        await answer(app, "b", "pager.0:pma_allocate")
         assert len(app.session.debugger.breakpoints) == 1
-        await press(app, pilot, "c")
+        await press(app, "c")
         assert "breakpoint: pager.0 at pma_allocate" in status(app)
         for key, text in (("b", "nowhere"), ("g", "x"), ("g", "9" * 30), ("b", "[red]"), ("g", "")):
-            await answer(app, pilot, key, text)
+            await answer(app, key, text)
             assert not isinstance(app.screen, Ask)
         assert len(app.session.debugger.breakpoints) == 1
         assert "found no function '[red]' in pager.0" in status(app)
-        await press(app, pilot, "right_square_bracket")
+        await press(app, "right_square_bracket")
         assert "breakpoint: pager.0 at pma_allocate" in status(app)
 
     drive(script, size=SMALL)
 
 
 def test_breakpoint_of_a_task_to_come_can_be_set_at_the_start() -> None:
-    async def script(app: DebugApp, pilot: Pilot[None]) -> None:
-        await answer(app, pilot, "b", "hello.0:main")
+    async def script(app: Watched, pilot: Pilot[None]) -> None:
+        await answer(app, "b", "hello.0:main")
         assert "breakpoint at hello.0:main, pending" in status(app)
-        await press(app, pilot, "right_square_bracket")
+        await press(app, "right_square_bracket")
         assert "breakpoint pending: hello.0:main" in status(app)
-        await press(app, pilot, "c")
+        await press(app, "c")
         assert "breakpoint: hello.0 at main" in status(app) and "pending" not in status(app)
 
     drive(script, size=SMALL)
 
 
 def test_views_show_what_inspect_shows() -> None:
-    async def script(app: DebugApp, pilot: Pilot[None]) -> None:
-        await press(app, pilot, "v")
+    async def script(app: Watched, pilot: Pilot[None]) -> None:
+        await press(app, "v")
         assert isinstance(app.screen, Views)
         table = app.screen.query_one("#table", Static)
         assert "waits for anyone" in str(table.content)
         names = app.screen.query_one("#names", OptionList)
         for number in range(names.option_count):
             names.highlighted = number
-            await asyncio.sleep(0)
-            await until(lambda: bool(str(table.content).strip()))
+            await settled(app)
+            assert str(table.content).strip()
         ask = app.screen.query_one(Input)
         for asked, expected in (
             ("mapdb:hello.0:0x20000000", "sigma0"),
@@ -300,19 +316,19 @@ def test_views_show_what_inspect_shows() -> None:
         ):
             ask.focus()
             ask.value = asked
-            await press(app, pilot, "enter")
+            await press(app, "enter")
             assert expected in str(table.content)
-        await press(app, pilot, "escape")
+        await press(app, "escape")
         assert not isinstance(app.screen, Views)
 
     drive(script, fault=ACROSS, size=SMALL)
 
 
 def test_help_names_every_key() -> None:
-    async def script(app: DebugApp, pilot: Pilot[None]) -> None:
-        await press(app, pilot, "question_mark")
+    async def script(app: Watched, pilot: Pilot[None]) -> None:
+        await press(app, "question_mark")
         assert isinstance(app.screen, Help)
-        await press(app, pilot, "escape")
+        await press(app, "escape")
         assert not isinstance(app.screen, Help)
 
     drive(script, size=SMALL)
@@ -322,23 +338,22 @@ def test_help_names_every_key() -> None:
 
 
 # --- while it runs --------------------------------------------------------------------------------------
-# Not with `pilot.press`: it waits until the process uses no time of the host's processor.
 
 
 def test_a_run_without_end_is_watched_and_paused(endless: Path) -> None:
     """The screen lives while the machine runs; what guests print controls no terminal."""
 
-    async def script(app: DebugApp, pilot: Pilot[None]) -> None:
+    async def script(app: Watched, pilot: Pilot[None]) -> None:
         app.simulate_key("c")
-        await until(lambda: "p pauses" in status(app) and "loop" in shown(app, "console"))
+        await app.until(lambda: "p pauses" in status(app) and "loop" in shown(app, "console"))
         assert "before ␛[31m the loop" in shown(app, "console")
         before = status(app)
         for key in "sfgbvC":
             app.simulate_key(key)
-        await until(lambda: status(app) != before)
+        await app.until(lambda: status(app) != before)
         assert app.command == "running" and len(app.screen_stack) == 1
         app.simulate_key("ctrl+c")
-        await until(lambda: app.command is None)
+        await app.until(lambda: app.command is None)
         assert "interrupted" in status(app)
         assert "main" in shown(app, "instructions")
 
@@ -346,19 +361,11 @@ def test_a_run_without_end_is_watched_and_paused(endless: Path) -> None:
 
 
 def test_quitting_while_it_runs_stops_it_first(endless: Path) -> None:
-    async def script(app: DebugApp, pilot: Pilot[None]) -> None:
+    async def script(app: Watched, pilot: Pilot[None]) -> None:
         app.simulate_key("c")
-        await until(lambda: "p pauses" in status(app))
+        await app.until(lambda: "p pauses" in status(app))
         app.simulate_key("q")
-        await until(lambda: app.command is None)
+        await app.until(lambda: app.command is None)
         assert app.session.moment.text == "interrupted"
 
     drive(script, load_manifest(endless), size=SMALL)
-
-
-async def until(condition: Callable[[], bool]) -> None:
-    for _ in range(1000):
-        if condition():
-            return
-        await asyncio.sleep(0.01)
-    raise AssertionError("it never came to that")
