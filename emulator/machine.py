@@ -201,8 +201,8 @@ class Machine:
                 trap = self._due(core, now)
             else:
                 core.trap = None
-            if trap is not None:
-                self._serve(core, trap, now)
+            if trap is not None and not self._serve(core, trap, now):
+                return StopReason.HOST_STOP
             thread = decision.thread
             if thread is None:
                 moment = self._next_moment(core)
@@ -282,7 +282,8 @@ class Machine:
             if clock >= others or core.trap is None:
                 return trap
             core.trap = None
-            self._serve(core, trap, clock)
+            if not self._serve(core, trap, clock):
+                return HOST_STOP
             decision = core.decision
             now = core.clock_cycles
             following = decision.thread
@@ -314,8 +315,8 @@ class Machine:
             core.trap = trap
         return trap
 
-    def _serve(self, core: CoreState, trap: Trap, now: int) -> None:
-        """One kernel entry, and what it asks for."""
+    def _serve(self, core: CoreState, trap: Trap, now: int) -> bool:
+        """One kernel entry, and what it asks for. False: not now; only a debugger has that (`debugged`)."""
         idle = 0
         if core.idle_since_cycles is not None:
             idle = now - core.idle_since_cycles
@@ -370,6 +371,7 @@ class Machine:
             core.booked_until = now + cost
             if len(rows) >= BATCH_VALUES or len(log.pending) >= BATCH_VALUES:
                 ledger.flush()
+        return True
 
     def _book_rest(self, ledger: Ledger) -> None:
         """The machine stands still: what cores did since their last kernel entry, in rows without one."""
@@ -387,9 +389,7 @@ class Machine:
         """Do what the kernel decided must happen before any user code runs."""
         for effect in effects:
             if isinstance(effect, ConsoleOutput):
-                self.output += effect.data
-                if self._console is not None:
-                    self._console(effect.data)
+                self._write(effect.data)
             elif isinstance(effect, FlushTlb):
                 self._flush(core, effect, now)
             elif isinstance(effect, Ipi):
@@ -403,6 +403,11 @@ class Machine:
                     self.engine.set_kernel_written(pfn, effect.active)
                 if not effect.active:
                     self.engine.forget_code(effect.first_pfn, effect.count)
+
+    def _write(self, data: bytes) -> None:
+        self.output += data
+        if self._console is not None:
+            self._console(data)
 
     def _copy_fpu(self, copy: CopyFpu) -> None:
         self.engine.sync_fpu(copy.source)

@@ -32,7 +32,6 @@ _PROTOTYPES: Final = {
     "debug_count": (None, [_POINTER, _POINTER, ctypes.c_uint64, ctypes.c_uint32, ctypes.c_uint32]),
     "debug_clock": (None, [_POINTER, ctypes.c_uint32, ctypes.c_int64]),
     "debug_pass": (None, [_POINTER, _POINTER, ctypes.c_uint64]),
-    "debug_take_hits": (ctypes.c_uint32, [_POINTER]),
     "state_save": (ctypes.c_uint32, [_POINTER, _POINTER, ctypes.c_uint32]),
     "state_load": (None, [_POINTER, _POINTER]),
     "state_take_dirty": (None, [_POINTER, _POINTER]),
@@ -59,7 +58,7 @@ class Watch(NamedTuple):
 
 
 class DebugPort:
-    """The debugger's side of one machine's engine."""
+    """The debugger's side of one machine's engine. `watches`: those that are set."""
 
     def __init__(self, engine: Engine) -> None:
         self._engine = engine
@@ -68,7 +67,7 @@ class DebugPort:
             function = getattr(self._shim, name)
             function.restype, function.argtypes = result, arguments
         self._breakpoints: tuple[tuple[int, int], ...] = ()
-        self._watches: tuple[Watch, ...] = ()
+        self.watches: tuple[Watch, ...] = ()
 
     # --- stopping ---------------------------------------------------------------------------------
 
@@ -94,7 +93,7 @@ class DebugPort:
     def set_watches(self, watches: Iterable[Watch]) -> None:
         """Replaces those set before. ValueError for more than MAX_WATCHPOINTS, or one that crosses frames."""
         wanted = tuple(watches)
-        if wanted == self._watches:
+        if wanted == self.watches:
             return
         words = array("I")
         for watch in wanted:
@@ -103,7 +102,7 @@ class DebugPort:
             self._engine._handle, words.buffer_info()[0] if words else None, len(wanted)
         ):
             raise ValueError(f"{len(wanted)} watchpoints: not possible")
-        self._watches = wanted
+        self.watches = wanted
 
     def stop_at_count(
         self, frame: array[int] | None, instructions: int = 0, first: int = 0, size_bytes: int = 0
@@ -130,9 +129,13 @@ class DebugPort:
         outcome, vcpu.debug_outcome = vcpu.debug_outcome, None
         return None if outcome is None else (Reason(outcome >> 8 & 0xFF), outcome >> 32)
 
-    def take_hits(self, vcpu: Vcpu) -> int:
-        """Bit mask of the watchpoints that the last instruction of `vcpu` hit, even if it trapped."""
-        return int(self._shim.debug_take_hits(vcpu._handle))
+    def counted(self, vcpu: Vcpu) -> bool:
+        """Whether the last run of `vcpu` stopped at its count; forgets it if so."""
+        outcome = vcpu.debug_outcome
+        found = outcome is not None and outcome >> 8 & 0xFF == Reason.COUNT.value
+        if found:
+            vcpu.debug_outcome = None
+        return found
 
     # --- saving -----------------------------------------------------------------------------------
 
@@ -140,10 +143,10 @@ class DebugPort:
         """Clock, modelled TLB and the like. x87/SSE state must be in the frames: `Engine.sync_fpu`."""
         size = _STATE_BYTES
         while True:
-            buffer = ctypes.create_string_buffer(size)
-            needed = self._shim.state_save(vcpu._handle, buffer, size)
+            buffer = bytearray(size)
+            needed = self._shim.state_save(vcpu._handle, _address_of(buffer), size)
             if needed <= size:
-                return buffer.raw[:needed]
+                return bytes(buffer[:needed])
             size = needed
 
     def load_vcpu(self, vcpu: Vcpu, state: bytes) -> None:
@@ -154,11 +157,16 @@ class DebugPort:
     def take_dirty(self) -> bytearray:
         """A byte per frame: not 0 if user code may have written it since the last call."""
         dirty = bytearray(self._engine.ram.size_bytes >> 12)
-        self._shim.state_take_dirty(self._engine._handle, (ctypes.c_char * len(dirty)).from_buffer(dirty))
+        self._shim.state_take_dirty(self._engine._handle, _address_of(dirty))
         return dirty
 
     def kernel_written(self) -> bytearray:
         """A byte per frame: not 0 if it was declared to be written by the kernel."""
         flags = bytearray(self._engine.ram.size_bytes >> 12)
-        self._shim.state_kernel_written(self._engine._handle, (ctypes.c_char * len(flags)).from_buffer(flags))
+        self._shim.state_kernel_written(self._engine._handle, _address_of(flags))
         return flags
+
+
+def _address_of(buffer: bytearray) -> int:
+    """While it is neither resized nor given up."""
+    return ctypes.addressof(ctypes.c_char.from_buffer(buffer))

@@ -6,8 +6,8 @@ differences: the frames that changed since the snapshot before, as far as their 
 Which these are is known: user code's stores go through the shim, and the kernel writes only its own
 frames and the kernel info page.
 
-They are taken and restored between two turns of the machine's run loop. Everything between two
-snapshots is reached by running again, so they need not lie close together.
+They are taken between two steps of the machine. Everything between two snapshots is reached by running
+again, so they need not lie close together.
 """
 
 from __future__ import annotations
@@ -20,7 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from typing import Final
 
-from l4lab.emulator.debug.debugged import Control, DebuggedMachine, Position, Runner
+from l4lab.emulator.debug.debugged import DebuggedMachine, Position, Screen
 from l4lab.emulator.debug.debugport import DebugPort
 from l4lab.emulator.debug.memento import Memento
 from l4lab.emulator.files.manifest import Manifest
@@ -34,7 +34,7 @@ from l4lab.kernel.units import PAGE_BYTES
 BUDGET_BYTES: Final = 512 << 20
 """About how much memory snapshots may take before every other one of the older half is dropped."""
 
-_OPAQUE: Final = (Ram, Engine, Vcpu, DebugPort, Runner, Profile, Manifest, Ledger)
+_OPAQUE: Final = (Ram, Engine, Vcpu, DebugPort, Screen, Profile, Manifest, Ledger)
 _BYTES_PER_OBJECT: Final = 300
 _ZERO_PAGE: Final = bytes(PAGE_BYTES)
 _CHUNK_BYTES: Final = 1 << 20
@@ -73,10 +73,8 @@ class History:
     `seconds_per_snapshot`: how long the last one took, in host time.
     """
 
-    def __init__(self, machine: DebuggedMachine, control: type[Control]) -> None:
-        """`control`: the class of the machine's control, which is not part of its state."""
+    def __init__(self, machine: DebuggedMachine) -> None:
         self._machine = machine
-        self._opaque = (*_OPAQUE, control)
         self.seconds_per_snapshot = 0.0
         self._base = _nonzero_frames(machine.ram)
         self._known: dict[int, bytes] = {}  # RAM at `_current`, where it is not as in `_base`
@@ -116,12 +114,12 @@ class History:
                 machine.engine.sync_fpu(thread.frame)
         return Snapshot(
             position,
-            Memento([vars(machine)], self._opaque),
+            Memento([vars(machine)], _OPAQUE),
             tuple(machine.port.save_vcpu(core.vcpu) for core in machine.cores),
             self._changed_frames(before),
             tuple(_marked(machine.port.kernel_written())),
             {t.number: read_counter(t.frame, INSTRUCTIONS) for t in kernel.threads.values()},
-            machine.reached_cycles(machine.paused_core),
+            machine.reached_cycles(),
         )
 
     def _changed_frames(self, before: int) -> dict[int, bytes]:
@@ -194,7 +192,6 @@ class History:
     def restore(self, snapshot: Snapshot) -> None:
         """The machine is at `snapshot` again, in every respect that counts."""
         machine = self._machine
-        machine.abandon()
         index = self.snapshots.index(snapshot)
         self._restore_ram(index)
         _restore_kernel_written(machine, snapshot.kernel_written)

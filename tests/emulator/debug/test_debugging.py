@@ -11,10 +11,11 @@ from pathlib import Path
 
 import pytest
 
-from l4lab.emulator.debug import debugging, history
+from l4lab.emulator.debug import history, replaying
 from l4lab.emulator.debug.catching import Catch, CatchKind
 from l4lab.emulator.debug.debugged import BEFORE_ENTRY, DebuggedMachine, Position
-from l4lab.emulator.debug.debugging import Debugger, Pace, executed, read_memory
+from l4lab.emulator.debug.debugging import Debugger, executed, read_memory
+from l4lab.emulator.debug.replaying import Pace, Poll
 from l4lab.emulator.debug.stops import (
     Breakpoint,
     Goal,
@@ -125,7 +126,7 @@ def wander(debugger: Debugger, rng: random.Random, turns: int) -> None:
                 debugger.resume(step(thread.number, thread.frame[EIP] & ~0xFF, 0x200), after(2))
 
 
-def after(asks: int) -> debugging.Poll:
+def after(asks: int) -> Poll:
     """Interrupts when it has been asked so often."""
     left = asks
 
@@ -153,10 +154,10 @@ def test_whatever_is_looked_at_the_run_ends_the_same(
     monkeypatch: pytest.MonkeyPatch, pma: Manifest, name: str, seed: int
 ) -> None:
     manifest = pma if name == "pma" else image(name)
-    monkeypatch.setattr(debugging, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(replaying, "POLL_SECONDS", 0.001)
     if seed % 2:
-        monkeypatch.setattr(debugging, "FORWARD", OFTEN)
-        monkeypatch.setattr(debugging, "REPLAY", OFTEN)
+        monkeypatch.setattr(replaying, "FORWARD", OFTEN)
+        monkeypatch.setattr(replaying, "REPLAY", OFTEN)
     debugger = debugger_of(manifest)
     wander(debugger, random.Random(seed), 25)
     debugger.set_breakpoints(())
@@ -184,10 +185,10 @@ def test_every_place_is_found_again_as_it_was(
     monkeypatch: pytest.MonkeyPatch, pma: Manifest, often: bool
 ) -> None:
     """At instructions, before and after kernel entries, between turns; in any order, with many snapshots or few."""
-    monkeypatch.setattr(debugging, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(replaying, "POLL_SECONDS", 0.001)
     if often:
-        monkeypatch.setattr(debugging, "FORWARD", OFTEN)
-        monkeypatch.setattr(debugging, "REPLAY", OFTEN)
+        monkeypatch.setattr(replaying, "FORWARD", OFTEN)
+        monkeypatch.setattr(replaying, "REPLAY", OFTEN)
     debugger = debugger_of(pma)
     rng = random.Random(5)
     places: list[tuple[Position, str]] = []
@@ -220,7 +221,7 @@ def test_a_moment_between_two_turns_is_a_place_like_any_other(
     monkeypatch: pytest.MonkeyPatch, pma: Manifest
 ) -> None:
     """Where somebody interrupts there is no snapshot; one can go back there, and change things there."""
-    monkeypatch.setattr(debugging, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(replaying, "POLL_SECONDS", 0.001)
     debugger = debugger_of(pma)
     places = []
     for _ in range(5):
@@ -240,8 +241,8 @@ def test_a_moment_between_two_turns_is_a_place_like_any_other(
 
 
 def test_a_thinned_out_history_still_leads_everywhere(monkeypatch: pytest.MonkeyPatch, pma: Manifest) -> None:
-    monkeypatch.setattr(debugging, "POLL_SECONDS", 0.001)
-    monkeypatch.setattr(debugging, "FORWARD", OFTEN)
+    monkeypatch.setattr(replaying, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(replaying, "FORWARD", OFTEN)
     monkeypatch.setattr(history, "BUDGET_BYTES", 6 << 20)
     debugger = debugger_of(pma)
     places = []
@@ -264,8 +265,8 @@ def test_the_way_back_goes_on_though_snapshots_are_dropped_on_it(
     first = debugger.resume().position
     debugger.set_catches(())
     debugger.resume()
-    monkeypatch.setattr(debugging, "POLL_SECONDS", 0.001)
-    monkeypatch.setattr(debugging, "REPLAY", OFTEN)
+    monkeypatch.setattr(replaying, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(replaying, "REPLAY", OFTEN)
     monkeypatch.setattr(history, "BUDGET_BYTES", 1 << 20)
     debugger.set_catches([Catch(1, CatchKind.CREATE)])
     while (stop := debugger.continue_back()).position != first:
@@ -312,7 +313,7 @@ def test_the_way_back_passes_every_stop_of_the_way_forth() -> None:
 
 
 def test_an_interrupted_way_back_ends_where_it_began(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(debugging, "POLL_SECONDS", 0.001)
+    monkeypatch.setattr(replaying, "POLL_SECONDS", 0.001)
     debugger = debugger_of(image("pma"))
     debugger.resume()
     here, state = debugger.machine.position, digest(debugger.machine)

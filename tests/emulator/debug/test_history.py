@@ -7,7 +7,7 @@ import zlib
 
 import pytest
 
-from l4lab.emulator.debug.debugged import DebuggedMachine, NoControl, Pause, Position
+from l4lab.emulator.debug.debugged import DebuggedMachine, Pause, Position
 from l4lab.emulator.debug.history import History
 from support.runs import image
 
@@ -19,11 +19,10 @@ def state(machine: DebuggedMachine) -> tuple[int, ...]:
     return (zlib.crc32(machine.ram.bytes_), *clocks, *frames)
 
 
-def advance(machine: DebuggedMachine, turns: int) -> None:
-    """So many turns of the run loop."""
-    for _ in range(turns):
-        machine.breathe()
-        if machine.go_on() is Pause.ENDED:
+def advance(machine: DebuggedMachine, steps: int) -> None:
+    """So many kernel entries and stretches of user code."""
+    for _ in range(steps):
+        if machine.go_on(seconds=0) is Pause.ENDED:
             return
 
 
@@ -32,7 +31,7 @@ def test_every_snapshot_is_restored_as_it_was_taken(seed: int) -> None:
     """Also those that were put between two others, after going back and passing some that there were."""
     chance = random.Random(seed)
     machine = DebuggedMachine(image("pagefault"))
-    history = History(machine, NoControl)
+    history = History(machine)
     found: dict[Position, tuple[int, ...]] = {machine.position: state(machine)}
     for _ in range(40):
         if chance.random() < 0.3:

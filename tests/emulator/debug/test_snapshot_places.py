@@ -8,7 +8,7 @@ from functools import cache
 import pytest
 
 from l4lab.emulator.debug.catching import Catch, CatchKind
-from l4lab.emulator.debug.debugged import CoreState, DebuggedMachine, Entry, Position
+from l4lab.emulator.debug.debugged import DebuggedMachine, Entry, Position
 from l4lab.emulator.debug.debugging import Debugger, executed
 from l4lab.emulator.debug.stops import Breakpoint, MemoryEdit, Stop, StopKind, Watchpoint, step
 from l4lab.kernel.frame import EIP, UTCB_BASE
@@ -28,16 +28,18 @@ class SnapshotsAtRandom(Debugger):
         super().__init__(machine)
 
     def pauses_after(self, entry: Entry) -> bool:
-        """As it is, and perhaps a snapshot soon."""
-        if self._chance.random() < self._share:
-            self.machine.breathe()
-        return super().pauses_after(entry)
+        """As it is, and perhaps for a snapshot."""
+        return super().pauses_after(entry) or self._wants_one()
 
-    def pauses_between(self, core: CoreState) -> bool:
-        """As it is, and perhaps a snapshot soon."""
-        if self._chance.random() < self._share:
-            self.machine.breathe()
-        return super().pauses_between(core)
+    def pauses_between(self) -> bool:
+        """As it is, and perhaps for a snapshot."""
+        return super().pauses_between() or self._wants_one()
+
+    def _wants_one(self) -> bool:
+        wanted = self._chance.random() < self._share
+        if wanted:
+            self._want_snapshot(0)
+        return wanted
 
 
 SNAPSHOTS = [(1, 0.01), (2, 0.05), (3, 0.3)]

@@ -73,7 +73,7 @@ def core_rows(session: DebugSession) -> list[tuple[str, str, str, str]]:
 def _core_state(session: DebugSession, number: int) -> str:
     machine = session.machine
     core = machine.cores[number]
-    if number == session.moment.core and core is machine.paused_core and not session.moment.ended:
+    if number == session.moment.core and core is machine.core and not session.moment.ended:
         if machine.phase == BEFORE_ENTRY:
             return "traps"
         if machine.phase == AFTER_ENTRY and machine.entries:
