@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import signal
 
 import pytest
@@ -17,6 +18,10 @@ settings.load_profile("l4lab")
 
 # What a shell starts with & may have been told to ignore Ctrl-C, and with it all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+# The workers of pytest-xdist have the width of a terminal, which they are not.
+os.environ.pop("COLUMNS", None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -23,7 +23,8 @@ uint32_t features_of(const struct machine *m)
 {
     const struct cpuid_leaf *basic = leaf(m, 1), *extended = leaf(m, 0x80000001);
     uint32_t family = basic->eax >> 8 & 15;
-    return feature_if(basic->edx, 4, FEATURE_TSC) | feature_if(basic->edx, 8, FEATURE_CX8)
+    /* rdtsc is the laboratory's clock, for programs on any processor; cpuid tells whether a real one had it. */
+    return FEATURE_TSC | feature_if(basic->edx, 8, FEATURE_CX8)
          | feature_if(basic->edx, 15, FEATURE_CMOV) | feature_if(basic->edx, 19, FEATURE_CLFLUSH)
          | feature_if(basic->edx, 23, FEATURE_MMX) | feature_if(basic->edx, 24, FEATURE_FXSR)
          | feature_if(basic->edx, 25, FEATURE_SSE) | feature_if(basic->edx, 26, FEATURE_SSE2)
