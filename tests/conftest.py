@@ -4,12 +4,34 @@ from __future__ import annotations
 
 import os
 import signal
+from pathlib import Path
 
 import pytest
 from hypothesis import settings
 
 from l4lab.tools.common.versions import versions
 from l4lab.tools.native import build
+
+TESTS = Path(__file__).parent
+NOT_QUICK = {
+    "emulator/debug",
+    "emulator/test_machine_end.py",
+    "emulator/test_stutter.py",
+    "kernel/test_planted_bugs.py",
+    "system",
+    "test_launcher.py",
+    "test_programs.py",
+    "test_wheel.py",
+    "tools/cli",
+    "tools/debug",
+    "tools/paper",
+    "tools/runs",
+    "tools/trace",
+    "userland/test_library.py",
+    "userland/test_pma.py",
+    "userland/test_root.py",
+}
+"""What `--quick` leaves out. What it keeps: the kernel by itself, the vCPU, files, ledgers, the conformance suite."""
 
 # No deadlines: this measures correctness, on hosts that other work shares.
 settings.register_profile("l4lab", deadline=None)
@@ -25,11 +47,24 @@ os.environ.pop("COLUMNS", None)
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
-    """Two names for a choice of tests; what pyproject.toml has as `-m` is a third, and the default."""
+    """Two more choices of tests; the default is what pyproject.toml has as `-m`."""
     group = parser.getgroup("l4lab")
     group.addoption(
         "--all", action="store_const", dest="markexpr", const="not network", help="run slow tests, too"
     )
+    group.addoption(
+        "--quick",
+        action="store_true",
+        help="leave out whole folders, of what starts processes, debugs, or boots whole systems: NOT_QUICK in "
+        "tests/conftest.py",
+    )
+
+
+def pytest_ignore_collect(collection_path: Path, config: pytest.Config) -> bool | None:
+    """So that --quick does not even read what it leaves out."""
+    if config.getoption("quick") and collection_path.relative_to(TESTS).as_posix() in NOT_QUICK:
+        return True
+    return None
 
 
 def pytest_report_header() -> list[str]:

@@ -7,7 +7,6 @@ import re
 import shutil
 import subprocess
 import sys
-import threading
 from pathlib import Path
 
 import pytest
@@ -182,12 +181,9 @@ def check_document(path: Path, title: str, printed: list[tuple[str, str]]) -> No
 def session(image: str | Path, commands: list[str], folder: Path) -> tuple[list[tuple[str, str]], Boot]:
     """Boot, talk, let it run to its end: the answers, and the run."""
     boot = Boot(image)
-    watchdog = threading.Timer(PATIENCE_SECONDS, boot.kill)
-    watchdog.start()
     try:
         transcript = run_gdb(boot, commands, folder)
         boot.end()
     finally:
-        watchdog.cancel()
         boot.kill()
     return answers(transcript), boot

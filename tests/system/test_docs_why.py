@@ -72,6 +72,7 @@ def here(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder
 
 
+@pytest.mark.slow
 def test_the_section_shows_what_is_printed(here: Path) -> None:
     commands = transcript()
     assert {*SHOWN} <= {command for command, _ in commands}

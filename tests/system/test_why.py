@@ -533,6 +533,7 @@ def test_a_bad_question_gets_one_line(single: Recorded, arguments: list[str], li
     assert done.stderr.count("\n") == 1
 
 
+@pytest.mark.slow
 def test_without_run_it_is_the_last_that_was_recorded_from_here(tmp_path: Path) -> None:
     def l4lab(*arguments: object) -> subprocess.CompletedProcess[str]:
         return subprocess.run(
@@ -558,6 +559,7 @@ def test_without_run_it_is_the_last_that_was_recorded_from_here(tmp_path: Path) 
     assert gone.stderr.startswith("l4lab: l4lab-out/last: the last run has gone")
 
 
+@pytest.mark.slow
 def test_steps_4_and_5_are_told_apart_where_the_image_is_known(tmp_path: Path, single: Recorded) -> None:
     number = faults_of(single, "pma.3")[0].operation.number
     away = shutil.copytree(single.run.folder, tmp_path / "run")

@@ -47,9 +47,14 @@ def test(arguments: tuple[str, ...]) -> NoReturn:
       l4lab test -k mapdb -x              some of them, up to the first failure
       l4lab test -m network               wheel and set-up, from scratch
     """
-    os.chdir(_checkout("test"))
+    root = _checkout("test")
+    os.chdir(root)
+    # Some hosts forbid compiled modules beside their sources. Without any, each of the hundreds of processes that
+    # tests start would compile all of ours again.
+    environment = {"PYTHONPYCACHEPREFIX": str(root / "build/pycache"), **os.environ}
+    environment.pop("PYTHONDONTWRITEBYTECODE", None)
     spread = () if any("no:xdist" in argument for argument in arguments) else ON_ALL_CORES
-    os.execv(sys.executable, [sys.executable, "-P", "-m", "pytest", *spread, *arguments])
+    os.execve(sys.executable, [sys.executable, "-P", "-m", "pytest", *spread, *arguments], environment)
 
 
 @click.command(short_help="Check lint, format and types of this checkout.")

@@ -180,6 +180,7 @@ def test_what_is_printed_again_is_shown_once() -> None:
 # --- back to where it was -------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("often", [False, True])
 def test_every_place_is_found_again_as_it_was(
     monkeypatch: pytest.MonkeyPatch, pma: Manifest, often: bool
@@ -240,6 +241,7 @@ def test_a_moment_between_two_turns_is_a_place_like_any_other(
     assert bytes(debugger.machine.ram.bytes_[:15]) == b"changed by hand"
 
 
+@pytest.mark.slow
 def test_a_thinned_out_history_still_leads_everywhere(monkeypatch: pytest.MonkeyPatch, pma: Manifest) -> None:
     monkeypatch.setattr(replaying, "POLL_SECONDS", 0.001)
     monkeypatch.setattr(replaying, "FORWARD", OFTEN)
@@ -340,6 +342,7 @@ def test_a_cycle_is_reached_from_before_and_from_behind(core: int, cycle: int) -
 # --- what is changed by hand ----------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_a_change_belongs_to_its_moment() -> None:
     """Before it, it has not been made; after it, it has, however one gets there."""
     debugger = debugger_of(image("pagefault"))

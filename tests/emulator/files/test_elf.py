@@ -595,6 +595,7 @@ def try_mutants(path: Path, sources: list[bytes], mutants: int, seed: str) -> tu
     return loaded, refused, named, unnamed
 
 
+@pytest.mark.slow
 def test_mutated_files_load_soundly_or_are_refused_in_one_line(program: Path) -> None:
     """Both outcomes must be common, or the mutations are no good."""
     assert min(try_mutants(program, originals(), MUTANTS, "elf mutants")) > MUTANTS // 20

@@ -321,7 +321,7 @@ def test_tests_run_from_anywhere_with_the_arguments_given(tmp_path: Path) -> Non
     )
     assert done.returncode == 0, done.stderr
     assert "test_main.py::test_tests_run_from_anywhere_with_the_arguments_given\n" in done.stdout
-    assert call("test", "-q", "-k", "no_such_test_at_all", "tests/tools").returncode == 5
+    assert call("test", "-q", "-k", "no_such_test_at_all", "tests/tools/cli").returncode == 5
 
 
 def test_lint_runs_all_its_tools_and_fails_with_any_of_them(
@@ -355,6 +355,7 @@ def test_lint_runs_all_its_tools_and_fails_with_any_of_them(
     ]
 
 
+@pytest.mark.slow
 def test_build_tells_of_other_bytes_and_records_them_when_asked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

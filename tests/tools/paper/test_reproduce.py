@@ -44,6 +44,7 @@ def results(
     return request.param, reproduce(request.param, tmp_path_factory.mktemp(request.param), seed=0)
 
 
+@pytest.mark.slow
 def test_another_hash_seed_and_a_busy_host_give_the_same_bytes(
     results: tuple[str, dict[str, bytes]], tmp_path: Path
 ) -> None:
@@ -107,6 +108,7 @@ def test_the_page_tells_every_residual(results: tuple[str, dict[str, bytes]]) ->
         assert f"- {residual['source']}" in page
 
 
+@pytest.mark.slow
 def test_all_of_them_make_one_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -370,6 +370,7 @@ def convert_text(run: Run) -> None:
         pass
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "convert",
     [
@@ -393,6 +394,7 @@ def test_memory_does_not_grow_with_the_run(
     assert peaks[1] < peaks[0] * 1.1 + 100_000
 
 
+@pytest.mark.slow
 def test_the_process_does_not_grow_with_the_run(tmp_path: Path) -> None:
     """Formats with memory of their own, which `tracemalloc` does not see."""
     peaks = []

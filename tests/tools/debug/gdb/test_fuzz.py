@@ -155,6 +155,7 @@ def leave(client: Client) -> None:
     assert stop.kind is StopKind.END, stop.text
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.one_of(looking, moving, looking, damaged), min_size=5, max_size=40), meanwhile)
 def test_looking_and_moving_never_fail_and_change_no_cycle(
@@ -171,6 +172,7 @@ def test_looking_and_moving_never_fail_and_change_no_cycle(
     assert collect(client.machine, stop.result).as_dict() == result
 
 
+@pytest.mark.slow
 @settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
 @given(st.lists(st.one_of(changing, moving, looking), min_size=5, max_size=40))
 def test_whatever_is_changed_the_kernel_copes(packets: list[str | bytes]) -> None:
