@@ -313,7 +313,7 @@ class Memory:
         grant = grant and parent.parent is not None
         old = target.pages.get(vpn) or target.superpages.get(vpn >> 10)
         if old is not None and old.parent is parent and old.pages == pages and old.pfn == pfn and not grant:
-            return self._upgrade(old, rights)
+            return self._upgrade(old, rights, self._own_access_bits(parent))
         self._clear_target(target, vpn, pages)
         if parent.space is None:  # the target held the source or an ancestor of it
             return 0
@@ -323,9 +323,7 @@ class Memory:
             target.quota.refund(MAPPING_BYTES)
             return None
         # POINT OF NO RETURN
-        inherited = 0
-        if parent.parent is not None:  # sigma0's own accesses say nothing about one page
-            inherited = parent.space.tables.access_bits(parent.vpn, parent.is_superpage)
+        inherited = self._own_access_bits(parent)
         child = Mapping(target, vpn, pfn, pages, rights | READ, parent.parent if grant else parent)
         if grant:
             mapdb.replace(parent, child)
@@ -342,10 +340,20 @@ class Memory:
         target.tables.add_access_bits(vpn, child.is_superpage, inherited)
         return pages
 
-    def _upgrade(self, mapping: Mapping, rights: int) -> int:
-        """The same frame from the same parent again: only adds rights."""
-        if rights & WRITE and not mapping.rights & WRITE and mapping.space is not None:
-            mapping.space.tables.make_writable(mapping.vpn, mapping.is_superpage)
+    def _own_access_bits(self, mapping: Mapping) -> int:
+        """What a new child of `mapping` inherits; sigma0's accesses say nothing about one page."""
+        if mapping.parent is None or mapping.space is None:
+            return 0
+        return mapping.space.tables.access_bits(mapping.vpn, mapping.is_superpage)
+
+    def _upgrade(self, mapping: Mapping, rights: int, inherited: int) -> int:
+        """The same frame from the same parent again: adds rights; the entry's marks are the parent's then."""
+        if mapping.space is not None:
+            tables = mapping.space.tables
+            if rights & WRITE and not mapping.rights & WRITE:
+                tables.make_writable(mapping.vpn, mapping.is_superpage)
+            tables.take_access_bits(mapping.vpn, mapping.is_superpage)
+            tables.add_access_bits(mapping.vpn, mapping.is_superpage, inherited)
         mapping.rights |= rights
         return mapping.pages
 
@@ -371,8 +379,8 @@ class Memory:
 
         Taking READ removes the mapping. A 4 MiB mapping that is hit by a smaller range loses the
         whole of it. Kernel-user memory is left alone. Returns ACCESSED | DIRTY as far as any
-        page looked at was touched since the last time, and clears those marks; without `also_self` they
-        move to this space's own entries. A new mapping starts with the marks of the one it comes from.
+        page looked at was touched since the last time; those marks move to this space's own entries, if they
+        are still there. A new mapping starts with the marks of the one it comes from.
         """
         touched = 0
         for mapping in self.mappings_in(space, vpn, pages):
@@ -388,7 +396,7 @@ class Memory:
             collected = 0
             for node in reversed(derived):
                 collected |= self._take_rights(node, rights)
-            if not also_self and collected and mapping.parent is not None:
+            if collected and mapping.parent is not None and mapping.space is not None:
                 space.tables.add_access_bits(mapping.vpn, mapping.is_superpage, collected)
             touched |= collected
         return touched & (ACCESSED | DIRTY)

@@ -338,6 +338,57 @@ TEST(DIFF1303, "unmap of nothing clears the rights too", "task.unmap:OK")
 	CHECK_EQ(l4_utcb()->mr[2], page.raw & ~(l4_word_t)0xf);
 }
 
+/* --- 33: access flags ------------------------------------------------------------------------------------------------------- */
+
+static l4_word_t access_of(l4_word_t address, l4_word_t rights, l4_word_t mask)
+{
+	CHECK_EQ(l4_task_unmap(l4_own_task(), l4_memory_fpage(address, 12, rights), mask), 0);
+	return l4_task_unmapped_access();
+}
+
+enum { BOTH = L4_ACCESS_REFERENCED | L4_ACCESS_DIRTY };
+
+TEST(DIFF3301, "unmap that leaves a page there leaves its access flags, too", "task.unmap:OK")
+{
+	map_window(12);
+	CHECK(conf_write(prober(), WINDOW, 1));
+	CHECK_EQ(access_of(WINDOW, L4_RIGHT_X, L4_UNMAP_SELF), BOTH);
+	CHECK_EQ(access_of(WINDOW, 0, L4_UNMAP_SELF), BOTH);
+	CHECK_EQ(access_of(WINDOW, L4_RIGHT_W, L4_UNMAP_SELF), BOTH);
+	CHECK_EQ(access_of(WINDOW, L4_MEMORY_RIGHTS, L4_UNMAP_SELF), BOTH);
+}
+
+TEST(DIFF3302, "and a page gets the flags of those that were mapped on from it, which lose them", "task.unmap:OK")
+{
+	map_window(12);
+	CHECK_EQ(map(WINDOW, OTHER, 12, RW), 0);
+	CHECK(conf_write(prober(), OTHER, 1));
+	CHECK_EQ(access_of(WINDOW, L4_RIGHT_W, L4_UNMAP_SELF), BOTH);
+	CHECK_EQ(access_of(OTHER, L4_MEMORY_RIGHTS, L4_UNMAP_SELF), 0);
+	CHECK_EQ(access_of(WINDOW, L4_MEMORY_RIGHTS, L4_UNMAP_SELF), BOTH);
+}
+
+TEST(DIFF3303, "mapped again with the same rights a page keeps its access flags", "task.map:OK")
+{
+	map_window(12);
+	CHECK_EQ(map(WINDOW, OTHER, 12, RW), 0);
+	CHECK(conf_write(prober(), OTHER, 1));
+	CHECK_EQ(map(WINDOW, OTHER, 12, RW), 0);
+	CHECK_EQ(access_of(OTHER, L4_MEMORY_RIGHTS, L4_UNMAP_SELF), BOTH);
+}
+
+TEST(DIFF3304, "mapped again with more rights a page has the access flags of the one it comes from", "task.map:OK")
+{
+	l4_word_t page = (l4_word_t)conf_memory(12);
+
+	CHECK_EQ(map(page, WINDOW, 12, RW), 0);
+	CHECK_EQ(map(WINDOW, OTHER, 12, L4_RIGHT_R), 0);
+	CHECK_EQ(access_of(page, L4_RIGHT_X, 0), BOTH); /* WINDOW and OTHER have none now */
+	CHECK(conf_read(prober(), OTHER, NULL));
+	CHECK_EQ(map(WINDOW, OTHER, 12, RW), 0);
+	CHECK_EQ(access_of(OTHER, L4_MEMORY_RIGHTS, L4_UNMAP_SELF), 0);
+}
+
 /* --- ports, as far as they are like memory ----------------------------------------------------------------------------- */
 
 enum { PORT = 0x84, GATE = 0x8880 };
