@@ -1,7 +1,7 @@
 """The vCPU, as the machine sees it: `run(thread frame, deadline) -> Trap`.
 
 The work is done by the shim (`emulator/shim/vcpu.c`); this module finds it, hands it the functions of the
-engine's library, and turns its answers into `kernel.traps`. It is the only importer of Unicorn.
+engine's library, and turns its answers into `kernel.traps`. But for `yardstick` it is the only importer of Unicorn.
 """
 
 from __future__ import annotations

@@ -189,6 +189,7 @@ WINGS: dict[str, dict[str, set[str]]] = {
         "": {"files"},
         "debug": {"", "files"},
         "files": {""},
+        "yardstick": set(),
     },
     "tools": {
         "native": set(),

@@ -153,6 +153,7 @@ class Recording:
                     self._write(SYMBOLS_FILE, symbols.described(self._manifest, self._machine))
             write_seal(self.folder, _SEALED, RunError)
         finally:
+            self._machine = None  # whose console this is: neither keeps the other
             self._release()
 
     def _release(self) -> None:

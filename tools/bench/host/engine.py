@@ -17,12 +17,12 @@ from typing import Any, Final
 
 from rich.console import Console
 
-from l4lab.emulator.bare import BareEngine
 from l4lab.emulator.costs import CostTable
 from l4lab.emulator.interfaces import INTERFACE
 from l4lab.emulator.ram import Ram
-from l4lab.emulator.stock import start_stop_us
 from l4lab.emulator.vcpu import NO_DEADLINE, Engine, Vcpu
+from l4lab.emulator.yardstick.bare import BareEngine
+from l4lab.emulator.yardstick.stock import start_stop_us
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.frame import (
     CR3,

@@ -16,7 +16,7 @@ from rich.console import Console
 
 from l4lab.emulator.machine import Machine
 from l4lab.emulator.results import StopReason
-from l4lab.emulator.stock import start_stop_us
+from l4lab.emulator.yardstick.stock import start_stop_us
 from l4lab.kernel.errors import KernelBug
 from l4lab.tools.bench.host import limits
 from l4lab.tools.bench.host.limits import Limits

@@ -1,4 +1,4 @@
-"""The stock Python binding of the engine, as a yardstick for benchmarks. Nothing else uses it."""
+"""What it takes to start and to stop the engine."""
 
 from __future__ import annotations
 

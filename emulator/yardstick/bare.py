@@ -1,4 +1,4 @@
-"""The engine alone, through its stock Python binding: a yardstick for benchmarks. Nothing else uses it."""
+"""How fast the engine alone executes code."""
 
 from __future__ import annotations
 
