@@ -499,11 +499,3 @@ void debug_pass(struct machine *m, struct thread_frame *frame, uint64_t instruct
     m->debug.passed = frame;
     m->debug.passed_at = instructions;
 }
-
-/* Watchpoints hit by the last instruction of a run, even if it then trapped: bit per watchpoint; forgets them. */
-uint32_t debug_take_hits(struct vcpu *v)
-{
-    uint32_t hits = v->watch_hits;
-    v->watch_hits = 0;
-    return hits;
-}

@@ -132,6 +132,9 @@ void vcpu_delete_machine(struct machine *m)
     munmap(m->blocks, BLOCK_CACHE_SIZE * sizeof *m->blocks);
     munmap(m->debug.marked_blocks, BLOCK_CACHE_SIZE * sizeof *m->blocks);
     munmap(m->debug.range_blocks, BLOCK_CACHE_SIZE * sizeof *m->blocks);
+    munmap(m->runs, BLOCK_CACHE_SIZE * sizeof *m->runs);
+    munmap(m->shadow, (size_t)m->frames * PAGE_BYTES);
+    munmap(m->claims, m->frames * sizeof *m->claims);
     free(m);
 }
 
