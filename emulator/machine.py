@@ -104,7 +104,9 @@ class Machine:
             costs = replace(costs, halt_exit=0)
         self.kernel: Kernel = INTERFACE.start(self.ram.words, parameters, costs)
         self.kernel.tlb_policy = manifest.tlb
-        self.engine = Engine(self.ram, self.profile.instruction_costs(), self.profile.cpuid)
+        self.engine = Engine(
+            self.ram, self.profile.instruction_costs(), self.profile.cpuid, self.kernel.interface
+        )
         self.cores = [self._make_core(number) for number in range(manifest.cores)]
         self.output = bytearray()
         self._console = console

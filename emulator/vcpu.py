@@ -1,7 +1,8 @@
 """The vCPU, as the machine sees it: `run(thread frame, deadline) -> Trap`.
 
-The work is done by the shim (`emulator/shim/vcpu.c`); this module finds it, hands it the functions of the
-engine's library, and turns its answers into `kernel.traps`. But for `yardstick` it is the only importer of Unicorn.
+The work is done by the shim (`emulator/shim`; the map is in its vcpu.h); this module finds it, hands it the
+functions of the engine's library, and turns its answers into `kernel.traps`. But for `yardstick` it is the only
+importer of Unicorn.
 """
 
 from __future__ import annotations
@@ -14,15 +15,17 @@ from array import array
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE, CostTable
 from l4lab.emulator.cpuid import OPTERON_6174, CpuIdentity, cpuid_leaves
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.inputs import PACKAGE_DIR
+from l4lab.emulator.interfaces import INTERFACE
 from l4lab.emulator.ram import Ram
 from l4lab.emulator.stutter import stutters
 from l4lab.kernel.frame import FPU_CORE
+from l4lab.kernel.interface import Interface
 from l4lab.kernel.traps import (
     DEADLINE_REACHED,
     HOST_STOP,
@@ -36,7 +39,7 @@ NO_DEADLINE: Final = 2**63 - 1
 ENGINE_VERSION: Final = (2, 1)
 MAX_CORES: Final = 1024
 
-# `enum outcome` of vcpu.h, in bits 0..7 of what vcpu_run returns.
+# `enum outcome` of outcome.h, in bits 0..7 of what vcpu_run returns.
 _DEADLINE: Final = 0
 _SYSTEM_CALL: Final = 1
 _PAGE_FAULT: Final = 2
@@ -45,9 +48,9 @@ _HOST_STOP: Final = 4
 _DEBUG_STOP: Final = 6
 
 # The first members of `struct vcpu`, seen as 64-bit words.
-_CLOCK: Final = 0
-_FRAME: Final = 1
-_DEADLINE_CYCLES: Final = 2
+_FRAME: Final = 0
+_DEADLINE_CYCLES: Final = 1
+_CLOCK: Final = 2
 _SharedWords = ctypes.c_int64 * 3
 
 
@@ -68,8 +71,10 @@ def _names(function: ctypes._NamedFuncPointer) -> list[str]:
 _POINTER = ctypes.c_void_p
 _PROTOTYPES: Final = {
     "vcpu_use_engine": (None, [_POINTER]),
-    "vcpu_new_machine": (_POINTER, [_POINTER, ctypes.c_uint64, _POINTER, _POINTER, ctypes.c_uint32]),
+    "vcpu_new_machine": (_POINTER, [_POINTER, ctypes.c_uint64, *[_POINTER] * 3, ctypes.c_uint32]),
     "vcpu_delete_machine": (None, [_POINTER]),
+    "vcpu_memory_in_use": (ctypes.c_uint64, []),
+    "vcpu_engines_in_use": (ctypes.c_uint32, []),
     "vcpu_new": (_POINTER, [_POINTER]),
     "vcpu_prepare": (ctypes.c_bool, [_POINTER]),
     "vcpu_run": (ctypes.c_uint64, [_POINTER]),
@@ -132,22 +137,56 @@ def _shim() -> ctypes.CDLL:
     return shim
 
 
+class ShimUsage(NamedTuple):
+    """What the shim holds for all machines of the process: address space reserved, engines running."""
+
+    reserved_bytes: int
+    engines: int
+
+
+def shim_usage() -> ShimUsage:
+    """Nothing, once every machine is closed."""
+    return ShimUsage(_shim().vcpu_memory_in_use(), _shim().vcpu_engines_in_use())
+
+
+def _decided_by(interface: Interface) -> dict[str, int]:
+    """`struct interface` of interface.h: what the shim must know of the L4 interface."""
+    selectors = interface.selectors
+    return {
+        "system_call_vector": interface.system_call_vector,
+        "code_selector": selectors.code,
+        "data_selector": selectors.data,
+        "utcb_selector": selectors.utcb,
+        "first_thread_selector": selectors.first_thread,
+        "thread_entries": selectors.thread_entries,
+    }
+
+
 class Engine:
     """What the vCPUs of one machine share: RAM, which frames hold executed code, block costs, cpuid."""
 
-    def __init__(self, ram: Ram, costs: CostTable, cpuid: CpuIdentity = OPTERON_6174) -> None:
+    def __init__(
+        self,
+        ram: Ram,
+        costs: CostTable,
+        cpuid: CpuIdentity = OPTERON_6174,
+        interface: Interface = INTERFACE,
+    ) -> None:
         self._handle: int | None = None
         self._shim = _shim()
         self.ram = ram
         table = costs.as_dict()
         in_order = [table[name] for name in _names(self._shim.vcpu_cost_names)]
+        decided = _decided_by(interface)
         leaves = cpuid_leaves(cpuid)
         # Not ctypes arrays: each length of one is a class of its own, which only the garbage collector removes.
+        interface_words = array("I", [decided[name] for name in _names(self._shim.vcpu_interface_names)])
         cost_words = array("q", in_order)
         leaf_words = array("I", [word for leaf in leaves for word in leaf])
         handle = self._shim.vcpu_new_machine(
             ram.address,
             ram.size_bytes,
+            interface_words.buffer_info()[0],
             cost_words.buffer_info()[0],
             leaf_words.buffer_info()[0],
             len(leaves),
@@ -158,7 +197,7 @@ class Engine:
         self.vcpu_count = 0
 
     def close(self) -> None:
-        """Frees the engines. Using a vCPU afterwards is an error."""
+        """Gives back everything that the shim holds for this machine. Using a vCPU afterwards is an error."""
         if self._handle is not None:
             self._shim.vcpu_delete_machine(self._handle)
         self._handle = None

@@ -1,7 +1,7 @@
 """The thread frame: one thread's registers and counters, shared between kernel and vCPU.
 
 A frame is an `array('I')` of FRAME_WORDS words. The vCPU shim reads and writes it in place
-(`emulator/shim/vcpu.c`, `struct thread_frame`; a test compares the offsets), so the kernel sees every
+(`emulator/shim/thread_frame.h`; a test compares the offsets), so the kernel sees every
 register as a plain list element and nothing is copied through a binding.
 
 Frames are never returned to the allocator while a machine lives: a vCPU may still hold the

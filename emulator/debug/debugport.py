@@ -1,6 +1,7 @@
 """What the shim offers a debugger: where user code stops, and what a vCPU remembers.
 
-The C side is `debug.c` (stopping) and `state.c` (saving). Everything here is called between runs.
+The C side is `shim/debug.c` and `watch.c` (stopping), `state.c` and `coherence.c` (saving). Everything
+here is called between runs.
 """
 
 from __future__ import annotations
@@ -40,7 +41,7 @@ _PROTOTYPES: Final = {
 
 
 class Reason(enum.Enum):
-    """Why a run stopped; `enum debug_reason` of vcpu.h."""
+    """Why a run stopped; `enum debug_reason` of outcome.h."""
 
     COUNT = 0
     CLOCK = 1

@@ -16,6 +16,8 @@
 #include <stddef.h>
 #include <stdint.h>
 
+#include "x86.h"
+
 /*
  * The cost of an instruction is that of its class, plus COST_LOAD and COST_STORE for each time it
  * touches memory, plus COST_LOCKED if the access is locked. emulator/costs.py has one field for each.
@@ -124,6 +126,6 @@ void decode_block(const uint8_t *code, size_t size, const int64_t costs[COST_CLA
  *
  * Decoding starts at every offset, so it does not matter where blocks begin. Errs on the side of yes.
  */
-int decode_is_hazardous(const uint8_t page[4096]);
+int decode_is_hazardous(const uint8_t page[PAGE_BYTES]);
 
 #endif

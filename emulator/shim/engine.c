@@ -1,332 +1,352 @@
 /*
- * One Unicorn engine per vCPU, made when the vCPU first runs: memory, hooks, and ring 3.
- *
- * Three things about the engine are not in its interface and are found out by experiment when the
- * first engine starts (calibrate()); what does not come out unambiguous refuses the engine:
- *
- *   - GDT base: the interface cuts it to 32 bits. We want the GDT at a linear address beyond 4 GiB,
- *     where the engine's descriptor loads reach it and no guest instruction can.
- *   - the exception being handled: after reporting one, the engine takes the next for a double fault.
- *   - the error code of an exception, and the byte address that missed the TLB (hooks get the page).
+ * See engine.h. An engine is made when the vCPU first runs: memory, hooks, and ring 3.
  *
  * Ring 3 is reached by executing an iret; a CS selector written through the interface does not
  * change the privilege level.
  */
+#include "engine.h"
+
 #include <stdio.h>
-#include <stdlib.h>
 #include <string.h>
 
-
+#include "answers.h"
+#include "books.h"
+#include "fpu.h"
+#include "hidden.h"
+#include "memory.h"
+#include "mmu.h"
+#include "native.h"
+#include "patch.h"
+#include "ram.h"
+#include "report.h"
+#include "segments.h"
 #include "vcpu.h"
 
-struct engine_functions engine;
+struct engine_functions unicorn;
+
+static uint32_t engines;  /* of all machines */
 
 #define TCG_BUFFER_BYTES (8u << 20)
 #define STUB_OFFSET 0x200u   /* iret */
-#define TRAP_OFFSET 0x210u   /* int 0x30 */
+#define TRAP_OFFSET 0x210u   /* the system call's int */
 #define PROBE_OFFSET 0x220u  /* instructions under test */
 #define STACK_OFFSET 0x300u
-#define PRIVATE_LINEAR ((uint32_t)PRIVATE_PHYSICAL)
 
-#define ENGINE_STRUCT_BYTES 8192  /* of uc_engine, enough to hold what we look for; it is larger */
+/* Entries 0 to 2 of the descriptor table are the engine's, the others are as the interface says. */
+#define KERNEL_CODE_ENTRY 1u
+#define KERNEL_DATA_ENTRY 2u
+#define RING3 3u
 
-static struct {
-    bool done;
-    size_t gdt_base, old_exception, error_code;  /* in a uc_context */
-    size_t fault_address;                        /* in a uc_engine */
-} offsets;
-
-#define KERNEL_DATA_SELECTOR 0x10
-#define USER_CODE_SELECTOR 0x1b
-#define USER_DATA_SELECTOR 0x23
-
-static const uint32_t boot_gdt[10] = {
-    0, 0,
-    0x0000ffff, 0x00cf9b00,  /* 0x08 kernel code */
-    0x0000ffff, 0x00cf9300,  /* 0x10 kernel data */
-    0x0000ffff, 0x00cffb00,  /* 0x1b user code */
-    0x0000ffff, 0x00cff300,  /* 0x23 user data */
-};
-
-static bool fail(struct vcpu *v, const char *what)
+bool engine_fail(struct engine *e, const char *what)
 {
-    snprintf(v->error, sizeof v->error, "%s", what);
+    snprintf(e->error, sizeof e->error, "%s", what);
     return false;
 }
 
-static bool check(struct vcpu *v, uc_err err, const char *what)
+static bool check(struct engine *e, uc_err err, const char *what)
 {
     if (err == UC_ERR_OK)
         return true;
-    snprintf(v->error, sizeof v->error, "%s: %s", what, engine.uc_strerror(err));
+    snprintf(e->error, sizeof e->error, "%s: %s", what, unicorn.uc_strerror(err));
     return false;
 }
 
-void engine_flush_tlb(struct vcpu *v)
+const char *engine_error_name(uc_err err)
 {
-    if (v->uc != NULL)
-        engine.uc_ctl(v->uc, UC_CTL_WRITE(UC_CTL_TLB_FLUSH, 0));
+    return unicorn.uc_strerror(err);
 }
 
-/* Drops the translations of a page of physical memory. Not from within a run of this engine. */
-void engine_forget_page(struct vcpu *v, uint64_t physical)
+void engine_note_anomaly(struct vcpu *v, const char *what)
 {
-    engine_forget_code(v, physical, PAGE_BYTES);
+    struct engine *e = &v->engine;
+    const struct block *block = books_block(&v->books);
+    e->anomalies++;
+    snprintf(e->error, sizeof e->error, "%s at EIP %#x (exit %d, vector %d, block %#x + %#x)", what, v->eip,
+             report_reason(&v->report), report_vector(&v->report), block ? block->eip : 0, block ? block->size : 0);
 }
 
-/* The same of some bytes, which do not cross a page; and of the copy that patch.c may have made of them. */
-void engine_forget_code(struct vcpu *v, uint64_t physical, uint32_t size)
+/* --- registers --------------------------------------------------------------------------------- */
+
+static int registers[REGISTER_COUNT] = {
+    UC_X86_REG_EAX, UC_X86_REG_ECX, UC_X86_REG_EDX, UC_X86_REG_EBX, UC_X86_REG_ESP, UC_X86_REG_EBP,
+    UC_X86_REG_ESI, UC_X86_REG_EDI, UC_X86_REG_EFLAGS,
+};
+
+void engine_read_registers(struct engine *e, uint32_t general[REGISTER_EFLAGS], uint32_t *eflags)
 {
-    uint64_t in_copy = SHADOW_WINDOW + physical;
-    bool copied = physical < (uint64_t)v->machine->frames * PAGE_BYTES
-               && v->machine->frame_flags[physical / PAGE_BYTES] & FRAME_SHADOWED;
-    v->forgetting = true;
-    engine.uc_ctl(v->uc, UC_CTL_WRITE(UC_CTL_TB_REMOVE_CACHE, 2), WINDOW + physical, WINDOW + physical + size);
-    if (copied)
-        engine.uc_ctl(v->uc, UC_CTL_WRITE(UC_CTL_TB_REMOVE_CACHE, 2), in_copy, in_copy + size);
-    v->forgetting = false;
+    void *values[REGISTER_COUNT] = {
+        &general[0], &general[1], &general[2], &general[3], &general[4],
+        &general[5], &general[6], &general[7], eflags,
+    };
+    unicorn.uc_reg_read_batch(e->uc, registers, values, REGISTER_COUNT);
 }
 
-/* After an exception was reported: makes the engine forget that it is handling it. */
-void engine_scrub(struct vcpu *v, uint32_t *error_code)
+void engine_write_registers(struct engine *e, uint32_t general[REGISTER_EFLAGS], uint32_t eflags)
 {
-    const int32_t none = -1;
-    engine.uc_context_save(v->uc, v->scratch);
-    memcpy(error_code, (char *)v->scratch + offsets.error_code, sizeof *error_code);
-    memcpy((char *)v->scratch + offsets.old_exception, &none, sizeof none);
-    engine.uc_context_restore(v->uc, v->scratch);
+    void *const values[REGISTER_COUNT] = {
+        &general[0], &general[1], &general[2], &general[3], &general[4],
+        &general[5], &general[6], &general[7], &eflags,
+    };
+    unicorn.uc_reg_write_batch(e->uc, registers, values, REGISTER_COUNT);
 }
 
-/* The byte address of the TLB miss that was just refused. */
-uint32_t engine_fault_address(struct vcpu *v)
+/* --- its TLB and translations ------------------------------------------------------------------ */
+
+uc_err engine_run(struct engine *e, uint32_t eip, bool one_step)
 {
-    uint64_t address;
-    memcpy(&address, (const char *)v->uc + offsets.fault_address, sizeof address);
-    return (uint32_t)address;
+    if (e->flush || (e->flush_if_free && !one_step)) {
+        engine_flush_tlb(e);
+        e->flush = e->flush_if_free = false;
+    }
+    e->running = true;
+    uc_err err = unicorn.uc_emu_start(e->uc, eip, 0, 0, 0);
+    e->running = false;
+    return err;
 }
+
+void engine_flush_tlb(struct engine *e)
+{
+    if (e->uc != NULL)
+        unicorn.uc_ctl(e->uc, UC_CTL_WRITE(UC_CTL_TLB_FLUSH, 0));
+}
+
+static void remove_translations(struct engine *e, uint64_t first, uint64_t bytes)
+{
+    unicorn.uc_ctl(e->uc, UC_CTL_WRITE(UC_CTL_TB_REMOVE_CACHE, 2), first, first + bytes);
+}
+
+void engine_forget_code(struct engine *e, uint64_t physical, uint32_t bytes, bool shadow)
+{
+    e->forgetting = true;
+    remove_translations(e, WINDOW + physical, bytes);
+    if (shadow)
+        remove_translations(e, SHADOW_WINDOW + physical, bytes);
+    e->forgetting = false;
+}
+
+/* Code translated before does not report anything, so it must go; likewise afterwards. */
+uc_hook engine_hook_accesses(struct vcpu *v, uc_cb_hookmem_t callback)
+{
+    uc_hook handle = 0;
+    unicorn.uc_hook_add(v->engine.uc, &handle, UC_HOOK_MEM_READ | UC_HOOK_MEM_WRITE, (void *)callback, v, (uint64_t)1,
+                        (uint64_t)0);
+    unicorn.uc_ctl(v->engine.uc, UC_CTL_WRITE(UC_CTL_TB_FLUSH, 0));
+    return handle;
+}
+
+void engine_unhook_accesses(struct engine *e, uc_hook handle)
+{
+    unicorn.uc_hook_del(e->uc, handle);
+    unicorn.uc_ctl(e->uc, UC_CTL_WRITE(UC_CTL_TB_FLUSH, 0));
+}
+
+/* --- its start --------------------------------------------------------------------------------- */
 
 static bool add_hook(struct vcpu *v, int type, void *callback, int instruction)
 {
     uc_hook handle;
     /* Begin above end: everywhere. */
-    return check(v, engine.uc_hook_add(v->uc, &handle, type, callback, v, (uint64_t)1, (uint64_t)0, instruction),
+    return check(&v->engine,
+                 unicorn.uc_hook_add(v->engine.uc, &handle, type, callback, v, (uint64_t)1, (uint64_t)0, instruction),
                  "cannot hook the engine");
 }
 
-static bool map_memory(struct vcpu *v)
+static bool map_memory(struct engine *e, const struct ram *ram, uint8_t *shadow)
 {
-    struct machine *m = v->machine;
-    return check(v, engine.uc_mem_map_ptr(v->uc, 0, (uint64_t)m->frames * PAGE_BYTES, UC_PROT_ALL, m->ram),
+    uint64_t ram_bytes = (uint64_t)ram_pfn_count(ram) * PAGE_BYTES;
+    return check(e, unicorn.uc_mem_map_ptr(e->uc, 0, ram_bytes, UC_PROT_ALL, ram_at(ram, 0, 0)),
                  "cannot map guest memory")
-        && check(v, engine.uc_mem_map_ptr(v->uc, SHADOW_PHYSICAL, (uint64_t)m->frames * PAGE_BYTES, UC_PROT_ALL, m->shadow),
+        && check(e, unicorn.uc_mem_map_ptr(e->uc, SHADOW_PHYSICAL, ram_bytes, UC_PROT_ALL, shadow),
                  "cannot map copies of guest memory")
-        && check(v, engine.uc_mem_map_ptr(v->uc, PRIVATE_PHYSICAL, PAGE_BYTES, UC_PROT_ALL, v->private_page),
+        && check(e, unicorn.uc_mem_map_ptr(e->uc, PRIVATE_PHYSICAL, PAGE_BYTES, UC_PROT_ALL, e->private_page),
                  "cannot map the descriptor table");
 }
 
 static bool create(struct vcpu *v)
 {
-    if (!check(v, engine.uc_open(UC_ARCH_X86, UC_MODE_32, &v->uc), "cannot make an engine"))
+    struct engine *e = &v->engine;
+    if (!check(e, unicorn.uc_open(UC_ARCH_X86, UC_MODE_32, &e->uc), "cannot make an engine"))
         return false;
+    __atomic_add_fetch(&engines, 1, __ATOMIC_RELAXED);
     /* A K10, like the machine of the default profile: what it lacks (AVX, RDRAND, …) is #UD. */
-    engine.uc_ctl(v->uc, UC_CTL_WRITE(UC_CTL_CPU_MODEL, 1), (int)UC_CPU_X86_OPTERON_G3);
-    engine.uc_ctl(v->uc, UC_CTL_WRITE(UC_CTL_TCG_BUFFER_SIZE, 1), TCG_BUFFER_BYTES);
+    unicorn.uc_ctl(e->uc, UC_CTL_WRITE(UC_CTL_CPU_MODEL, 1), (int)UC_CPU_X86_OPTERON_G3);
+    unicorn.uc_ctl(e->uc, UC_CTL_WRITE(UC_CTL_TCG_BUFFER_SIZE, 1), TCG_BUFFER_BYTES);
     /* No end address: with one, the engine drops the block there after every run. */
-    engine.uc_ctl(v->uc, UC_CTL_WRITE(UC_CTL_UC_USE_EXITS, 1), 1);
-    return check(v, engine.uc_ctl(v->uc, UC_CTL_WRITE(UC_CTL_TLB_TYPE, 1), (int)UC_TLB_VIRTUAL), "no virtual TLB")
-        && map_memory(v)
-        && check(v, engine.uc_context_alloc(v->uc, &v->scratch), "cannot save an engine's state")
-        && add_hook(v, UC_HOOK_TLB_FILL, (void *)tlb_fill, 0)
-        && add_hook(v, UC_HOOK_BLOCK, (void *)block_entered, 0)
-        && add_hook(v, UC_HOOK_INTR, (void *)interrupt_taken, 0)
-        && add_hook(v, UC_HOOK_INSN, (void *)cpuid_executed, UC_X86_INS_CPUID)
-        && add_hook(v, UC_HOOK_INSN, (void *)rdtsc_executed, UC_X86_INS_RDTSC)
-        && add_hook(v, UC_HOOK_INSN, (void *)rdtscp_executed, UC_X86_INS_RDTSCP);
+    unicorn.uc_ctl(e->uc, UC_CTL_WRITE(UC_CTL_UC_USE_EXITS, 1), 1);
+    return check(e, unicorn.uc_ctl(e->uc, UC_CTL_WRITE(UC_CTL_TLB_TYPE, 1), (int)UC_TLB_VIRTUAL), "no virtual TLB")
+        && map_memory(e, &v->machine->ram, patch_shadow(&v->machine->patch))
+        && check(e, unicorn.uc_context_alloc(e->uc, &e->scratch), "cannot save an engine's state")
+        && add_hook(v, UC_HOOK_TLB_FILL, (void *)mmu_fill, 0)
+        && add_hook(v, UC_HOOK_BLOCK, (void *)books_block_entered, 0)
+        && add_hook(v, UC_HOOK_INTR, (void *)report_interrupt, 0)
+        && add_hook(v, UC_HOOK_INSN, (void *)answers_cpuid, UC_X86_INS_CPUID)
+        && add_hook(v, UC_HOOK_INSN, (void *)answers_rdtsc, UC_X86_INS_RDTSC)
+        && add_hook(v, UC_HOOK_INSN, (void *)answers_rdtscp, UC_X86_INS_RDTSCP);
 }
 
-static void put_stack_frame(struct vcpu *v)
+/* The last entry of the descriptor table that the interface has; 0 if its numbers fit no table. */
+static uint32_t last_entry(const struct interface *i)
 {
-    const uint32_t words[5] = {
-        PRIVATE_LINEAR + TRAP_OFFSET, USER_CODE_SELECTOR, EFLAGS_FIXED, 0, USER_DATA_SELECTOR,
+    uint32_t selectors[3 + THREAD_ENTRIES] = {i->code_selector, i->data_selector, i->utcb_selector};
+    uint32_t taken = 1 | 1u << KERNEL_CODE_ENTRY | 1u << KERNEL_DATA_ENTRY, last = 0;
+    if (i->thread_entries > THREAD_ENTRIES || i->system_call_vector > UINT8_MAX)
+        return 0;
+    for (uint32_t n = 0; n < i->thread_entries; n++)
+        selectors[3 + n] = i->first_thread_selector + 8 * n;
+    for (uint32_t n = 0; n < 3 + i->thread_entries; n++) {
+        uint32_t entry = selectors[n] >> 3;
+        if ((selectors[n] & 7) != RING3 || entry >= ENGINE_DESCRIPTORS || taken >> entry & 1)
+            return 0;
+        taken |= 1u << entry;
+        last = entry > last ? entry : last;
+    }
+    return last;
+}
+
+static void put_flat_descriptor(struct engine *e, uint32_t entry, uint32_t type)
+{
+    engine_descriptors(e)[2 * entry] = 0x0000ffff;
+    engine_descriptors(e)[2 * entry + 1] = 0x00cf0000 | type << 8;
+}
+
+static void put_descriptors(struct engine *e, const struct interface *i)
+{
+    put_flat_descriptor(e, KERNEL_CODE_ENTRY, 0x9b);
+    put_flat_descriptor(e, KERNEL_DATA_ENTRY, 0x93);
+    put_flat_descriptor(e, i->code_selector >> 3, 0xfb);
+    put_flat_descriptor(e, i->data_selector >> 3, 0xf3);
+}
+
+static void put_stub(struct engine *e, const struct interface *i)
+{
+    const uint32_t stack[5] = {
+        PRIVATE_LINEAR + TRAP_OFFSET, i->code_selector, EFLAGS_FIXED, 0, i->data_selector,
     };
-    memcpy(v->private_page + STACK_OFFSET, words, sizeof words);
+    memcpy(e->private_page + STACK_OFFSET, stack, sizeof stack);
+    e->private_page[STUB_OFFSET] = 0xcf;
+    e->private_page[TRAP_OFFSET] = 0xcd;
+    e->private_page[TRAP_OFFSET + 1] = (uint8_t)i->system_call_vector;
 }
 
 static bool enter_ring3(struct vcpu *v)
 {
+    struct engine *e = &v->engine;
+    const struct interface *i = &v->machine->interface;
     const uint32_t cr0 = CR0_USER, cr4 = CR4_USER, esp = PRIVATE_LINEAR + STACK_OFFSET;
-    const uint16_t kernel_data = KERNEL_DATA_SELECTOR, user_data = USER_DATA_SELECTOR, null = 0;
-    uc_x86_mmr gdtr = {.base = PRIVATE_LINEAR, .limit = GDT_ENTRIES_COUNT * 8 - 1};
-    memcpy(v->private_page, boot_gdt, sizeof boot_gdt);
-    v->private_page[STUB_OFFSET] = 0xcf;
-    v->private_page[TRAP_OFFSET] = 0xcd;
-    v->private_page[TRAP_OFFSET + 1] = 0x30;
-    put_stack_frame(v);
-    engine_write(v, UC_X86_REG_CR4, &cr4);
-    engine_write(v, UC_X86_REG_CR0, &cr0);
-    engine_write(v, UC_X86_REG_GDTR, &gdtr);
-    engine_write(v, UC_X86_REG_SS, &kernel_data);
-    engine_write(v, UC_X86_REG_ESP, &esp);
-    engine.uc_emu_start(v->uc, PRIVATE_LINEAR + STUB_OFFSET, 0, 0, 0);
-    if (v->event != EVENT_INTERRUPT || v->vector != 0x30)
-        return fail(v, "the engine does not reach ring 3");
-    engine_write(v, UC_X86_REG_DS, &user_data);
-    engine_write(v, UC_X86_REG_ES, &user_data);
-    engine_write(v, UC_X86_REG_FS, &null);
-    engine_write(v, UC_X86_REG_GS, &null);
+    const uint16_t kernel_data = KERNEL_DATA_ENTRY * 8, user_data = (uint16_t)i->data_selector, null = 0;
+    const uint32_t last = last_entry(i);
+    uc_x86_mmr gdtr = {.base = PRIVATE_LINEAR, .limit = last * 8 + 7};
+    if (last == 0)
+        return engine_fail(e, "the interface's numbers have no place in the processor's tables");
+    put_descriptors(e, i);
+    put_stub(e, i);
+    engine_write(e, UC_X86_REG_CR4, &cr4);
+    engine_write(e, UC_X86_REG_CR0, &cr0);
+    engine_write(e, UC_X86_REG_GDTR, &gdtr);
+    engine_write(e, UC_X86_REG_SS, &kernel_data);
+    engine_write(e, UC_X86_REG_ESP, &esp);
+    unicorn.uc_emu_start(e->uc, PRIVATE_LINEAR + STUB_OFFSET, 0, 0, 0);
+    if (report_vector(&v->report) != (int)i->system_call_vector)
+        return engine_fail(e, "the engine does not reach ring 3");
+    engine_write(e, UC_X86_REG_DS, &user_data);
+    engine_write(e, UC_X86_REG_ES, &user_data);
+    engine_write(e, UC_X86_REG_FS, &null);
+    engine_write(e, UC_X86_REG_GS, &null);
     return true;
 }
 
-/* --- calibration ------------------------------------------------------------------------------- */
-
-/* Runs a few bytes at ring 3 in the private page; returns the vector, or -1. */
-static int probe(struct vcpu *v, const char *code, size_t size, uint32_t eax)
+int engine_probe(struct vcpu *v, const char *code, size_t size, uint32_t eax)
 {
-    memcpy(v->private_page + PROBE_OFFSET, code, size);
-    engine_forget_page(v, PRIVATE_PHYSICAL);
-    engine_write(v, UC_X86_REG_EAX, &eax);
-    v->event = EVENT_NONE;
-    engine.uc_emu_start(v->uc, PRIVATE_LINEAR + PROBE_OFFSET, 0, 0, 0);
-    return v->event == EVENT_INTERRUPT ? (int)v->vector : -1;
+    struct engine *e = &v->engine;
+    memcpy(e->private_page + PROBE_OFFSET, code, size);
+    engine_forget_code(e, PRIVATE_PHYSICAL, PAGE_BYTES, false);
+    engine_write(e, UC_X86_REG_EAX, &eax);
+    report_begin(&v->report);
+    unicorn.uc_emu_start(e->uc, PRIVATE_LINEAR + PROBE_OFFSET, 0, 0, 0);
+    return report_vector(&v->report);
 }
 
-struct observation {
-    char *bytes;
-    uint64_t expected;
-};
-
-/* The one offset at which each observation has the `width` bytes it should have; 0 if not exactly one. */
-static size_t only_offset(const struct observation *seen, size_t count, size_t size, size_t width)
+bool engine_init(struct engine *e)
 {
-    size_t found = 0, matches = 0;
-    for (size_t at = 4; at + width <= size; at += 4) {
-        bool match = true;
-        for (size_t i = 0; i < count && match; i++)
-            match = memcmp(seen[i].bytes + at, &seen[i].expected, width) == 0;
-        if (match) {
-            found = at;
-            matches++;
-        }
-    }
-    return matches == 1 ? found : 0;
+    e->private_page = memory_reserve(PAGE_BYTES);
+    return e->private_page != NULL;
 }
 
-static void observe(struct vcpu *v, char *into, size_t size)
+static void stop(struct engine *e)
 {
-    engine.uc_context_save(v->uc, v->scratch);
-    memcpy(into, v->scratch, size);
-}
-
-#define MOV_FS_EAX "\x8e\xe0"
-#define DIV_EAX "\xf7\xf0"
-
-/* Selectors beyond the GDT's limit: #GP with the selector, its RPL bits cleared, as error code. */
-static bool calibrate_exceptions(struct vcpu *v, char *seen[4], size_t size)
-{
-    observe(v, seen[0], size);
-    if (probe(v, MOV_FS_EAX, 2, 0x5553) != 13)
-        return fail(v, "a bad selector is not vector 13");
-    observe(v, seen[1], size);
-    memcpy(v->scratch, seen[0], size);
-    engine.uc_context_restore(v->uc, v->scratch);
-    if (probe(v, MOV_FS_EAX, 2, 0x2a2b) != 13)
-        return fail(v, "a bad selector is not vector 13");
-    observe(v, seen[2], size);
-    memcpy(v->scratch, seen[0], size);
-    engine.uc_context_restore(v->uc, v->scratch);
-    if (probe(v, DIV_EAX, 2, 0) != 0)
-        return fail(v, "a division by zero is not vector 0");
-    observe(v, seen[3], size);
-    memcpy(v->scratch, seen[0], size);
-    engine.uc_context_restore(v->uc, v->scratch);
-
-    struct observation codes[] = {{seen[1], 0x5550}, {seen[2], 0x2a28}, {seen[3], 0}};
-    struct observation handled[] = {{seen[0], UINT32_MAX}, {seen[1], 13}, {seen[2], 13}, {seen[3], 0}};
-    offsets.error_code = only_offset(codes, 3, size, 4);
-    offsets.old_exception = only_offset(handled, 4, size, 4);
-    return (offsets.error_code && offsets.old_exception) || fail(v, "its exception state is not where it should be");
-}
-
-static bool calibrate_gdt(struct vcpu *v, char *seen[4], size_t size)
-{
-    uc_x86_mmr gdtr = {.base = 0x5a5a6000, .limit = GDT_ENTRIES_COUNT * 8 - 1};
-    observe(v, seen[0], size);
-    engine_write(v, UC_X86_REG_GDTR, &gdtr);
-    observe(v, seen[1], size);
-    struct observation base[] = {{seen[0], PRIVATE_LINEAR}, {seen[1], 0x5a5a6000}};
-    offsets.gdt_base = only_offset(base, 2, size, 8);
-    return offsets.gdt_base != 0 || fail(v, "its GDT base is not where it should be");
-}
-
-static bool calibrate_fault_address(struct vcpu *v, char *seen[2])
-{
-    static const uint32_t addresses[2] = {0x5a5a7123, 0x3c3c1457};
-    struct observation engine_bytes[2];
-    for (int i = 0; i < 2; i++) {
-        v->event = EVENT_NONE;
-        if (probe(v, "\x8a\x08", 2, addresses[i]) != -1 || v->event != EVENT_PAGE_FAULT)  /* mov cl, [eax] */
-            return fail(v, "a refused TLB fill does not stop it");
-        memcpy(seen[i], v->uc, ENGINE_STRUCT_BYTES);
-        engine_bytes[i] = (struct observation){seen[i], addresses[i]};
-    }
-    offsets.fault_address = only_offset(engine_bytes, 2, ENGINE_STRUCT_BYTES, 8);
-    return offsets.fault_address != 0 || fail(v, "its fault address is not where it should be");
-}
-
-static bool calibrate(struct vcpu *v)
-{
-    size_t size = engine.uc_context_size(v->uc);
-    size_t each = size > ENGINE_STRUCT_BYTES ? size : ENGINE_STRUCT_BYTES;
-    char *memory = calloc(4, each);
-    if (memory == NULL)
-        return fail(v, "out of memory");
-    char *seen[4] = {memory, memory + each, memory + 2 * each, memory + 3 * each};
-    bool ok = calibrate_exceptions(v, seen, size) && calibrate_fault_address(v, seen) && calibrate_gdt(v, seen, size);
-    free(memory);
-    offsets.done = ok;
-    return ok;
-}
-
-/* Twice the same exception: without engine_scrub() the second would be a double fault. */
-static bool verify(struct vcpu *v)
-{
-    for (int i = 0; i < 2; i++) {
-        uint32_t code = 0;
-        if (probe(v, MOV_FS_EAX, 2, 0x5553) != 13)
-            return fail(v, "exceptions leave a mark that cannot be cleared");
-        engine_scrub(v, &code);
-        if (code != 0x5550)
-            return fail(v, "it reports a wrong error code");
-    }
-    return true;
-}
-
-static void hide_gdt(struct vcpu *v)
-{
-    const uint64_t base = WINDOW + PRIVATE_PHYSICAL;
-    engine.uc_context_save(v->uc, v->scratch);
-    memcpy((char *)v->scratch + offsets.gdt_base, &base, sizeof base);
-    engine.uc_context_restore(v->uc, v->scratch);
-    memset(v->private_page + sizeof boot_gdt, 0, PAGE_BYTES - sizeof boot_gdt);
+    if (e->uc == NULL)
+        return;
+    if (e->scratch != NULL)
+        unicorn.uc_context_free(e->scratch);
+    unicorn.uc_close(e->uc);
+    e->scratch = NULL;
+    e->uc = NULL;
+    __atomic_sub_fetch(&engines, 1, __ATOMIC_RELAXED);
 }
 
 bool engine_start(struct vcpu *v)
 {
-    v->setup = true;
-    bool ok = create(v) && enter_ring3(v) && (offsets.done || calibrate(v)) && verify(v);
-    if (!ok)
-        return false;
-    if (!native_find(v))
-        return fail(v, "its registers are not where they should be");
-    hide_gdt(v);
-    v->setup = false;
-    v->ts = false;
-    v->event = EVENT_NONE;
-    engine_forget_page(v, PRIVATE_PHYSICAL);
-    engine_flush_tlb(v);
-    v->segments[X86_CS] = USER_CODE_SELECTOR;
-    v->segments[X86_SS] = v->segments[X86_DS] = v->segments[X86_ES] = USER_DATA_SELECTOR;
-    v->segments[X86_FS] = v->segments[X86_GS] = 0;
-    note_null_segments(v);
-    return true;
+    struct engine *e = &v->engine;
+    e->setup = true;
+    bool ok = create(v) && enter_ring3(v) && hidden_find(v) && native_find(v);
+    if (ok) {
+        hidden_move_descriptors(e, WINDOW + PRIVATE_PHYSICAL);
+        memset(e->private_page + STUB_OFFSET, 0, PAGE_BYTES - STUB_OFFSET);
+        engine_forget_code(e, PRIVATE_PHYSICAL, PAGE_BYTES, false);
+        engine_flush_tlb(e);
+    } else {
+        stop(e);
+    }
+    e->setup = false;
+    report_begin(&v->report);
+    fpu_reset(&v->fpu);
+    segments_reset(v);
+    return ok;
+}
+
+void engine_free(struct engine *e)
+{
+    stop(e);
+    memory_release(e->private_page, PAGE_BYTES);
+}
+
+/* --- for vcpu.py ------------------------------------------------------------------------------- */
+
+static const char *const function_names[] = {
+#define X(name) #name,
+    ENGINE_FUNCTIONS(X)
+#undef X
+    NULL,
+};
+
+const char *const *vcpu_function_names(void)
+{
+    return function_names;
+}
+
+void vcpu_use_engine(const struct engine_functions *functions)
+{
+    unicorn = *functions;
+}
+
+/* How many engines all machines have. */
+uint32_t vcpu_engines_in_use(void)
+{
+    return __atomic_load_n(&engines, __ATOMIC_RELAXED);
+}
+
+/* Makes the engine now rather than at the first run; false: see vcpu_error(). */
+bool vcpu_prepare(struct vcpu *v)
+{
+    return v->engine.uc != NULL || engine_start(v);
+}
+
+uint64_t vcpu_anomalies(const struct vcpu *v)
+{
+    return v->engine.anomalies;
+}
+
+const char *vcpu_error(const struct vcpu *v)
+{
+    return v->engine.error;
 }

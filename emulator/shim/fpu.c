@@ -1,5 +1,5 @@
 /*
- * x87 and SSE state: one set of registers per engine, switched when a thread that does not own it
+ * See fpu.h. x87 and SSE state: one set of registers per engine, switched when a thread that does not own it
  * first touches it (CR0.TS, vector 7), as Fiasco does on ia32.
  *
  * A frame's fpu_core says which vCPU has its live state (1 + core; 0: the frame's own area has it).
@@ -8,114 +8,91 @@
  *
  * Ref: Intel SDM vol. 1, 10.5.1 (FXSAVE area); vol. 3, 2.5 (CR0.TS), 13.4 (lazy saving).
  */
-#include <string.h>
+#include "fpu.h"
 
-#include "operand.h"
+#include "books.h"
+#include "engine.h"
+#include "floating.h"
+#include "vcpu.h"
 
-bool fpu_owned(const struct vcpu *v, const struct thread_frame *frame)
+static bool is_owned(const struct vcpu *v, const struct thread_frame *frame)
 {
-    return v->fpu_frame == frame && frame->fpu_core == v->core + 1;
+    return v->fpu.frame == frame && frame->fpu_core == v->core + 1;
 }
 
-void fpu_set_ts(struct vcpu *v, bool ts)
+static void set_ts(struct vcpu *v, bool ts)
 {
-    if (v->ts == ts)
+    if (v->fpu.ts == ts)
         return;
     uint32_t cr0 = CR0_USER | (ts ? CR0_TS : 0);
-    engine_write(v, UC_X86_REG_CR0, &cr0);
-    v->ts = ts;
+    engine_write(&v->engine, UC_X86_REG_CR0, &cr0);
+    v->fpu.ts = ts;
 }
 
-/* The registers as fxsave has them: those of the x87 by their place in the stack. */
-void fpu_image(struct vcpu *v, struct fxsave_area *area)
+void fpu_load(struct vcpu *v)
 {
-    const struct fpu_state *f = &v->fpu;
-    memset(area, 0, offsetof(struct fxsave_area, rest));
-    area->control = f->control;
-    area->status = (uint16_t)(f->status | f->top << 11);
-    area->tags = f->valid;
-    area->opcode = f->opcode;
-    area->ip = f->ip;
-    area->cs = f->cs;
-    area->dp = f->dp;
-    area->ds = f->ds;
-    area->mxcsr = f->mxcsr;
-    area->mxcsr_mask = MXCSR_MASK;
-    for (unsigned i = 0; i < 8; i++) {
-        const struct extended *st = &f->st[(f->top + i) & 7];
-        memcpy(area->st[i], &st->m, 8);
-        memcpy(area->st[i] + 8, &st->se, 2);
-        memcpy(area->xmm[i], operand_xmm(v, i), 16);
-    }
+    set_ts(v, !is_owned(v, v->frame));
 }
 
 void fpu_write_pending(struct vcpu *v)
 {
-    uint16_t word = v->fpu.status & STATUS_ES;
-    engine_write(v, UC_X86_REG_FPSW, &word);
-    v->pending_shown = word != 0;
+    uint16_t word = floating_is_pending(&v->floating) ? STATUS_ES : 0;
+    engine_write(&v->engine, UC_X86_REG_FPSW, &word);
+    v->fpu.pending_shown = word != 0;
 }
 
-void fpu_load_image(struct vcpu *v, const struct fxsave_area *area)
+_Static_assert(sizeof(struct fxsave_area) == sizeof((struct thread_frame *)0)->fpu, "FXSAVE area");
+
+static struct fxsave_area *area_of(struct thread_frame *frame)
 {
-    struct fpu_state *f = &v->fpu;
-    f->control = (area->control & 0x1f7f) | 0x40;
-    f->status = area->status & 0xc7ff;
-    f->top = area->status >> 11 & 7;
-    f->valid = area->tags;
-    f->opcode = area->opcode & 0x7ff;
-    f->ip = area->ip;
-    f->cs = area->cs;
-    f->dp = area->dp;
-    f->ds = area->ds;
-    f->mxcsr = area->mxcsr & MXCSR_MASK;
-    for (unsigned i = 0; i < 8; i++) {
-        struct extended *st = &f->st[(f->top + i) & 7];
-        memcpy(&st->m, area->st[i], 8);
-        memcpy(&st->se, area->st[i] + 8, 2);
-        memcpy(operand_xmm(v, i), area->xmm[i], 16);
-    }
-    fpu_show_pending(v);
+    return (struct fxsave_area *)frame->fpu;
 }
 
 /* Puts the live state back into the frame it belongs to, if any. The frame has it from then on. */
-void fpu_save(struct vcpu *v)
+static void save(struct vcpu *v)
 {
-    struct thread_frame *owner = v->fpu_frame;
-    v->fpu_frame = NULL;
+    struct thread_frame *owner = v->fpu.frame;
+    v->fpu.frame = NULL;
     if (owner == NULL || owner->fpu_core != v->core + 1)
         return;
-    fpu_image(v, (struct fxsave_area *)owner->fpu);
+    floating_save(v, area_of(owner));
     owner->fpu_core = 0;
 }
 
-/* The running thread touched the x87/SSE registers without owning them: CR0.TS trapped. */
 void fpu_switch(struct vcpu *v)
 {
     struct thread_frame *frame = v->frame;
     static const struct fxsave_area initial = {.control = INITIAL_CONTROL, .mxcsr = INITIAL_MXCSR};
-    fpu_save(v);
+    save(v);
     if (frame->fpu_core != 0 && frame->fpu_core <= v->machine->vcpu_count) {
         struct vcpu *other = v->machine->vcpus[frame->fpu_core - 1];
-        if (other != v && fpu_owned(other, frame))
-            fpu_save(other);
+        if (other != v && is_owned(other, frame))
+            save(other);
     }
-    fpu_set_ts(v, false);
-    fpu_load_image(v, frame->fpu_valid ? (const struct fxsave_area *)frame->fpu : &initial);
+    set_ts(v, false);
+    floating_load(v, frame->fpu_valid ? area_of(frame) : &initial);
     frame->fpu_valid = 1;
     frame->fpu_core = v->core + 1;
-    v->fpu_frame = frame;
-    v->fpu_switches++;
-    v->clock += v->machine->costs[COST_FPU_SWITCH];
+    v->fpu.frame = frame;
+    books_charge_fpu_switch(v);
 }
 
-/* Makes this vCPU the owner of a frame's state, as it was when the frame was saved: costs nothing. */
-void fpu_adopt(struct vcpu *v, struct thread_frame *frame)
+struct thread_frame *fpu_owner(const struct vcpu *v)
 {
-    fpu_load_image(v, (const struct fxsave_area *)frame->fpu);
-    frame->fpu_core = v->core + 1;
-    v->fpu_frame = frame;
+    return v->fpu.frame != NULL && is_owned(v, v->fpu.frame) ? v->fpu.frame : NULL;
 }
+
+void fpu_restore(struct vcpu *v, struct thread_frame *frame)
+{
+    v->fpu.frame = NULL;
+    if (frame == NULL || !engine_is_started(&v->engine))
+        return;
+    floating_load(v, area_of(frame));
+    frame->fpu_core = v->core + 1;
+    v->fpu.frame = frame;
+}
+
+/* --- for vcpu.py, between runs ------------------------------------------------------------------ */
 
 /* Copies live state into the frame's area; it stays live. For reading a thread's state. */
 void vcpu_sync_fpu(struct machine *m, struct thread_frame *frame)
@@ -123,8 +100,8 @@ void vcpu_sync_fpu(struct machine *m, struct thread_frame *frame)
     if (frame->fpu_core == 0 || frame->fpu_core > m->vcpu_count)
         return;
     struct vcpu *v = m->vcpus[frame->fpu_core - 1];
-    if (fpu_owned(v, frame))
-        fpu_image(v, (struct fxsave_area *)frame->fpu);
+    if (is_owned(v, frame))
+        floating_save(v, area_of(frame));
 }
 
 /* Makes the frame's area the only copy, without saving what is live. Before writing a thread's state. */
@@ -132,8 +109,8 @@ void vcpu_drop_fpu(struct machine *m, struct thread_frame *frame)
 {
     if (frame->fpu_core != 0 && frame->fpu_core <= m->vcpu_count) {
         struct vcpu *v = m->vcpus[frame->fpu_core - 1];
-        if (v->fpu_frame == frame)
-            v->fpu_frame = NULL;
+        if (v->fpu.frame == frame)
+            v->fpu.frame = NULL;
     }
     frame->fpu_core = 0;
 }

@@ -7,8 +7,6 @@
 
 #include "decode.h"
 
-enum { PAGE_SIZE = 4096 };
-
 /* --- a locked bit test of a register ----------------------------------------------------------- */
 
 static int is_prefix(uint8_t byte)
@@ -41,9 +39,9 @@ static int bit_test_follows(const uint8_t *code, size_t left)
 
 static int has_locked_bit_test(const uint8_t *page)
 {
-    if (bit_test_follows(page, PAGE_SIZE))
+    if (bit_test_follows(page, PAGE_BYTES))
         return 1;  /* the page before may end with a lock prefix, and often a byte there just looks like one */
-    const uint8_t *end = page + PAGE_SIZE;
+    const uint8_t *end = page + PAGE_BYTES;
     for (const uint8_t *p = page; (p = memchr(p, 0xf0, (size_t)(end - p))) != NULL; p++)
         if (bit_test_follows(p + 1, (size_t)(end - p - 1)))
             return 1;
@@ -56,7 +54,7 @@ static int has_locked_bit_test(const uint8_t *page)
 static unsigned all_temporaries(const uint8_t *page)
 {
     unsigned sum = 0;
-    for (size_t i = 0; i < PAGE_SIZE; i++) {
+    for (size_t i = 0; i < PAGE_BYTES; i++) {
         uint8_t byte = page[i];
         sum += (byte & 0xf8) == 0xd8 ? 2 : byte == 0x0f || byte == 0xd4 || byte == 0xd5 || byte == 0x8e || (byte & 0xc7) == 7;
     }
@@ -68,12 +66,12 @@ enum { MOST_TEMPORARIES = 440, MOST_TEMPORARIES_ACROSS = MOST_TEMPORARIES / 2 };
 
 static int overruns_temporaries(const uint8_t *page)
 {
-    uint16_t needed[PAGE_SIZE + 1] = {0};  /* by straight code from an offset on */
-    uint8_t leaves_page[PAGE_SIZE + 1] = {[PAGE_SIZE] = 1};
-    for (size_t at = PAGE_SIZE; at-- > 0;) {
+    uint16_t needed[PAGE_BYTES + 1] = {0};  /* by straight code from an offset on */
+    uint8_t leaves_page[PAGE_BYTES + 1] = {[PAGE_BYTES] = 1};
+    for (size_t at = PAGE_BYTES; at-- > 0;) {
         struct insn insn;
-        decode_insn(page + at, PAGE_SIZE - at, &insn);
-        size_t next = insn.flags & INSN_TRUNCATED ? PAGE_SIZE : at + insn.length;
+        decode_insn(page + at, PAGE_BYTES - at, &insn);
+        size_t next = insn.flags & INSN_TRUNCATED ? PAGE_BYTES : at + insn.length;
         int ends = insn.flags & INSN_ENDS_BLOCK;
         needed[at] = (uint16_t)(insn.temporaries + (ends ? 0 : needed[next]));
         leaves_page[at] = !ends && leaves_page[next];
@@ -84,7 +82,7 @@ static int overruns_temporaries(const uint8_t *page)
     return 0;
 }
 
-int decode_is_hazardous(const uint8_t page[PAGE_SIZE])
+int decode_is_hazardous(const uint8_t page[PAGE_BYTES])
 {
     return has_locked_bit_test(page) || (all_temporaries(page) > MOST_TEMPORARIES_ACROSS && overruns_temporaries(page));
 }

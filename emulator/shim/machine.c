@@ -1,24 +1,29 @@
-/* What vcpu.py calls between runs: machines and vCPUs made and freed, code and translations forgotten. */
-#define _DEFAULT_SOURCE  /* MAP_ANONYMOUS */
-#define _DARWIN_C_SOURCE
+/*
+ * Machines and vCPUs, made and freed. Everything that the shim allocates belongs to a machine:
+ * vcpu_delete_machine() gives all of it back, engines included.
+ */
+#include "machine.h"
+
+#include <string.h>
+
+#include "engine.h"
+#include "memory.h"
+#include "mmu.h"
+#include "step.h"
 #include "vcpu.h"
 
-#include <stdlib.h>
-#include <string.h>
-#include <sys/mman.h>
-
-static const char *const function_names[] = {
+static const char *const interface_names[] = {
 #define X(name) #name,
-    ENGINE_FUNCTIONS(X)
+    INTERFACE_FIELDS(X)
 #undef X
     NULL,
 };
-static const char *const cost_names[] = {
-#define X(upper, lower) #lower,
-    COST_CLASSES(X)
-#undef X
-    NULL,
-};
+
+/* In the order of struct interface. */
+const char *const *vcpu_interface_names(void)
+{
+    return interface_names;
+}
 
 #define WORD(member) (offsetof(struct thread_frame, member) / 4)
 /* For the test that kernel/frame.py has the same layout. */
@@ -28,161 +33,75 @@ const uint32_t vcpu_frame_layout[] = {
     WORD(user_cycles), WORD(tlb_misses), WORD(fpu_switches), WORD(fpu), sizeof(struct thread_frame) / 4,
 };
 
-const char *const *vcpu_function_names(void)
+static void delete_vcpu(struct vcpu *v)
 {
-    return function_names;
+    engine_free(&v->engine);
+    coherence_free(&v->coherence, &v->machine->ram);
+    mmu_free(&v->mmu);
+    memory_release(v, sizeof *v);
 }
 
-const char *const *vcpu_cost_names(void)
+/* Of a machine half made, too. NULL: nothing to free. */
+void vcpu_delete_machine(struct machine *m)
 {
-    return cost_names;
+    if (m == NULL)
+        return;
+    while (m->vcpu_count > 0)
+        delete_vcpu(m->vcpus[--m->vcpu_count]);
+    books_free(&m->books);
+    coherence_free_machine(&m->coherence, &m->ram);
+    debug_free_machine(&m->debug);
+    breakpoints_free(&m->breakpoints);
+    patch_free(&m->patch, &m->ram);
+    operations_free(&m->operations);
+    ram_free(&m->ram);
+    memory_release(m, sizeof *m);
 }
 
-void vcpu_use_engine(const struct engine_functions *functions)
+/* `ram` stays the caller's, until the machine is deleted. NULL: no memory, or too many leaves. */
+struct machine *vcpu_new_machine(uint8_t *ram, uint64_t ram_bytes, const struct interface *interface,
+                                 const int64_t *costs, const struct cpuid_leaf *leaves, uint32_t leaf_count)
 {
-    engine = *functions;
-}
-
-static void *reserve(size_t size)
-{
-    void *memory = mmap(NULL, size, PROT_READ | PROT_WRITE, MAP_PRIVATE | MAP_ANONYMOUS | MAP_NORESERVE, -1, 0);
-    return memory == MAP_FAILED ? NULL : memory;
-}
-
-struct machine *vcpu_new_machine(uint8_t *ram, uint64_t ram_bytes, const int64_t *costs,
-                                 const struct cpuid_leaf *leaves, uint32_t leaf_count)
-{
-    struct machine *m = calloc(1, sizeof *m);
-    if (m == NULL || leaf_count > MAX_CPUID_LEAVES)
+    struct machine *m = memory_reserve(sizeof *m);
+    if (m == NULL)
         return NULL;
-    m->ram = ram;
-    m->frames = (uint32_t)(ram_bytes / PAGE_BYTES);
-    memcpy(m->costs, costs, sizeof m->costs);
-    memcpy(m->cpuid, leaves, leaf_count * sizeof *leaves);
-    m->cpuid_leaves = leaf_count;
-    m->frame_flags = reserve(m->frames);
-    m->frame_writer = reserve(m->frames * sizeof *m->frame_writer);
-    m->frame_token = reserve(m->frames * sizeof *m->frame_token);
-    m->blocks = reserve(BLOCK_CACHE_SIZE * sizeof *m->blocks);
-    m->debug.marked_blocks = reserve(BLOCK_CACHE_SIZE * sizeof *m->blocks);
-    m->debug.range_blocks = reserve(BLOCK_CACHE_SIZE * sizeof *m->blocks);
-    m->frame_dirty = reserve(m->frames);
-    m->debug.clock = INT64_MAX;
-    m->runs = reserve(BLOCK_CACHE_SIZE * sizeof *m->runs);
-    m->shadow = reserve(ram_bytes);
-    m->claims = reserve(m->frames * sizeof *m->claims);
-    m->features = features_of(m);
-    bool blocks = m->runs && m->shadow && m->claims && m->blocks && m->debug.marked_blocks && m->debug.range_blocks;
-    return m->frame_flags && m->frame_writer && m->frame_token && blocks && m->frame_dirty ? m : NULL;
+    m->interface = *interface;
+    if (ram_init(&m->ram, ram, ram_bytes) && books_init(&m->books, costs)
+        && answers_init(&m->answers, leaves, leaf_count) && coherence_init_machine(&m->coherence, &m->ram)
+        && debug_init_machine(&m->debug) && patch_init(&m->patch, &m->ram) && operations_init(&m->operations)) {
+        features_init(&m->features, &m->answers);
+        return m;
+    }
+    vcpu_delete_machine(m);
+    return NULL;
 }
 
-/* The core's number is the count of vCPUs made before. */
+/* The core's number is the count of vCPUs made before. NULL: no memory, or too many. */
 struct vcpu *vcpu_new(struct machine *m)
 {
     if (m->vcpu_count == MAX_VCPUS)
         return NULL;
-    struct vcpu *v = reserve(sizeof *v);  /* mostly never touched */
+    struct vcpu *v = memory_reserve(sizeof *v);  /* mostly never touched */
     if (v == NULL)
         return NULL;
     v->machine = m;
     v->core = m->vcpu_count;
-    v->blocks = m->blocks;
-    v->generation = v->global_generation = 1;
-    v->cr3 = UINT32_MAX;
-    v->look_from = INT64_MAX;
-    v->shared_frames[0] = v->shared_frames[1] = NO_FRAME;
-    v->private_page = reserve(PAGE_BYTES);
-    v->executed = reserve(m->frames / 8 + 1);
-    for (int side = 0; side < 2; side++) {
-        v->slots[side] = reserve(PAGES * sizeof *v->slots[side]);
-        v->super_slots[side] = reserve(1024 * sizeof *v->super_slots[side]);
-        v->stamped[side] = calloc(1024, 1);
-        if (!v->slots[side] || !v->super_slots[side] || !v->stamped[side])
-            return NULL;
+    books_use_blocks(&v->books, books_own_blocks(&m->books));
+    step_init(&v->step);
+    debug_init(&v->debug);
+    if (engine_init(&v->engine) && coherence_init(&v->coherence, &m->ram) && mmu_init(&v->mmu)) {
+        m->vcpus[m->vcpu_count++] = v;
+        return v;
     }
-    if (!v->private_page || !v->executed)
-        return NULL;
-    m->vcpus[m->vcpu_count++] = v;
-    return v;
+    delete_vcpu(v);
+    return NULL;
 }
 
-void vcpu_delete_machine(struct machine *m)
-{
-    for (uint32_t i = 0; i < m->vcpu_count; i++) {
-        struct vcpu *v = m->vcpus[i];
-        if (v->uc != NULL) {
-            engine.uc_free(v->scratch);
-            engine.uc_close(v->uc);
-        }
-        munmap(v->private_page, PAGE_BYTES);
-        munmap(v->executed, m->frames / 8 + 1);
-        for (int side = 0; side < 2; side++) {
-            munmap(v->slots[side], PAGES * sizeof *v->slots[side]);
-            munmap(v->super_slots[side], 1024 * sizeof *v->super_slots[side]);
-            free(v->stamped[side]);
-        }
-        free(v->dropped);
-        munmap(v, sizeof *v);
-    }
-    munmap(m->frame_flags, m->frames);
-    munmap(m->frame_dirty, m->frames);
-    free(m->debug.breakpoints);
-    munmap(m->frame_writer, m->frames * sizeof *m->frame_writer);
-    munmap(m->frame_token, m->frames * sizeof *m->frame_token);
-    munmap(m->blocks, BLOCK_CACHE_SIZE * sizeof *m->blocks);
-    munmap(m->debug.marked_blocks, BLOCK_CACHE_SIZE * sizeof *m->blocks);
-    munmap(m->debug.range_blocks, BLOCK_CACHE_SIZE * sizeof *m->blocks);
-    munmap(m->runs, BLOCK_CACHE_SIZE * sizeof *m->runs);
-    munmap(m->shadow, (size_t)m->frames * PAGE_BYTES);
-    munmap(m->claims, m->frames * sizeof *m->claims);
-    free(m);
-}
+_Static_assert(offsetof(struct vcpu, frame) == 0 && offsetof(struct vcpu, deadline_cycles) == 8
+                   && offsetof(struct vcpu, books.clock) == 16,
+               "the words that vcpu.py reads and writes");
 
-/* clock, frame, deadline_cycles */
 int64_t *vcpu_shared_words(struct vcpu *v)
 {
-    return &v->clock;
-}
-
-uint64_t vcpu_anomalies(const struct vcpu *v)
-{
-    return v->anomalies;
-}
-
-const char *vcpu_error(const struct vcpu *v)
-{
-    return v->error;
-}
-
-/* Makes the engine now rather than at the first run; false: see vcpu_error(). */
-bool vcpu_prepare(struct vcpu *v)
-{
-    return v->uc != NULL || engine_start(v);
-}
-
-void vcpu_flush_tlb(struct vcpu *v)
-{
-    tlb_flush(v, false);
-}
-
-void vcpu_invalidate_page(struct vcpu *v, uint32_t address)
-{
-    tlb_invalidate(v, address);
-}
-
-void vcpu_forget_code(struct machine *m, uint32_t first, uint32_t count)
-{
-    for (uint32_t frame = first; frame - first < count && frame < m->frames; frame++)
-        forget_frame(m, frame);
-}
-
-void vcpu_set_kernel_written(struct machine *m, uint32_t frame, bool flag)
-{
-    if (frame >= m->frames)
-        return;
-    forget_frame(m, frame);
-    if (flag)
-        m->frame_flags[frame] |= FRAME_KERNEL_WRITTEN;
-    else
-        m->frame_flags[frame] &= (uint8_t)~FRAME_KERNEL_WRITTEN;
+    return (int64_t *)v;
 }

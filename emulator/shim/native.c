@@ -1,17 +1,17 @@
 /*
- * Where the engine keeps the registers of its processor: the shim's own instructions work there.
- *
- * The interface copies registers one by one, which takes longer than most instructions. A saved context is a copy of
+ * See native.h. The engine's interface copies registers one by one, which takes longer than most instructions. A saved context is a copy of
  * that memory, so it tells how far apart the registers lie; the memory itself is looked for behind the pointers in the
  * engine's own structure. Some of those only happen to point nearby, so all ways that led there are kept, and tried in
  * the next engine first. Memory that may not be there is read by the operating system's leave (a write to a pipe fails
  * where it is not).
  */
-#include <fcntl.h>
-#include <stdlib.h>
+#include "native.h"
+
 #include <string.h>
 #include <unistd.h>
 
+#include "engine.h"
+#include "memory.h"
 #include "vcpu.h"
 
 enum { ENGINE_WORDS = 8192 / 8, STATE_BYTES = 64 << 10, PIECE = 4096, MAX_WAYS = 32 };
@@ -45,11 +45,14 @@ static void pattern(uint32_t seed, uint64_t general[8], union xmm xmm[2])
 
 static void write_pattern(struct vcpu *v, uint32_t seed, uint64_t general[8], union xmm xmm[2])
 {
+    uint32_t words[REGISTER_EFLAGS], eflags;
+    engine_read_registers(&v->engine, words, &eflags);
     pattern(seed, general, xmm);
     for (unsigned i = 0; i < 8; i++)
-        engine_write(v, general_registers[i], &(uint32_t){(uint32_t)general[i]});
+        words[i] = (uint32_t)general[i];
+    engine_write_registers(&v->engine, words, eflags);
     for (unsigned i = 0; i < 2; i++)
-        engine_write(v, UC_X86_REG_XMM0 + (int)i, &xmm[i]);
+        engine_write(&v->engine, UC_X86_REG_XMM0 + (int)i, &xmm[i]);
 }
 
 /* The only place of `what`; NULL if there is none, or more than one. */
@@ -68,9 +71,8 @@ static const uint8_t *only_place(const uint8_t *in, size_t size, const void *wha
 
 static bool distances(struct vcpu *v, const uint64_t general[8], const union xmm xmm[2])
 {
-    size_t size = engine.uc_context_size(v->uc);
-    engine.uc_context_save(v->uc, v->scratch);
-    const uint8_t *saved = (const uint8_t *)v->scratch;
+    size_t size = engine_context_bytes(&v->engine);
+    const uint8_t *saved = (const uint8_t *)engine_save_context(&v->engine);
     const uint8_t *g = only_place(saved, size, general, 64);
     const uint8_t *x = only_place(saved, size, &xmm[0], 16), *y = only_place(saved, size, &xmm[1], 16);
     if (g == NULL || x == NULL || y == NULL || y <= x)
@@ -95,7 +97,7 @@ static uint8_t *follow(const struct vcpu *v, const struct way *way, const uint64
 {
     uint8_t *start;
     uint64_t there[8];
-    memcpy(&start, (const uint8_t *)v->uc + way->pointer, sizeof start);
+    memcpy(&start, engine_struct(&v->engine) + way->pointer, sizeof start);
     if (!read_memory(start + way->general, there, sizeof there) || memcmp(there, general, sizeof there) != 0)
         return NULL;
     return start + way->general;
@@ -103,18 +105,18 @@ static uint8_t *follow(const struct vcpu *v, const struct way *way, const uint64
 
 static void find_ways(const struct vcpu *v, const uint64_t general[8])
 {
-    uint8_t *buffer = malloc(STATE_BYTES);
+    uint8_t *buffer = memory_new(STATE_BYTES);
     places.count = 0;
     for (size_t i = 0; buffer != NULL && i < ENGINE_WORDS && places.count < MAX_WAYS; i++) {
         const uint8_t *pointer;
-        memcpy(&pointer, (const uint8_t *)v->uc + 8 * i, sizeof pointer);
+        memcpy(&pointer, engine_struct(&v->engine) + 8 * i, sizeof pointer);
         if (pointer == NULL || (uintptr_t)pointer & 7)
             continue;
         size_t at = look_behind(pointer, general, buffer);
         if (at != 0)
             places.ways[places.count++] = (struct way){8 * i, at};
     }
-    free(buffer);
+    memory_delete(buffer, STATE_BYTES);
 }
 
 static uint8_t *find_general(struct vcpu *v, const uint64_t general[8])
@@ -140,24 +142,23 @@ static bool connect(struct vcpu *v)
     if (found == NULL)
         return false;
     places.known = true;
-    v->general = (uint64_t *)found;
-    v->xmm = found + places.xmm;
-    v->xmm_stride = places.xmm_stride;
-    bool right = memcmp(v->xmm, &xmm[0], 16) == 0 && memcmp(v->xmm + v->xmm_stride, &xmm[1], 16) == 0
-              && (uint32_t)v->general[ENGINE_EIP] == engine_word(v, UC_X86_REG_EIP);
+    struct native *n = &v->native;
+    *n = (struct native){(uint64_t *)found, found + places.xmm, places.xmm_stride};
+    bool right = memcmp(native_xmm(n, 0), &xmm[0], 16) == 0 && memcmp(native_xmm(n, 1), &xmm[1], 16) == 0
+              && (uint32_t)n->general[NATIVE_EIP] == engine_word(&v->engine, UC_X86_REG_EIP);
     memset(&xmm, 0, sizeof xmm);
     for (int i = 0; i < 2; i++)
-        engine_write(v, UC_X86_REG_XMM0 + i, &xmm[i]);
+        engine_write(&v->engine, UC_X86_REG_XMM0 + i, &xmm[i]);
     return right;
 }
 
-/* Sets v->general, v->xmm and v->xmm_stride. After the engine has run once. */
 bool native_find(struct vcpu *v)
 {
-    if (pipe(probe_pipe) != 0)
-        return false;
-    bool found = connect(v);
-    close(probe_pipe[0]);
-    close(probe_pipe[1]);
-    return found;
+    bool found = false;
+    if (pipe(probe_pipe) == 0) {
+        found = connect(v);
+        close(probe_pipe[0]);
+        close(probe_pipe[1]);
+    }
+    return found || engine_fail(&v->engine, "its registers are not where they should be");
 }

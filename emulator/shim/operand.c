@@ -1,33 +1,15 @@
 /*
- * What the instructions that the shim executes read and write: registers in the engine's own memory, guest memory
- * with everything that goes with an access: TLB, page faults, stores to code, watchpoints.
+ * See operand.h. Guest memory with everything that goes with an access: TLB, page faults, stores to code, watchpoints.
  *
  * An access that runs over the end of its page is translated for both pages first, so it happens as a whole or not.
  */
-#include <string.h>
-
 #include "operand.h"
 
-enum ending raise_vector(struct vcpu *v, uint32_t vector)
-{
-    v->vector = vector;
-    return RAISED;
-}
+#include <string.h>
 
-uint32_t operand_eflags(struct vcpu *v)
+static enum ending left(struct vcpu *v, enum exit_reason reason)
 {
-    return engine_word(v, UC_X86_REG_EFLAGS);
-}
-
-void operand_set_eflags(struct vcpu *v, uint32_t flags, uint32_t which)
-{
-    uint32_t all = (engine_word(v, UC_X86_REG_EFLAGS) & ~which) | flags;
-    engine_write(v, UC_X86_REG_EFLAGS, &all);
-}
-
-static enum ending left(struct vcpu *v, enum event event)
-{
-    v->event = event;
+    report_exit(&v->report, reason);
     return LEFT;
 }
 
@@ -36,24 +18,23 @@ static enum ending access_bytes(struct vcpu *v, uint32_t address, uint32_t size,
 {
     struct machine *m = v->machine;
     struct mapping mapping;
-    if (!access_page(v, address, write ? ACCESS_WRITE : ACCESS_READ, &mapping)) {
-        v->fault_is_exact = true;
+    if (!mmu_access(v, address, write ? ACCESS_WRITE : ACCESS_READ, &mapping)) {
+        report_fault_is_exact(&v->report);
         return LEFT;
     }
-    uint8_t flags = m->frame_flags[mapping.frame];
-    if (UNLIKELY(flags & FRAME_EXECUTED) && write) {
-        v->code_write_frame = mapping.frame;
-        if (v->in_engine)
-            return left(v, EVENT_CODE_WRITE);
-        forget_frame(m, mapping.frame);
+    if (UNLIKELY(ram_is_marked(&m->ram, mapping.pfn, PAGE_EXECUTED)) && write) {
+        report_note_code_write(&v->report, mapping.pfn);
+        if (engine_is_running(&v->engine))
+            return left(v, EXIT_CODE_WRITE);
+        coherence_forget(m, mapping.pfn);
     }
-    if (UNLIKELY(flags & FRAME_WATCHED) && !v->watching)
-        return left(v, EVENT_WATCH);
-    if (UNLIKELY(v->watching))
-        debug_note_access(v, address, mapping.frame, size);
+    if (UNLIKELY(watch_is_on(&v->watch)))
+        watch_note_access(v, address, mapping.pfn, size);
+    else if (UNLIKELY(ram_is_marked(&m->ram, mapping.pfn, PAGE_WATCHED)))
+        return left(v, EXIT_WATCH);
     if (write)
-        m->frame_dirty[mapping.frame] = 1;
-    *bytes = m->ram + (size_t)mapping.frame * PAGE_BYTES + (address & ~PAGE_MASK);
+        coherence_mark_dirty(&m->coherence, mapping.pfn);
+    *bytes = ram_at(&m->ram, mapping.pfn, address & ~PAGE_MASK);
     return DONE;
 }
 
@@ -92,7 +73,6 @@ enum ending operand_write_in_general(struct vcpu *v, uint32_t address, const voi
     return DONE;
 }
 
-/* Nothing is written; only whether that would fault, and what a write entails. */
 enum ending operand_probe_write(struct vcpu *v, uint32_t address, uint32_t size)
 {
     struct span span;

@@ -1,5 +1,5 @@
 /*
- * What the instructions that the shim executes read and write. Registers lie in the engine's own memory (native.c).
+ * What the instructions that the shim executes read and write, for operation.c and floating.h. Registers lie in the engine's own memory (native.c).
  * Memory: here the usual case, a page in the modelled TLB of which nothing special is known; the rest in operand.c.
  */
 #ifndef L4LAB_OPERAND_H
@@ -7,21 +7,51 @@
 
 #include <string.h>
 
+#include "coherence.h"
+#include "engine.h"
+#include "mmu.h"
+#include "native.h"
+#include "operation.h"
+#include "ram.h"
+#include "report.h"
+#include "segments.h"
 #include "vcpu.h"
+#include "watch.h"
 
-static inline uint32_t operand_general(struct vcpu *v, unsigned number)
+#pragma GCC visibility push(hidden)
+
+static inline uint32_t operand_general(const struct vcpu *v, unsigned number)
 {
-    return (uint32_t)v->general[number & 7];
+    return native_general(&v->native, number);
 }
 
-static inline void operand_set_general(struct vcpu *v, unsigned number, uint32_t value)
+static inline void operand_set_general(const struct vcpu *v, unsigned number, uint32_t value)
 {
-    v->general[number & 7] = value;
+    native_set_general(&v->native, number, value);
 }
 
-static inline union xmm *operand_xmm(struct vcpu *v, unsigned number)
+static inline union xmm *operand_xmm(const struct vcpu *v, unsigned number)
 {
-    return (union xmm *)(v->xmm + (number & 7) * v->xmm_stride);
+    return native_xmm(&v->native, number);
+}
+
+/* An exception: what an operation ends with. */
+static inline enum ending raise_vector(struct vcpu *v, uint32_t vector)
+{
+    report_raise(&v->report, vector);
+    return RAISED;
+}
+
+static inline uint32_t operand_eflags(struct vcpu *v)
+{
+    return engine_word(&v->engine, UC_X86_REG_EFLAGS);
+}
+
+/* Sets those of `which` to `flags`. */
+static inline void operand_set_eflags(struct vcpu *v, uint32_t flags, uint32_t which)
+{
+    uint32_t all = (operand_eflags(v) & ~which) | flags;
+    engine_write(&v->engine, UC_X86_REG_EFLAGS, &all);
 }
 
 static inline uint32_t operand_offset(struct vcpu *v, const struct operation *op)
@@ -36,8 +66,11 @@ static inline uint32_t operand_offset(struct vcpu *v, const struct operation *op
 
 static inline uint32_t operand_address(struct vcpu *v, const struct operation *op)
 {
-    return operand_offset(v, op) + v->segment_bases[op->segment];
+    return operand_offset(v, op) + segments_base(&v->segments, op->segment);
 }
+
+/* Nothing is written; only whether that would fault, and what a write entails. */
+enum ending operand_probe_write(struct vcpu *v, uint32_t address, uint32_t size);
 
 enum ending operand_read_in_general(struct vcpu *v, uint32_t address, void *into, uint32_t size);
 enum ending operand_write_in_general(struct vcpu *v, uint32_t address, const void *from, uint32_t size);
@@ -45,17 +78,16 @@ enum ending operand_write_in_general(struct vcpu *v, uint32_t address, const voi
 /* The bytes of an access to one page, if nothing speaks against it; else NULL. */
 static inline uint8_t *operand_bytes(struct vcpu *v, uint32_t address, uint32_t size, bool write)
 {
-    const struct tlb_slot *slot = &v->slots[0][address >> 12];
-    const uint8_t refused = write ? FRAME_WATCHED | FRAME_EXECUTED : FRAME_WATCHED;
-    uint32_t offset = address & ~PAGE_MASK, frame = slot->word >> 12;
-    if (UNLIKELY(slot->stamp != v->generation || offset > PAGE_BYTES - size || (write && !(slot->word & SLOT_WRITABLE))))
+    const uint32_t refused = write ? PAGE_WATCHED | PAGE_EXECUTED : PAGE_WATCHED;
+    uint32_t offset = address & ~PAGE_MASK, pfn;
+    if (UNLIKELY(!mmu_finds(&v->mmu, address, write, &pfn) || offset > PAGE_BYTES - size))
         return NULL;
     struct machine *m = v->machine;
-    if (UNLIKELY(m->frame_flags[frame] & refused || v->watching))
+    if (UNLIKELY(ram_is_marked(&m->ram, pfn, refused) || watch_is_on(&v->watch)))
         return NULL;
     if (write)
-        m->frame_dirty[frame] = 1;
-    return m->ram + (size_t)frame * PAGE_BYTES + offset;
+        coherence_mark_dirty(&m->coherence, pfn);
+    return ram_at(&m->ram, pfn, offset);
 }
 
 static inline enum ending operand_read(struct vcpu *v, uint32_t address, void *into, uint32_t size)
@@ -75,5 +107,7 @@ static inline enum ending operand_write(struct vcpu *v, uint32_t address, const 
     memcpy(bytes, from, size);
     return DONE;
 }
+
+#pragma GCC visibility pop
 
 #endif

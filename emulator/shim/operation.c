@@ -1,15 +1,13 @@
-/*
- * Instructions that the shim executes itself: decoded, found again by block, and executed where blocks meet.
- *
- * In the engine's copy of a page (patch.c) the first of a row of them is a jump to the next instruction, which ends the
- * engine's block, and the others do nothing. The engine asks the shim before each block: then the operation that ended
- * the one before is executed, and those with which this one begins. There, and only there, the engine has all
- * registers and flags in memory, believes nothing of them, and can be left exactly.
- */
-#include <stdlib.h>
+/* See operation.h. */
+#include "operation.h"
+
 #include <string.h>
 
+#include "decode.h"
+#include "floating.h"
+#include "fpu.h"
 #include "operand.h"
+#include "vcpu.h"
 
 static void sixteen_bit_address(struct operation *op)
 {
@@ -119,7 +117,6 @@ static void choose(struct operation *op)
     }
 }
 
-/* `code` is an instruction that decode_insn() says is ours. */
 void operation_decode(const uint8_t *code, struct operation *op)
 {
     int override = -1;
@@ -166,106 +163,7 @@ void operation_decode(const uint8_t *code, struct operation *op)
 
 enum ending operation_execute(struct vcpu *v, const struct operation *op)
 {
-    if (UNLIKELY(v->ts) && op->uses_fpu)
+    if (UNLIKELY(fpu_traps(&v->fpu)) && op->uses_fpu)
         fpu_switch(v);
     return op->execute(v, op);
-}
-
-/* What the kernel must see of an operation that could not be executed, outside the engine. */
-uint64_t operation_outcome(struct vcpu *v, enum ending ending)
-{
-    if (ending == RAISED)
-        return exception(v->vector, 0);
-    return page_fault(v->fault.address, v->fault.write, v->fault.fetch, v->fault.present);
-}
-
-/* --- blocks ------------------------------------------------------------------------------------ */
-
-static struct operation *one_more(struct run *run)
-{
-    if (run->count == run->size) {
-        run->size = (uint16_t)(run->size ? 2 * run->size : 4);
-        run->operations = realloc(run->operations, run->size * sizeof *run->operations);
-        if (run->operations == NULL)
-            abort();
-    }
-    return &run->operations[run->count++];
-}
-
-/* Decodes those of the block that the shim executes: at its start, one behind the other, and one at its end. */
-static void fill(struct vcpu *v, const struct block *block, struct run *run)
-{
-    uint8_t buffer[2 * PAGE_BYTES], code[INSN_MAX_BYTES + 1] = {0};
-    uint32_t size = block->size & BLOCK_SIZE_MASK;
-    const uint8_t *bytes = fetched_bytes(v, block->eip, size, buffer);
-    struct insn insn;
-    bool leading = true;
-    run->count = 0;
-    run->trails = false;
-    for (uint32_t at = 0; at < size; at += insn.length) {
-        decode_for(v->machine, bytes + at, size - at, &insn);
-        bool is_ours = insn.ours && !(insn.flags & (INSN_TRUNCATED | INSN_REFUSED));
-        bool trails = is_ours && at + insn.length == size && patch_ends_block(v, block->eip + at);
-        leading &= is_ours;
-        if (!leading && !trails)
-            continue;
-        struct operation *op = one_more(run);
-        memcpy(code, bytes + at, insn.length);
-        operation_decode(code, op);
-        op->eip = block->eip + at;
-        op->length = insn.length;
-        run->trails = trails;
-    }
-}
-
-const struct run *operations_of(struct vcpu *v, const struct block *block)
-{
-    struct run *run = &v->machine->runs[(block->eip ^ block->token) & (BLOCK_CACHE_SIZE - 1)];
-    if (LIKELY(run->eip == block->eip && run->token == block->token && run->second_token == block->second_token
-               && run->bytes == block->size))
-        return run;
-    fill(v, block, run);
-    run->eip = block->eip;
-    run->token = block->token;
-    run->second_token = block->second_token;
-    run->bytes = block->size;
-    return run;
-}
-
-static bool execute(struct vcpu *v, const struct operation *op)
-{
-    enum ending ending = operation_execute(v, op);
-    if (LIKELY(ending == DONE))
-        return true;
-    v->stopped_at_operation = true;
-    v->stopped_eip = op->eip;
-    leave(v, ending == RAISED ? EVENT_EXCEPTION : v->event);
-    return false;
-}
-
-/* The engine is about to execute this block, and has charged it. False: it is left instead. */
-bool operations_begin(struct vcpu *v, const struct block *block)
-{
-    const struct run *run = operations_of(v, block);
-    uint32_t leading = run->count - run->trails;
-    for (uint32_t i = 0; i < leading; i++)
-        if (!execute(v, &run->operations[i]))
-            return false;
-    if (run->trails) {
-        v->pending = &run->operations[leading];
-        v->limit_before = v->limit;
-        v->limit = INT64_MIN;
-    }
-    return true;
-}
-
-/* The engine has executed the block up to the operation that ends it. False: that could not be executed. */
-bool operations_finish(struct vcpu *v)
-{
-    const struct operation *op = v->pending;
-    v->pending = NULL;
-    v->limit = v->limit_before;
-    if (UNLIKELY(stop_wanted(v)))  /* asked for meanwhile */
-        v->limit = INT64_MIN;
-    return execute(v, op);
 }

@@ -1,65 +1,81 @@
 /*
- * Segment registers, loaded when they or their descriptors differ from what the engine has.
+ * See segments.h. Segment registers are loaded when they or their descriptors differ from what the engine has.
  *
- * The descriptor table is the engine's own (engine.c); entries 8 to 12 are the running thread's. The
- * engine checks neither limits nor null segments when memory is accessed; blocks that use a null segment
+ * The descriptor table is the engine's own (engine.c); one entry is the UTCB's, some are the running thread's.
+ * The engine checks neither limits nor null segments when memory is accessed; blocks that use a null segment
  * are therefore looked at (books.c), and the access is refused (step.c). Limits are not modelled.
  *
- * Ref: Fiasco.OC ia32 for the selectors (kernel/frame.py); Intel SDM vol. 3, 3.4 (segment descriptors).
+ * Ref: Intel SDM vol. 3, 3.4 (segment descriptors).
  */
+#include "segments.h"
+
+#include "engine.h"
+#include "run.h"
 #include "vcpu.h"
 
 static const int segment_registers[6] = {
     UC_X86_REG_ES, UC_X86_REG_CS, UC_X86_REG_SS, UC_X86_REG_DS, UC_X86_REG_FS, UC_X86_REG_GS,
 };
 
-uint32_t *frame_segment(struct thread_frame *frame, int segment)
+static uint32_t *frame_segment(struct thread_frame *frame, int segment)
 {
     uint32_t *const words[6] = {&frame->es, &frame->cs, &frame->ss, &frame->ds, &frame->fs, &frame->gs};
     return words[segment];
 }
 
-/* Of the descriptors that the segment registers were loaded from: bases, and where writes are refused (SDM vol. 3, 3.4.5). */
+/* Of the descriptors that the registers were loaded from: bases, and where writes are refused (SDM vol. 3, 3.4.5). */
 static void note_descriptors(struct vcpu *v)
 {
     enum { CODE = 0x800, WRITABLE = 0x200 };
-    v->read_only_segments = 1u << X86_CS;
+    struct segments *s = &v->segments;
+    const uint32_t *table = engine_descriptors(&v->engine);
+    s->read_only = 1u << X86_CS;
     for (int i = 0; i < 6; i++) {
-        uint32_t index = v->segments[i] >> 3;
-        v->segment_bases[i] = 0;
-        if (index == 0 || index >= GDT_ENTRIES_COUNT)
+        uint32_t index = s->selectors[i] >> 3;
+        s->bases[i] = 0;
+        if (index == 0 || index >= ENGINE_DESCRIPTORS)
             continue;
-        const uint32_t *entry = (const uint32_t *)(v->private_page + index * 8);
-        v->segment_bases[i] = entry[0] >> 16 | (entry[1] & 0xff) << 16 | (entry[1] & 0xff000000);
+        const uint32_t *entry = table + 2 * index;
+        s->bases[i] = entry[0] >> 16 | (entry[1] & 0xff) << 16 | (entry[1] & 0xff000000);
         if (entry[1] & CODE || !(entry[1] & WRITABLE))
-            v->read_only_segments |= 1u << i;
+            s->read_only |= 1u << i;
     }
 }
 
-void note_null_segments(struct vcpu *v)
+static void note_loaded(struct vcpu *v)
 {
-    v->null_segments = 0;
+    struct segments *s = &v->segments;
+    s->null = 0;
     for (int i = 0; i < 6; i++)
-        if ((v->segments[i] & ~3) == 0)
-            v->null_segments |= 1u << i;
+        if ((s->selectors[i] & ~3) == 0)
+            s->null |= 1u << i;
     note_descriptors(v);
-    set_limit(v);
+    run_set_limit(v);
+}
+
+void segments_reset(struct vcpu *v)
+{
+    uint16_t *selectors = v->segments.selectors;
+    selectors[X86_CS] = (uint16_t)v->machine->interface.code_selector;
+    selectors[X86_SS] = selectors[X86_DS] = selectors[X86_ES] = (uint16_t)v->machine->interface.data_selector;
+    selectors[X86_FS] = selectors[X86_GS] = 0;
+    note_loaded(v);
 }
 
 static void load_segment(struct vcpu *v, int segment)
 {
     uint16_t selector = (uint16_t)*frame_segment(v->frame, segment);
-    if (engine.uc_reg_write(v->uc, segment_registers[segment], &selector) != UC_ERR_OK) {
+    if (!engine_try_write(&v->engine, segment_registers[segment], &selector)) {
         /* The kernel let a selector through that no longer loads: null, or flat where null cannot be. */
-        selector = segment == X86_SS ? 0x23 : 0;
-        engine_write(v, segment_registers[segment], &selector);
+        selector = segment == X86_SS ? (uint16_t)v->machine->interface.data_selector : 0;
+        engine_write(&v->engine, segment_registers[segment], &selector);
     }
-    v->segments[segment] = selector;
+    v->segments.selectors[segment] = selector;
 }
 
-static void put_descriptor(struct vcpu *v, uint32_t index, uint32_t low, uint32_t high, uint32_t *changed)
+static void put_descriptor(uint32_t *table, uint32_t index, uint32_t low, uint32_t high, uint32_t *changed)
 {
-    uint32_t *entry = (uint32_t *)(v->private_page + index * 8);
+    uint32_t *entry = table + 2 * index;
     if (!(high & 0x1000))
         low = high = 0;  /* gates and other system descriptors: never for user code */
     if ((high & 0x9000) == 0x9000)
@@ -71,29 +87,59 @@ static void put_descriptor(struct vcpu *v, uint32_t index, uint32_t low, uint32_
     *changed |= 1u << index;
 }
 
-void load_segments(struct vcpu *v)
+/* The running thread's descriptors; bit per entry that is not what it was. */
+static uint32_t put_descriptors(struct vcpu *v)
 {
     const struct thread_frame *frame = v->frame;
-    uint32_t base = frame->utcb_base, changed = 0;
-    put_descriptor(v, UTCB_ENTRY, base << 16 | 0xffff, (base & 0xff000000) | 0xcff300 | (base >> 16 & 0xff), &changed);
-    for (uint32_t i = 0; i < 4; i++)
-        put_descriptor(v, FIRST_THREAD_ENTRY + i, frame->gdt[2 * i], frame->gdt[2 * i + 1], &changed);
+    const struct interface *interface = &v->machine->interface;
+    uint32_t *table = engine_descriptors(&v->engine);
+    uint32_t base = frame->utcb_base, first = interface->first_thread_selector >> 3, changed = 0;
+    put_descriptor(table, interface->utcb_selector >> 3, base << 16 | 0xffff,
+                   (base & 0xff000000) | 0xcff300 | (base >> 16 & 0xff), &changed);
+    for (uint32_t i = 0; i < interface->thread_entries; i++)
+        put_descriptor(table, first + i, frame->gdt[2 * i], frame->gdt[2 * i + 1], &changed);
+    return changed;
+}
+
+void segments_load(struct vcpu *v)
+{
+    uint32_t changed = put_descriptors(v);
     bool different = false;
     for (int i = 0; i < 6; i++) {
-        uint32_t index = v->segments[i] >> 3;
-        if (i == X86_CS || (v->segments[i] == (uint16_t)*frame_segment(v->frame, i)
+        uint16_t present = v->segments.selectors[i];
+        uint32_t index = present >> 3;
+        if (i == X86_CS || (present == (uint16_t)*frame_segment(v->frame, i)
                             && !(index < 32 && changed >> index & 1)))
             continue;
         load_segment(v, i);
         different = true;
     }
     if (different)
-        note_null_segments(v);
+        note_loaded(v);
 }
 
-void read_segments(struct vcpu *v)
+void segments_store(const struct segments *s, struct thread_frame *frame)
 {
     for (int i = 0; i < 6; i++)
-        engine_read(v, segment_registers[i], &v->segments[i]);
-    note_null_segments(v);
+        *frame_segment(frame, i) = s->selectors[i];
+}
+
+void segments_read(struct vcpu *v)
+{
+    for (int i = 0; i < 6; i++)
+        engine_read(&v->engine, segment_registers[i], &v->segments.selectors[i]);
+    note_loaded(v);
+}
+
+bool segments_code_is_flat(const struct vcpu *v)
+{
+    return v->segments.selectors[X86_CS] == v->machine->interface.code_selector;
+}
+
+uint16_t segments_undo_code(struct vcpu *v)
+{
+    uint16_t there = v->segments.selectors[X86_CS], flat = (uint16_t)v->machine->interface.code_selector;
+    engine_write(&v->engine, UC_X86_REG_CS, &flat);
+    v->segments.selectors[X86_CS] = flat;
+    return there;
 }

@@ -3,15 +3,19 @@
  *
  * Ref: Intel SDM vol. 1, 9.5 and 9.6 (MMX and the x87 registers), 11.6.10.1 (alignment); vol. 2, the instructions.
  */
+#include "floating.h"
+
 #include <string.h>
 
 #include "operand.h"
+#include "segments.h"
+#include "vcpu.h"
 
 /* An MMX instruction makes all x87 registers valid and ST0 the first (SDM vol. 1, 9.5.1). */
 void simd_enter_mmx(struct vcpu *v)
 {
-    v->fpu.top = 0;
-    v->fpu.valid = 0xff;
+    v->floating.top = 0;
+    v->floating.valid = 0xff;
 }
 
 static int32_t clamp(int32_t value, int32_t low, int32_t high)
@@ -141,18 +145,18 @@ static bool combine(uint8_t opcode, union xmm *d, const union xmm *s, unsigned b
 
 static void mmx_get(struct vcpu *v, unsigned number, union xmm *value)
 {
-    *value = (union xmm){.q = {v->fpu.st[number & 7].m, 0}};
+    *value = (union xmm){.q = {v->floating.st[number & 7].m, 0}};
 }
 
 /* A write sets the exponent, and sign, to ones. */
 static void mmx_set(struct vcpu *v, unsigned number, uint64_t value)
 {
-    v->fpu.st[number & 7] = (struct extended){value, 0xffff};
+    v->floating.st[number & 7] = (struct extended){value, 0xffff};
 }
 
 static enum ending mmx_store(struct vcpu *v, const struct operation *op)
 {
-    uint64_t value = v->fpu.st[op->modrm >> 3 & 7].m;
+    uint64_t value = v->floating.st[op->modrm >> 3 & 7].m;
     bool doubleword = op->opcode == 0x7e;
     if (op->memory)
         TRY(operand_write(v, operand_address(v, op), &value, doubleword ? 4 : 8));
@@ -191,7 +195,7 @@ static enum ending store_masked(struct vcpu *v, const struct operation *op, cons
     uint32_t address = operand_general(v, 7), first = bytes, last = 0;
     if (op->address16)
         address &= 0xffff;
-    address += v->segment_bases[op->segment];
+    address += segments_base(&v->segments, op->segment);
     for (unsigned i = 0; i < bytes; i++) {
         if (!(mask->b[i] & 0x80))
             continue;
@@ -237,7 +241,7 @@ static enum ending mmx_special(struct vcpu *v, const struct operation *op, bool 
         break;
     case 0x77:
         simd_enter_mmx(v);
-        v->fpu.valid = 0;
+        v->floating.valid = 0;
         return DONE;
     case 0xc4:
         if (op->memory)

@@ -4,9 +4,13 @@
  * Ref: Intel SDM vol. 1, 10.2.3 (MXCSR), 11.5 (SIMD exceptions), appendix E.4 (what is raised in which order);
  * vol. 2, the instructions.
  */
+#include "floating.h"
+
 #include <string.h>
 
 #include "operand.h"
+#include "softfloat.h"
+#include "vcpu.h"
 
 enum { ADD = 0x58, MULTIPLY = 0x59, SUBTRACT = 0x5c, MINIMUM = 0x5d, DIVIDE = 0x5e, MAXIMUM = 0x5f, SQUARE_ROOT = 0x51 };
 
@@ -39,7 +43,7 @@ static enum ending conclude(struct vcpu *v, struct float_env *env)
     unsigned before = env->flags & (FE_I | FE_D | FE_Z), unmasked = before & ~env->masks;
     if (unmasked)
         env->flags = (uint8_t)before;  /* nothing was computed */
-    v->fpu.mxcsr |= env->flags;
+    v->floating.mxcsr |= env->flags;
     return env->flags & ~env->masks & FE_ALL ? raise_vector(v, VECTOR_XM) : DONE;
 }
 
@@ -111,7 +115,7 @@ static bool takes_first(unsigned which, const struct number *a, const struct num
  */
 static bool host_may_compute(const struct vcpu *v)
 {
-    return (v->fpu.mxcsr & (FE_P | FE_P << 7 | 3 << 13)) == (FE_P | FE_P << 7);
+    return (v->floating.mxcsr & (FE_P | FE_P << 7 | 3 << 13)) == (FE_P | FE_P << 7);
 }
 
 static bool is_normal_single(uint32_t bits)
@@ -203,7 +207,7 @@ static enum ending arithmetic(struct vcpu *v, const struct operation *op)
 {
     union xmm s, result, *d = destination(v, op);
     TRY(source(v, op, operand_size(op), &s));
-    struct float_env env = environment(v->fpu.mxcsr);
+    struct float_env env = environment(v->floating.mxcsr);
     bool wide = is_double(op);
     unsigned count = is_scalar(op) ? 1 : wide ? 2 : 4;
     for (unsigned i = 0; i < count; i++)
@@ -224,7 +228,7 @@ static enum ending pairwise(struct vcpu *v, const struct operation *op)
 {
     union xmm s, result, *d = destination(v, op);
     TRY(source(v, op, 16, &s));
-    struct float_env env = environment(v->fpu.mxcsr);
+    struct float_env env = environment(v->floating.mxcsr);
     bool wide = op->prefix == 0x66;
     unsigned count = wide ? 2 : 4;
     for (unsigned i = 0; i < count; i++) {
@@ -282,7 +286,7 @@ static enum ending compare(struct vcpu *v, const struct operation *op)
 {
     union xmm s, result, *d = destination(v, op);
     TRY(source(v, op, operand_size(op), &s));
-    struct float_env env = environment(v->fpu.mxcsr);
+    struct float_env env = environment(v->floating.mxcsr);
     bool wide = is_double(op);
     result = *d;
     for (unsigned i = 0; i < (is_scalar(op) ? 1u : wide ? 2u : 4u); i++) {
@@ -306,7 +310,7 @@ static enum ending compare_to_eflags(struct vcpu *v, const struct operation *op)
     union xmm s, *d = destination(v, op);
     bool wide = op->prefix == 0x66;
     TRY(source(v, op, wide ? 8 : 4, &s));
-    struct float_env env = environment(v->fpu.mxcsr);
+    struct float_env env = environment(v->floating.mxcsr);
     struct number a = wide ? from_double(d->q[0], &env) : from_single(d->d[0], &env);
     struct number b = wide ? from_double(s.q[0], &env) : from_single(s.d[0], &env);
     enum ordering order = number_compare(&a, &b, op->opcode == 0x2f, &env);
@@ -356,7 +360,7 @@ static enum ending convert_formats(struct vcpu *v, const struct operation *op)
     unsigned form = op->prefix == 0 ? 0 : op->prefix == 0x66 ? 1 : op->prefix == 0xf3 ? 2 : 3;
     union xmm s, *d = destination(v, op), result = *d;
     TRY(source(v, op, sizes[form], &s));
-    struct float_env env = environment(v->fpu.mxcsr);
+    struct float_env env = environment(v->floating.mxcsr);
     if (form == 3) {
         result.d[0] = double_to_single(s.q[0], &env);
     } else if (form == 1) {
@@ -378,7 +382,7 @@ static enum ending convert_four(struct vcpu *v, const struct operation *op)
 {
     union xmm s, result;
     TRY(source(v, op, 16, &s));
-    struct float_env env = environment(v->fpu.mxcsr);
+    struct float_env env = environment(v->floating.mxcsr);
     for (unsigned i = 0; i < 4; i++)
         result.d[i] = op->prefix == 0 ? integer_to_single(s.d[i], &env)
                                       : to_int32(from_single(s.d[i], &env), op->prefix == 0xf3, &env);
@@ -392,7 +396,7 @@ static enum ending convert_two(struct vcpu *v, const struct operation *op)
 {
     union xmm s, result = {.q = {0, 0}};
     TRY(source(v, op, op->prefix == 0xf3 ? 8 : 16, &s));
-    struct float_env env = environment(v->fpu.mxcsr);
+    struct float_env env = environment(v->floating.mxcsr);
     for (unsigned i = 0; i < 2; i++) {
         if (op->prefix == 0xf3)
             result.q[i] = integer_to_double(s.d[i]);
@@ -415,10 +419,10 @@ static enum ending convert_integers(struct vcpu *v, const struct operation *op)
     if (op->memory)
         TRY(operand_read(v, operand_address(v, op), words, mmx ? 8 : 4));
     else if (mmx)
-        memcpy(words, &v->fpu.st[op->modrm & 7].m, 8);
+        memcpy(words, &v->floating.st[op->modrm & 7].m, 8);
     else
         words[0] = operand_general(v, op->modrm & 7);
-    struct float_env env = environment(v->fpu.mxcsr);
+    struct float_env env = environment(v->floating.mxcsr);
     for (unsigned i = 0; i < (mmx ? 2u : 1u); i++) {
         if (wide)
             result.q[i] = integer_to_double(words[i]);
@@ -441,15 +445,15 @@ static enum ending convert_to_integers(struct vcpu *v, const struct operation *o
     if (mmx)
         TRY(x87_check_pending(v));
     TRY(source(v, op, op->prefix == 0x66 ? 16 : op->prefix == 0xf3 ? 4 : 8, &s));
-    struct float_env env = environment(v->fpu.mxcsr);
+    struct float_env env = environment(v->floating.mxcsr);
     for (unsigned i = 0; i < (mmx ? 2u : 1u); i++)
         words[i] = to_int32(wide ? from_double(s.q[i], &env) : from_single(s.d[i], &env), truncate, &env);
     if (mmx)
         simd_enter_mmx(v);
     TRY(conclude(v, &env));
     if (mmx) {
-        memcpy(&v->fpu.st[op->modrm >> 3 & 7].m, words, 8);
-        v->fpu.st[op->modrm >> 3 & 7].se = 0xffff;
+        memcpy(&v->floating.st[op->modrm >> 3 & 7].m, words, 8);
+        v->floating.st[op->modrm >> 3 & 7].se = 0xffff;
     } else {
         operand_set_general(v, op->modrm >> 3 & 7, words[0]);
     }
@@ -471,10 +475,10 @@ static enum ending state(struct vcpu *v, const struct operation *op)
         TRY(operand_read(v, address, &value, 4));
         if (value & ~(uint32_t)MXCSR_MASK)
             return raise_vector(v, VECTOR_GP);
-        v->fpu.mxcsr = value;
+        v->floating.mxcsr = value;
         return DONE;
     default:
-        return operand_write(v, operand_address(v, op), &v->fpu.mxcsr, 4);
+        return operand_write(v, operand_address(v, op), &v->floating.mxcsr, 4);
     }
 }
 

@@ -4,52 +4,60 @@
  * Ref: Intel SDM vol. 1, chapter 8 (registers, stack, exceptions), 8.5 (exception conditions and masked responses);
  * vol. 2, the F* instructions.
  */
+#include "floating.h"
+
+#include <stddef.h>
 #include <string.h>
 
-#include "transcendental.h"
+#include "features.h"
+#include "fpu.h"
 #include "operand.h"
+#include "segments.h"
+#include "softfloat.h"
+#include "transcendental.h"
+#include "vcpu.h"
 
-static struct extended *st(struct fpu_state *f, unsigned i)
+static struct extended *st(struct floating *f, unsigned i)
 {
     return &f->st[(f->top + i) & 7];
 }
 
-static bool is_empty(const struct fpu_state *f, unsigned i)
+static bool is_empty(const struct floating *f, unsigned i)
 {
     return !(f->valid >> ((f->top + i) & 7) & 1);
 }
 
-static void put(struct fpu_state *f, unsigned i, struct extended value)
+static void put(struct floating *f, unsigned i, struct extended value)
 {
     *st(f, i) = value;
     f->valid |= (uint8_t)(1 << ((f->top + i) & 7));
 }
 
-static void pop(struct fpu_state *f)
+static void pop(struct floating *f)
 {
     f->valid &= (uint8_t)~(1 << f->top);
     f->top = (f->top + 1) & 7;
 }
 
-static void push(struct fpu_state *f, struct extended value)
+static void push(struct floating *f, struct extended value)
 {
     f->top = (f->top - 1) & 7;
     put(f, 0, value);
 }
 
-static struct number number_at(struct fpu_state *f, unsigned i)
+static struct number number_at(struct floating *f, unsigned i)
 {
     return unpack_extended(*st(f, i));
 }
 
-static void summarize(struct fpu_state *f)
+static void summarize(struct floating *f)
 {
     bool pending = f->status & ~f->control & FE_ALL;
     f->status = (uint16_t)((f->status & ~(STATUS_ES | STATUS_B)) | (pending ? STATUS_ES | STATUS_B : 0));
 }
 
 /* Sets exception flags; those of them that are not masked. */
-static unsigned raise_flags(struct fpu_state *f, unsigned flags)
+static unsigned raise_flags(struct floating *f, unsigned flags)
 {
     unsigned unmasked = flags & ~f->control & FE_ALL;
     f->status |= (uint16_t)(flags & FE_ALL);
@@ -58,25 +66,25 @@ static unsigned raise_flags(struct fpu_state *f, unsigned flags)
     return unmasked;
 }
 
-static void set_codes(struct fpu_state *f, unsigned codes)
+static void set_codes(struct floating *f, unsigned codes)
 {
     f->status = (uint16_t)((f->status & ~STATUS_CC) | codes);
 }
 
-static void set_c1(struct fpu_state *f, bool c1)
+static void set_c1(struct floating *f, bool c1)
 {
     f->status = (uint16_t)((f->status & ~STATUS_C1) | (c1 ? STATUS_C1 : 0));
 }
 
 /* Whether the invalid-operation exception is masked: then there is a masked response. */
-static bool stack_fault(struct fpu_state *f, bool overflow)
+static bool stack_fault(struct floating *f, bool overflow)
 {
     f->status |= STATUS_SF;
     set_c1(f, overflow);
     return !raise_flags(f, FE_I);
 }
 
-static struct float_env environment(const struct fpu_state *f)
+static struct float_env environment(const struct floating *f)
 {
     static const uint8_t precisions[4] = {24, 64, 53, 64};
     return (struct float_env){
@@ -91,7 +99,7 @@ static bool prevented(const struct float_env *env)
 }
 
 /* Ends an operation that wrote (or would write) one register. True: it happened. */
-static bool conclude(struct fpu_state *f, const struct float_env *env)
+static bool conclude(struct floating *f, const struct float_env *env)
 {
     raise_flags(f, env->flags);
     if (prevented(env)) {
@@ -123,7 +131,7 @@ static struct number compute(unsigned which, const struct number *a, const struc
 }
 
 /* ST0 `which` b, into ST(to); then perhaps pops. `missing`: an operand is in an empty register. */
-static void arithmetic(struct fpu_state *f, unsigned which, const struct number *b, bool missing, unsigned to, bool pops)
+static void arithmetic(struct floating *f, unsigned which, const struct number *b, bool missing, unsigned to, bool pops)
 {
     struct extended result = DEFAULT_NAN;
     if (missing) {
@@ -143,7 +151,7 @@ static void arithmetic(struct fpu_state *f, unsigned which, const struct number 
 
 enum { COMPARE_SIGNALS = 1 };
 
-static enum ordering ordering_of(struct fpu_state *f, const struct number *b, bool missing, bool signal, bool *happened)
+static enum ordering ordering_of(struct floating *f, const struct number *b, bool missing, bool signal, bool *happened)
 {
     if (missing) {
         *happened = stack_fault(f, false);
@@ -158,7 +166,7 @@ static enum ordering ordering_of(struct fpu_state *f, const struct number *b, bo
     return order;
 }
 
-static void compare(struct fpu_state *f, const struct number *b, bool missing, bool signal, unsigned pops)
+static void compare(struct floating *f, const struct number *b, bool missing, bool signal, unsigned pops)
 {
     static const uint16_t codes[] = {
         [LESS] = STATUS_C0, [EQUAL] = STATUS_C3, [GREATER] = 0, [UNORDERED] = STATUS_C0 | STATUS_C2 | STATUS_C3,
@@ -177,7 +185,7 @@ enum { CF = 1, PF = 4, AF = 16, ZF = 64, SF = 128, OF = 2048 };
 static void compare_to_eflags(struct vcpu *v, unsigned i, bool signal, bool pops)
 {
     static const uint32_t flags[] = {[LESS] = CF, [EQUAL] = ZF, [GREATER] = 0, [UNORDERED] = CF | PF | ZF};
-    struct fpu_state *f = &v->fpu;
+    struct floating *f = &v->floating;
     struct number b = number_at(f, i);
     bool happened;
     enum ordering order = ordering_of(f, &b, is_empty(f, 0) || is_empty(f, i), signal, &happened);
@@ -189,7 +197,7 @@ static void compare_to_eflags(struct vcpu *v, unsigned i, bool signal, bool pops
 }
 
 /* Loads, that is, pushes; `flags` are those of the conversion. */
-static void load(struct fpu_state *f, struct extended value, const struct float_env *env)
+static void load(struct floating *f, struct extended value, const struct float_env *env)
 {
     if (!is_empty(f, 7)) {
         if (stack_fault(f, true))
@@ -202,7 +210,7 @@ static void load(struct fpu_state *f, struct extended value, const struct float_
         push(f, value);
 }
 
-static void load_constant(struct fpu_state *f, unsigned which)
+static void load_constant(struct floating *f, unsigned which)
 {
     struct float_env env = environment(f);
     struct number n = {.class = ZERO};
@@ -215,7 +223,7 @@ static void load_constant(struct fpu_state *f, unsigned which)
 
 /* --- one operand: D9 E0..FF -------------------------------------------------------------------- */
 
-static void examine(struct fpu_state *f)
+static void examine(struct floating *f)
 {
     static const uint16_t codes[] = {
         [ZERO] = STATUS_C3, [FINITE] = STATUS_C2, [INFINITE] = STATUS_C2 | STATUS_C0, [QUIET] = STATUS_C0,
@@ -286,7 +294,7 @@ struct number x87_remainder(const struct number *a, const struct number *b, bool
     return round_number(sign, unit - (int32_t)shift, (uint64_t)rest << shift, 0, 64, &format_extended, env);
 }
 
-static void remainder_of(struct fpu_state *f, bool nearest)
+static void remainder_of(struct floating *f, bool nearest)
 {
     if (is_empty(f, 0) || is_empty(f, 1)) {
         if (stack_fault(f, false)) {
@@ -331,14 +339,14 @@ static struct number scale(const struct number *a, const struct number *b, struc
     return round_number(a->sign, b->sign ? a->e - by : a->e + by, a->m, 0, 64, &format_extended, env);
 }
 
-static void replace(struct fpu_state *f, const struct number *result, const struct float_env *env)
+static void replace(struct floating *f, const struct number *result, const struct float_env *env)
 {
     if (conclude(f, env))
         put(f, 0, pack_extended(result));
 }
 
 /* fxtract: the exponent stays, the significand is pushed. */
-static void extract(struct fpu_state *f)
+static void extract(struct floating *f)
 {
     if (is_empty(f, 0) || !is_empty(f, 7)) {
         if (stack_fault(f, !is_empty(f, 0))) {
@@ -368,7 +376,7 @@ static void extract(struct fpu_state *f)
     push(f, pack_extended(&significand));
 }
 
-static void circular(struct fpu_state *f, unsigned rm)
+static void circular(struct floating *f, unsigned rm)
 {
     enum { TANGENT = 2, SINE_COSINE = 3, SINE = 6 };
     bool pushes = rm == TANGENT || rm == SINE_COSINE;
@@ -477,7 +485,7 @@ static struct number log2_plus_one_times(const struct number *y, const struct nu
 }
 
 /* fyl2x, fpatan, fyl2xp1: the result replaces ST1, ST0 is popped. */
-static void two_operands(struct fpu_state *f, unsigned which)
+static void two_operands(struct floating *f, unsigned which)
 {
     if (is_empty(f, 0) || is_empty(f, 1)) {
         if (stack_fault(f, false)) {
@@ -502,7 +510,7 @@ static void two_operands(struct fpu_state *f, unsigned which)
     pop(f);
 }
 
-static void exponential(struct fpu_state *f, struct number *a, struct float_env *env)
+static void exponential(struct floating *f, struct number *a, struct float_env *env)
 {
     struct number result = *a;
     if (is_nan(a))
@@ -515,7 +523,7 @@ static void exponential(struct fpu_state *f, struct number *a, struct float_env 
 }
 
 /* D9 E0 to D9 FF. False: no such instruction. */
-static bool one_operand(struct fpu_state *f, uint8_t modrm)
+static bool one_operand(struct floating *f, uint8_t modrm)
 {
     unsigned which = modrm & 31;
     if (which >= 8 && which <= 14) {
@@ -619,7 +627,7 @@ static enum ending load_operand(struct vcpu *v, uint32_t address, const char *ki
 
 static enum ending load_converted(struct vcpu *v, uint32_t address, const char *kind)
 {
-    struct fpu_state *f = &v->fpu;
+    struct floating *f = &v->floating;
     struct number n;
     TRY(load_operand(v, address, kind, &n));
     struct float_env env = environment(f);
@@ -638,8 +646,8 @@ static enum ending load_extended(struct vcpu *v, uint32_t address)
     TRY(operand_read(v, address, bytes, 10));
     memcpy(&value.m, bytes, 8);
     memcpy(&value.se, bytes + 8, 2);
-    struct float_env env = environment(&v->fpu);
-    load(&v->fpu, value, &env);
+    struct float_env env = environment(&v->floating);
+    load(&v->floating, value, &env);
     return DONE;
 }
 
@@ -647,7 +655,7 @@ static enum ending load_extended(struct vcpu *v, uint32_t address)
 static inline enum ending store(struct vcpu *v, uint32_t address, const void *bytes, uint32_t size, const struct float_env *env,
                          unsigned preventing, bool pops)
 {
-    struct fpu_state *f = &v->fpu;
+    struct floating *f = &v->floating;
     if (!(env->flags & ~env->masks & preventing)) {
         TRY(operand_write(v, address, bytes, size));
     } else {
@@ -663,7 +671,7 @@ static inline enum ending store(struct vcpu *v, uint32_t address, const void *by
 /* A store of an empty register: the masked response stores `bytes`. */
 static enum ending store_missing(struct vcpu *v, uint32_t address, const void *bytes, uint32_t size, bool pops)
 {
-    struct fpu_state *f = &v->fpu;
+    struct floating *f = &v->floating;
     if (!(f->control & FE_I)) {
         stack_fault(f, false);
         return DONE;
@@ -677,7 +685,7 @@ static enum ending store_missing(struct vcpu *v, uint32_t address, const void *b
 
 static enum ending store_float(struct vcpu *v, uint32_t address, bool is_double, bool pops)
 {
-    struct fpu_state *f = &v->fpu;
+    struct floating *f = &v->floating;
     struct float_env env = environment(f);
     struct number n = number_at(f, 0);
     if (is_empty(f, 0)) {
@@ -696,7 +704,7 @@ static enum ending store_float(struct vcpu *v, uint32_t address, bool is_double,
 
 static enum ending store_extended(struct vcpu *v, uint32_t address)
 {
-    struct fpu_state *f = &v->fpu;
+    struct floating *f = &v->floating;
     struct float_env env = environment(f);
     struct extended value = is_empty(f, 0) ? DEFAULT_NAN : *st(f, 0);
     uint8_t bytes[10];
@@ -709,7 +717,7 @@ static enum ending store_extended(struct vcpu *v, uint32_t address)
 
 static enum ending store_integer(struct vcpu *v, uint32_t address, unsigned bits, bool truncate, bool pops)
 {
-    struct fpu_state *f = &v->fpu;
+    struct floating *f = &v->floating;
     struct float_env env = environment(f);
     struct number n = number_at(f, 0);
     int64_t value = (int64_t)(UINT64_MAX << (bits - 1));
@@ -728,8 +736,8 @@ static enum ending load_decimal(struct vcpu *v, uint32_t address)
         value = value * 100 + (bytes[i] >> 4) * 10 + (bytes[i] & 15);
     struct number n = unpack_integer(value);
     n.sign = bytes[9] >> 7;
-    struct float_env env = environment(&v->fpu);
-    load(&v->fpu, pack_extended(&n), &env);
+    struct float_env env = environment(&v->floating);
+    load(&v->floating, pack_extended(&n), &env);
     return DONE;
 }
 
@@ -737,7 +745,7 @@ static enum ending store_decimal(struct vcpu *v, uint32_t address)
 {
     static const uint8_t indefinite[10] = {0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff};
     const int64_t most = INT64_C(999999999999999999);
-    struct fpu_state *f = &v->fpu;
+    struct floating *f = &v->floating;
     struct float_env env = environment(f);
     struct number n = number_at(f, 0);
     uint8_t bytes[10];
@@ -760,7 +768,7 @@ static enum ending store_decimal(struct vcpu *v, uint32_t address)
 
 /* --- state ------------------------------------------------------------------------------------- */
 
-static void initialize(struct fpu_state *f)
+static void initialize(struct floating *f)
 {
     f->control = INITIAL_CONTROL;
     f->status = f->opcode = f->cs = f->ds = 0;
@@ -768,19 +776,19 @@ static void initialize(struct fpu_state *f)
     f->top = f->valid = 0;
 }
 
-static uint16_t status_word(const struct fpu_state *f)
+static uint16_t status_word(const struct floating *f)
 {
     return (uint16_t)(f->status | f->top << 11);
 }
 
-static void set_status_word(struct fpu_state *f, uint16_t word)
+static void set_status_word(struct floating *f, uint16_t word)
 {
     f->top = word >> 11 & 7;
     f->status = word & 0xc7ff;
     summarize(f);
 }
 
-static uint16_t tag_word(const struct fpu_state *f)
+static uint16_t tag_word(const struct floating *f)
 {
     uint16_t tags = 0;
     for (int i = 0; i < 8; i++) {
@@ -791,7 +799,7 @@ static uint16_t tag_word(const struct fpu_state *f)
     return tags;
 }
 
-static void set_tag_word(struct fpu_state *f, uint16_t tags)
+static void set_tag_word(struct floating *f, uint16_t tags)
 {
     f->valid = 0;
     for (int i = 0; i < 8; i++)
@@ -799,7 +807,7 @@ static void set_tag_word(struct fpu_state *f, uint16_t tags)
 }
 
 /* The environment as fnstenv stores it: protected mode, 32 or 16 bits (SDM vol. 1, 8.1.10). Returns its bytes. */
-static uint32_t environment_image(const struct fpu_state *f, bool narrow, uint8_t *image)
+static uint32_t environment_image(const struct floating *f, bool narrow, uint8_t *image)
 {
     if (narrow) {
         uint16_t words[7] = {f->control, status_word(f), tag_word(f), (uint16_t)f->ip, f->cs, (uint16_t)f->dp, f->ds};
@@ -813,7 +821,7 @@ static uint32_t environment_image(const struct fpu_state *f, bool narrow, uint8_
     return sizeof words;
 }
 
-static void load_environment(struct fpu_state *f, bool narrow, const uint8_t *image)
+static void load_environment(struct floating *f, bool narrow, const uint8_t *image)
 {
     uint16_t half[14];
     memcpy(half, image, narrow ? 14 : 28);
@@ -831,9 +839,9 @@ static void load_environment(struct fpu_state *f, bool narrow, const uint8_t *im
 static enum ending store_environment(struct vcpu *v, const struct operation *op, uint32_t address)
 {
     uint8_t image[28];
-    TRY(operand_write(v, address, image, environment_image(&v->fpu, op->operand16, image)));
-    v->fpu.control |= FE_ALL;
-    summarize(&v->fpu);
+    TRY(operand_write(v, address, image, environment_image(&v->floating, op->operand16, image)));
+    v->floating.control |= FE_ALL;
+    summarize(&v->floating);
     return DONE;
 }
 
@@ -841,14 +849,14 @@ static enum ending restore_environment(struct vcpu *v, const struct operation *o
 {
     uint8_t image[28];
     TRY(operand_read(v, address, image, op->operand16 ? 14 : 28));
-    load_environment(&v->fpu, op->operand16, image);
+    load_environment(&v->floating, op->operand16, image);
     return DONE;
 }
 
 static enum ending save_all(struct vcpu *v, const struct operation *op, uint32_t address)
 {
     uint8_t image[108];
-    struct fpu_state *f = &v->fpu;
+    struct floating *f = &v->floating;
     uint32_t size = environment_image(f, op->operand16, image);
     for (unsigned i = 0; i < 8; i++, size += 10) {
         memcpy(image + size, &st(f, i)->m, 8);
@@ -862,7 +870,7 @@ static enum ending save_all(struct vcpu *v, const struct operation *op, uint32_t
 static enum ending restore_all(struct vcpu *v, const struct operation *op, uint32_t address)
 {
     uint8_t image[108];
-    struct fpu_state *f = &v->fpu;
+    struct floating *f = &v->floating;
     uint32_t size = op->operand16 ? 14 : 28;
     TRY(operand_read(v, address, image, size + 80));
     load_environment(f, op->operand16, image);
@@ -873,11 +881,6 @@ static enum ending restore_all(struct vcpu *v, const struct operation *op, uint3
     return DONE;
 }
 
-static bool is_amd(const struct vcpu *v)
-{
-    return v->machine->cpuid_leaves > 0 && v->machine->cpuid[0].ebx == 0x68747541;  /* "Auth" */
-}
-
 /* AMD processors save the pointers to the last instruction only with an exception pending (APM vol. 2, 11.4.4). */
 enum ending fxsave(struct vcpu *v, const struct operation *op)
 {
@@ -886,8 +889,8 @@ enum ending fxsave(struct vcpu *v, const struct operation *op)
     if (address & 15)
         return raise_vector(v, VECTOR_GP);
     TRY(operand_probe_write(v, address, sizeof area));
-    fpu_image(v, &area);
-    if (is_amd(v) && !(v->fpu.status & STATUS_ES)) {
+    floating_save(v, &area);
+    if (features_are_amds(&v->machine->features) && !(v->floating.status & STATUS_ES)) {
         area.opcode = area.cs = area.ds = 0;
         area.ip = area.dp = 0;
     }
@@ -903,8 +906,8 @@ enum ending fxrstor(struct vcpu *v, const struct operation *op)
     TRY(operand_read(v, address, &area, sizeof area));
     if (area.mxcsr & ~(uint32_t)MXCSR_MASK)
         return raise_vector(v, VECTOR_GP);
-    fpu_load_image(v, &area);
-    summarize(&v->fpu);
+    floating_load(v, &area);
+    summarize(&v->floating);
     return DONE;
 }
 
@@ -912,7 +915,7 @@ enum ending fxrstor(struct vcpu *v, const struct operation *op)
 
 static enum ending control_operand(struct vcpu *v, const struct operation *op, uint32_t address, unsigned which)
 {
-    struct fpu_state *f = &v->fpu;
+    struct floating *f = &v->floating;
     uint16_t word;
     switch (which) {
     case 4:
@@ -932,7 +935,7 @@ static enum ending control_operand(struct vcpu *v, const struct operation *op, u
 static enum ending memory_form(struct vcpu *v, const struct operation *op, uint32_t address)
 {
     static const char kinds[4] = {'s', 'l', 'd', 'w'};
-    struct fpu_state *f = &v->fpu;
+    struct floating *f = &v->floating;
     unsigned reg = op->modrm >> 3 & 7, row = op->opcode & 7;
     if (!(row & 1)) {
         struct number n;
@@ -972,7 +975,7 @@ static enum ending memory_form(struct vcpu *v, const struct operation *op, uint3
     }
 }
 
-static void exchange(struct fpu_state *f, unsigned i)
+static void exchange(struct floating *f, unsigned i)
 {
     if (is_empty(f, 0) || is_empty(f, i)) {
         if (!stack_fault(f, false))
@@ -989,7 +992,7 @@ static void exchange(struct fpu_state *f, unsigned i)
     *st(f, i) = first;
 }
 
-static void load_register(struct fpu_state *f, unsigned i)
+static void load_register(struct floating *f, unsigned i)
 {
     bool missing = is_empty(f, i);
     struct float_env env = environment(f);
@@ -1001,7 +1004,7 @@ static void load_register(struct fpu_state *f, unsigned i)
     load(f, *st(f, i), &env);
 }
 
-static void store_register(struct fpu_state *f, unsigned i, bool pops)
+static void store_register(struct floating *f, unsigned i, bool pops)
 {
     struct extended value = *st(f, 0);
     if (is_empty(f, 0)) {
@@ -1025,7 +1028,7 @@ static bool condition(struct vcpu *v, unsigned which)
 
 static void conditional_move(struct vcpu *v, unsigned i, bool moves)
 {
-    struct fpu_state *f = &v->fpu;
+    struct floating *f = &v->floating;
     if (is_empty(f, 0) || is_empty(f, i)) {
         if (stack_fault(f, false))
             put(f, 0, DEFAULT_NAN);
@@ -1037,7 +1040,7 @@ static void conditional_move(struct vcpu *v, unsigned i, bool moves)
 
 static enum ending register_form(struct vcpu *v, const struct operation *op)
 {
-    struct fpu_state *f = &v->fpu;
+    struct floating *f = &v->floating;
     unsigned reg = op->modrm >> 3 & 7, i = op->modrm & 7, row = op->opcode & 7;
     bool missing = is_empty(f, 0) || is_empty(f, i);
     struct number b = number_at(f, i);
@@ -1093,7 +1096,7 @@ static enum ending register_form(struct vcpu *v, const struct operation *op)
 
 enum ending x87_check_pending(struct vcpu *v)
 {
-    return v->fpu.status & STATUS_ES ? raise_vector(v, VECTOR_MF) : DONE;
+    return v->floating.status & STATUS_ES ? raise_vector(v, VECTOR_MF) : DONE;
 }
 
 /* fnclex, fninit, fnstsw, fnstcw, fnstenv, fnsave and the like: they do not wait, and are not remembered. */
@@ -1113,17 +1116,18 @@ enum ending x87_execute(struct vcpu *v, const struct operation *op)
 {
     if (op->waits)
         TRY(x87_check_pending(v));
-    struct fpu_state *f = &v->fpu;
+    struct floating *f = &v->floating;
     uint32_t address = op->memory ? operand_address(v, op) : 0;
     TRY(op->memory ? memory_form(v, op, address) : register_form(v, op));
-    fpu_show_pending(v);
+    if (UNLIKELY(fpu_must_show(&v->fpu, &v->floating)))
+        fpu_write_pending(v);
     if (!op->control) {
         f->ip = op->eip;
-        f->cs = v->segments[X86_CS];
+        f->cs = segments_selector(&v->segments, X86_CS);
         f->opcode = (uint16_t)((op->opcode & 7) << 8 | op->modrm);
         if (op->memory) {
             f->dp = operand_offset(v, op);
-            f->ds = v->segments[op->segment];
+            f->ds = segments_selector(&v->segments, op->segment);
         }
     }
     return DONE;

@@ -10,6 +10,7 @@ from l4lab.emulator.ram import Ram
 from l4lab.emulator.vcpu import NO_DEADLINE, Engine, Vcpu
 from l4lab.kernel.fiasco.interface import FIASCO
 from l4lab.kernel.frame import CR3, EIP, ESP, INSTRUCTIONS, TLB_MISSES, USER_CYCLES, FramePool, read_counter
+from l4lab.kernel.interface import Interface
 from l4lab.kernel.traps import Trap
 
 PRESENT, WRITABLE, USER = 1, 2, 4
@@ -59,12 +60,19 @@ class Guest:
     With the default costs every instruction takes one cycle and nothing else takes any.
     """
 
-    def __init__(self, *, cores: int = 1, ram_bytes: int = 16 << 20, costs: CostTable | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        cores: int = 1,
+        ram_bytes: int = 16 << 20,
+        costs: CostTable | None = None,
+        interface: Interface = FIASCO,
+    ) -> None:
         self.ram = Ram(ram_bytes)
-        self.engine = Engine(self.ram, costs or CostTable.uniform())
+        self.engine = Engine(self.ram, costs or CostTable.uniform(), interface=interface)
         self.vcpus = [Vcpu(self.engine, core) for core in range(cores)]
         self.vcpu = self.vcpus[0]
-        self.pool = FramePool(FIASCO.selectors)
+        self.pool = FramePool(interface.selectors)
         self._free_frames: Iterator[int] = iter(range(16, ram_bytes >> 12))
         self.space = AddressSpace(self)
         self.code_pfn = self.new_page(CODE, READ_ONLY)

@@ -10,6 +10,7 @@ from enum import Enum
 
 import capstone
 
+from l4lab.emulator.vcpu import _CLOCK
 from l4lab.kernel.frame import EFLAGS, EIP
 from l4lab.kernel.traps import DEADLINE_REACHED, SYSTEM_CALL, CpuException, PageFault, Trap
 from support.guest import CODE, DATA, READ_ONLY, Guest, cycles, instructions, set_registers, tlb_misses
@@ -109,7 +110,7 @@ class Lockstep:
         for page in self.lazy:
             guest.space.unmap(page)
         for vcpu in guest.vcpus:
-            vcpu._words[0] = 0  # the clock, with its fraction of a cycle
+            vcpu._words[_CLOCK] = 0  # with its fraction of a cycle
             vcpu.flush_tlb()
 
     def _code_at(self, program: RandomProgram, eip: int) -> bytes:

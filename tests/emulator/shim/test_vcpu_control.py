@@ -3,23 +3,30 @@
 from __future__ import annotations
 
 import ctypes
+import dataclasses
+import gc
 import signal
 import subprocess
 import sys
 import textwrap
 import threading
+from array import array
 from pathlib import Path
 
 import pytest
 
 from l4lab.emulator import vcpu as vcpu_module
 from l4lab.emulator.costs import CostTable
+from l4lab.emulator.cpuid import CpuidLeaf
+from l4lab.emulator.debug.debugport import DebugPort, Watch
 from l4lab.emulator.ram import Ram
-from l4lab.emulator.vcpu import NO_DEADLINE, Engine, EngineError, Vcpu, catch_interrupts
+from l4lab.emulator.vcpu import NO_DEADLINE, Engine, EngineError, Vcpu, catch_interrupts, shim_usage
 from l4lab.kernel import traps
-from l4lab.kernel.frame import EAX, EIP
-from l4lab.kernel.traps import DEADLINE_REACHED, HOST_STOP
-from support.guest import CODE, SYSTEM_CALL, Guest, as_bytes, instructions
+from l4lab.kernel.fiasco.interface import FIASCO
+from l4lab.kernel.frame import CS, EAX, EBX, ECX, EIP, GDT_ENTRIES, UTCB_BASE
+from l4lab.kernel.interface import Interface, Selectors
+from l4lab.kernel.traps import DEADLINE_REACHED, HOST_STOP, CpuException
+from support.guest import CODE, DATA, Guest, as_bytes, instructions
 from support.handshake import PATIENCE_SECONDS, spin_until
 
 TESTS = Path(__file__).parents[2]
@@ -175,14 +182,100 @@ def test_cores_are_made_in_order() -> None:
         Vcpu(engine, 0)
 
 
-def test_a_hundred_machines_one_after_the_other() -> None:
-    """Engines are freed; the process does not grow by theirs."""
-    for _ in range(100):
-        guest = Guest()
-        guest.put(guest.code_pfn, SYSTEM_CALL)
-        assert guest.run(guest.thread()) is traps.SYSTEM_CALL
+def used(guest: Guest) -> Guest:
+    """A guest for which the shim has allocated everything that it ever does."""
+    port = DebugPort(guest.engine)
+    guest.engine.set_kernel_written(guest.code_pfn, True)
+    guest.put(guest.code_pfn, as_bytes("d9e8 cd30"))
+    port.activate(True)
+    port.set_breakpoints([(CODE + 2, 0)])
+    port.set_watches([Watch(guest.data_pfn << 12, 4, write=True, read=True)])
+    for core in range(len(guest.vcpus)):
+        assert guest.run(guest.thread(), core=core) is HOST_STOP
+    return guest
+
+
+def test_a_closed_machine_gives_back_all_that_the_shim_held_for_it() -> None:
+    gc.collect()  # machines of other tests
+    before = shim_usage()
+    for number in range(1, 20):
+        guest = used(Guest(cores=3))
+        assert shim_usage().engines == before.engines + 3, number
+        assert shim_usage().reserved_bytes > before.reserved_bytes + 3 * (24 << 20)
         guest.engine.close()
+        assert shim_usage() == before
         guest.engine.close()
+        assert shim_usage() == before
+
+
+def test_a_machine_that_cannot_be_made_leaves_nothing_behind(monkeypatch: pytest.MonkeyPatch) -> None:
+    gc.collect()
+    before = shim_usage()
+    monkeypatch.setattr(
+        vcpu_module, "cpuid_leaves", lambda _: [CpuidLeaf(0)] * 65
+    )  # more than there is room for
+    with pytest.raises(EngineError, match="no memory for the vCPUs' tables"):
+        Engine(Ram(4 << 20), CostTable.uniform())
+    assert shim_usage() == before
+
+
+# --- what the interface decides -----------------------------------------------------------------------
+
+
+def other_interface(vector: int = 0x80, **selectors: int) -> Interface:
+    """Another member of the family, as far as the shim is concerned."""
+
+    class Other(type(FIASCO)):
+        system_call_vector = vector
+
+    chosen = Selectors(code=0x73, data=0x7B, utcb=0x33, first_thread=0x43, thread_entries=2)
+    Other.selectors = dataclasses.replace(chosen, **selectors)
+    other: Interface = Other()
+    return other
+
+
+def test_vector_and_selectors_are_the_interfaces() -> None:
+    guest = Guest(interface=other_interface())
+    guest.put(guest.data_pfn, bytes.fromhex("78563412"), 8)
+    code = "8cc9 8cd3 64a108000000 cd80"  # mov ecx, cs; mov ebx, ss; mov eax, fs:[8]; int 0x80
+    guest.put(guest.code_pfn, as_bytes(code))
+    frame = guest.thread()
+    frame[UTCB_BASE] = DATA
+    assert guest.run(frame) is traps.SYSTEM_CALL
+    assert (frame[EAX], frame[EBX], frame[ECX], frame[CS]) == (0x12345678, 0x7B, 0x73, 0x73)
+    assert guest.run_code("cd30")[0] == CpuException(13, 0x30 << 3 | 2)
+
+
+def test_a_thread_has_as_many_descriptors_as_the_interface_says() -> None:
+    guest = Guest(interface=other_interface())
+    guest.put(guest.code_pfn, as_bytes("8ee0 cd80"))  # mov fs, eax
+    for selector, trap in (
+        (0x43, traps.SYSTEM_CALL),
+        (0x4B, traps.SYSTEM_CALL),
+        (0x53, CpuException(13, 0x50)),
+    ):
+        frame = guest.thread()
+        frame[EAX] = selector
+        for entry in range(4):
+            frame[GDT_ENTRIES + 2 * entry : GDT_ENTRIES + 2 * entry + 2] = array("I", (0xFFFF, 0xCFF300))
+        assert guest.run(frame) == trap
+
+
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        {"code": 0x18},  # not for ring 3
+        {"data": 0x73},  # the code's
+        {"data": 0x13},  # the engine's own
+        {"utcb": 0x4B},  # the thread's second
+        {"first_thread": 0xFB},  # the second is beyond the table
+        {"thread_entries": 5},
+        {"vector": 0x100},
+    ],
+)
+def test_an_interface_that_has_no_place_is_refused(wrong: dict[str, int]) -> None:
+    with pytest.raises(EngineError, match="the interface's numbers have no place in the processor's tables"):
+        Guest(interface=other_interface(**wrong)).vcpu.prepare()
 
 
 # --- the engine is not what we expect ---------------------------------------------------------------
@@ -218,6 +311,7 @@ MISBEHAVING = """
         Guest().vcpu.prepare()
     except vcpu.EngineError as error:
         print(error)
+    print(vcpu.shim_usage().engines, "engines are left")
 """
 
 
@@ -233,7 +327,7 @@ MISBEHAVING = """
 def test_an_engine_that_misbehaves_is_refused_with_one_line(function: str, result: int, line: str) -> None:
     source = textwrap.dedent(MISBEHAVING).format(tests=str(TESTS), function=function, result=result)
     done = subprocess.run([sys.executable, "-c", source], capture_output=True, text=True, check=True)
-    assert done.stdout == f"the emulation engine is not usable: {line}\n"
+    assert done.stdout == f"the emulation engine is not usable: {line}\n0 engines are left\n"
     assert done.stderr == ""
 
 
@@ -244,6 +338,6 @@ def test_calibration_is_done_once_and_ctypes_agrees_on_the_outcome() -> None:
     frame = guest.thread()
     guest.vcpu.clock_cycles = 12
     assert guest.run(frame, NO_DEADLINE) is traps.SYSTEM_CALL
-    clock, address, deadline = guest.vcpu._words
+    address, deadline, clock = guest.vcpu._words
     assert (clock, deadline) == (14_000, NO_DEADLINE)
     assert ctypes.c_uint32.from_address(address).value == frame[EAX] == 1
