@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import settings
+from hypothesis import HealthCheck, settings
 
 from l4lab.tools.common.versions import versions
 from l4lab.tools.native import build
@@ -33,9 +33,9 @@ NOT_QUICK = {
 }
 """What `--quick` leaves out. What it keeps: the kernel by itself, the vCPU, files, ledgers, the conformance suite."""
 
-# No deadlines: this measures correctness, on hosts that other work shares.
-settings.register_profile("l4lab", deadline=None)
-settings.register_profile("ci", deadline=None, derandomize=True)
+# Nothing that measures time: this is about correctness, on hosts that other work shares.
+settings.register_profile("l4lab", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", parent=settings.get_profile("l4lab"), derandomize=True)
 settings.load_profile("l4lab")
 
 # What a shell starts with & may have been told to ignore Ctrl-C, and with it all that tests start and interrupt.

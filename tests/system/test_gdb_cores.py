@@ -70,7 +70,7 @@ def test_each_task_is_an_inferior_with_its_program(looked: dict[str, str]) -> No
     assert programs.count("pager") == programs.count("pma") == CORES
 
 
-@pytest.mark.parametrize("way", ["thread", "inferior"])
+@pytest.mark.parametrize("way", ["thread", pytest.param("inferior", marks=pytest.mark.slow)])
 def test_a_breakpoint_for_one_of_48_stops_that_one(manifest: Path, looked: dict[str, str], way: str) -> None:
     """The others pass the same instruction before and after it."""
     thread = chosen_thread(looked)

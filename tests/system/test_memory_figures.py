@@ -32,6 +32,7 @@ TINY = Sizes(
     ledger_tasks=1,
 )
 PLAN = Plan(TINY)
+MANY_RUNS = {"fig4", "page_cycles"}
 NEED_RUNS = [name for name in FIGURES if needs_runs(module_of(name))]
 
 
@@ -53,7 +54,9 @@ def figure(name: str, finished: Mapping[str, Finished]) -> Outcome:
     return outcome
 
 
-@pytest.mark.parametrize("name", NEED_RUNS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[pytest.mark.slow] * (name in MANY_RUNS)) for name in NEED_RUNS]
+)
 def test_a_figure_is_drawn_and_explained(tmp_path: Path, finished: Mapping[str, Finished], name: str) -> None:
     """PNG, SVG, numbers, a page with the paper's statements and ours; the same bytes each time."""
     pytest.importorskip("matplotlib")

@@ -353,6 +353,7 @@ def test_a_run_is_in_order(design: str, cores: int) -> None:
     assert max(begins) - min(begins) < 200, "all processes start at the same time"
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("design", DESIGNS)
 def test_64_processes_start_together(design: str) -> None:
     """As many as there can be; one that starts late would be a problem."""
@@ -420,6 +421,7 @@ def test_more_pages_than_memory_is_one_line() -> None:
         run_pma(dataclasses.replace(SMALL, design="l4re", region_pages=15))
 
 
+@pytest.mark.slow
 def test_limits_are_named() -> None:
     """Not taken for a lack of memory."""
     many = dataclasses.replace(SMALL, design="l4re", chunk_pages=1, cores=1, tasks=1)

@@ -67,7 +67,7 @@ def _parts(chain: Chain) -> list[tuple[int, int, int]]:
     return [(hop.holder, hop.to, hop.cycles) for hop in chain.hops]
 
 
-@pytest.mark.parametrize("name", ["pagefault", "clntsrv", "pma"])
+@pytest.mark.parametrize("name", ["pagefault", "clntsrv", pytest.param("pma", marks=pytest.mark.slow)])
 def test_a_trace_changes_no_answer(name: str, tmp_path: Path) -> None:
     """Every operation has the same number, kind, ends and hops, whether the run was traced or not."""
     told = []
@@ -139,11 +139,11 @@ class Watched(Machine):
         self.passed: dict[int, list[tuple[int, type[Trap] | None]]] = {}
         super().__init__(manifest, ledger=ledger)
 
-    def _serve(self, core: CoreState, trap: Trap, now: int) -> None:
+    def _serve(self, core: CoreState, trap: Trap, now: int) -> bool:
         thread = core.decision.thread
         if thread is not None:
             self.passed.setdefault(thread.number, []).append((now, type(trap)))
-        super()._serve(core, trap, now)
+        return super()._serve(core, trap, now)
 
     def _run_core(self, core: CoreState, thread: Thread, now: int, horizon: int) -> Trap:
         assert now == core.vcpu.clock_cycles

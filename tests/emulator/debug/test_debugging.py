@@ -148,8 +148,14 @@ def test_a_run_that_nobody_stops_is_the_undebugged_one(name: str) -> None:
     assert outcome(debugger.machine, debugger.resume()) == undebugged(manifest)
 
 
-@pytest.mark.parametrize("seed", range(6))
-@pytest.mark.parametrize("name", ["pagefault", "pma"])
+@pytest.mark.parametrize(
+    ("name", "seed"),
+    [
+        *(("pagefault", seed) for seed in range(6)),
+        ("pma", 0),
+        *(pytest.param("pma", seed, marks=pytest.mark.slow) for seed in range(1, 6)),
+    ],
+)
 def test_whatever_is_looked_at_the_run_ends_the_same(
     monkeypatch: pytest.MonkeyPatch, pma: Manifest, name: str, seed: int
 ) -> None:

@@ -77,6 +77,7 @@ def way_with_few_snapshots() -> tuple[list[Place], list[Place]]:
     return stops_forth_and_back(debugger_with(0, 0.0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("seed", "share"), SNAPSHOTS)
 def test_every_stop_of_the_way_forth_is_one_of_the_way_back(seed: int, share: float) -> None:
     forth, back = stops_forth_and_back(debugger_with(seed, share))

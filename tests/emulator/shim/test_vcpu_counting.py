@@ -46,7 +46,8 @@ def costs(**millicycles: int) -> CostTable:
 @pytest.mark.parametrize(
     ("first_seed", "count", "length", "offset"),
     [
-        (0, 1200, 40, 0),
+        (0, 300, 40, 0),
+        pytest.param(300, 900, 40, 0, marks=pytest.mark.slow),
         (10_000, 300, 40, 4095),  # code runs into a page that is mapped on demand
         (20_000, 300, 40, 4060),
         (30_000, 300, 40, 4000),

@@ -16,6 +16,8 @@ from textual.worker import WorkerError
 if TYPE_CHECKING:
     from l4lab.tools.debug.tui.app import DebugApp
 
+_REFRESH_SECONDS: Final = 1 / 60
+"""How often Textual refreshes a screen."""
 _QUIET_ROUNDS: Final = 2
 """A command's end refreshes panes, which may change their sizes, after which panes are refreshed once more."""
 
@@ -42,7 +44,7 @@ async def settled(app: DebugApp) -> None:
         if app.screen is screen and screen.call_after_refresh(_drop, waiting, screen):
             waiting.add(screen)
         while screen in waiting and screen.is_running and app.screen is screen:
-            await asyncio.sleep(0)
+            await asyncio.sleep(_REFRESH_SECONDS)
         quiet = quiet + 1 if was_quiet and app.screen is screen else 0
 
 

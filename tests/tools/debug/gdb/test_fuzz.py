@@ -9,7 +9,7 @@ from __future__ import annotations
 from functools import cache
 
 import pytest
-from hypothesis import HealthCheck, given, settings
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from l4lab.emulator.debug.stops import StopKind
@@ -156,7 +156,7 @@ def leave(client: Client) -> None:
 
 
 @pytest.mark.slow
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(st.lists(st.one_of(looking, moving, looking, damaged), min_size=5, max_size=40), meanwhile)
 def test_looking_and_moving_never_fail_and_change_no_cycle(
     packets: list[str | bytes], interruptions: list[bytes]
@@ -173,7 +173,7 @@ def test_looking_and_moving_never_fail_and_change_no_cycle(
 
 
 @pytest.mark.slow
-@settings(max_examples=60, suppress_health_check=[HealthCheck.too_slow])
+@settings(max_examples=60)
 @given(st.lists(st.one_of(changing, moving, looking), min_size=5, max_size=40))
 def test_whatever_is_changed_the_kernel_copes(packets: list[str | bytes]) -> None:
     client = Client(IMAGE)
