@@ -40,6 +40,7 @@ settings.load_profile("l4lab")
 
 # What a shell starts with & may have been told to ignore Ctrl-C, and with it all that tests start and interrupt.
 signal.signal(signal.SIGINT, signal.default_int_handler)
+signal.signal(signal.SIGHUP, signal.SIG_DFL)  # and of hangups, by nohup
 
 
 # The workers of pytest-xdist have the width of a terminal, which they are not.
