@@ -5,8 +5,8 @@
     result = l4lab.run("hello")                    # a bundled image, or the path of a manifest
     print(result.console.decode(), result.cycles)
 
-    machine = l4lab.Machine(l4lab.load_manifest("my-image.toml"))
-    machine.run(max_cycles=1_000_000)              # and on, and look at it in between
+    with l4lab.Machine(l4lab.load_manifest("my-image.toml")) as machine:
+        machine.run(max_cycles=1_000_000)          # and on, and look at it in between
 
 Importing this is cheap: the machine is loaded when one of these names is used. What is not here has its
 documented place in `l4lab.kernel` and `l4lab.emulator`.
