@@ -48,6 +48,9 @@ if TYPE_CHECKING:
     from l4lab.kernel.thread import Thread
 
 NEVER: Final = 1 << 62
+"""A moment behind all others, and as a limit none. In cycles; rows and events have 64 bits for one."""
+LAST_WAKE_UP_CYCLES: Final = 1 << 61
+"""A timeout due behind this is never over. From here to NEVER cores would be busy, for more than a host's life."""
 
 
 @dataclass(slots=True, eq=False)
@@ -167,7 +170,7 @@ class Machine:
         """
         if not self.cores:
             raise ValueError("the machine is closed")
-        limit = NEVER if max_cycles is None else max_cycles
+        limit = NEVER if max_cycles is None else min(max_cycles, NEVER)
         try:
             reason = self._run(limit)
         except KernelBug as bug:
@@ -265,8 +268,9 @@ class Machine:
         moment = core.interrupts[0][0] if core.interrupts else NEVER
         deadline_us = self.kernel.cores[core.number].wake_ups.next_deadline_us()
         if deadline_us is not None:
-            ticks = -(-deadline_us // self._tick_us)
-            moment = min(moment, ticks * self._tick_cycles)
+            due = -(-deadline_us // self._tick_us) * self._tick_cycles
+            if due < moment and due <= LAST_WAKE_UP_CYCLES:
+                moment = due
         return max(moment, clock)
 
     def _run_ahead(self, core: CoreState, thread: Thread, now: int, others: int, limit: int) -> Trap:

@@ -17,7 +17,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, NamedTuple
 
-from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE, CostTable
+from l4lab.emulator.costs import CostTable
 from l4lab.emulator.cpuid import OPTERON_6174, CpuIdentity, cpuid_leaves
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.inputs import PACKAGE_DIR
@@ -50,7 +50,7 @@ _DEBUG_STOP: Final = 6
 # The first members of `struct vcpu`, seen as 64-bit words.
 _FRAME: Final = 0
 _DEADLINE_CYCLES: Final = 1
-_CLOCK: Final = 2
+_CLOCK_CYCLES: Final = 2
 _SharedWords = ctypes.c_int64 * 3
 
 
@@ -288,16 +288,15 @@ class Vcpu:
     @property
     def clock_cycles(self) -> int:
         """The core's clock. The fraction of a cycle that user code has left over is kept apart."""
-        return self._words[_CLOCK] // MILLICYCLES_PER_CYCLE
+        return self._words[_CLOCK_CYCLES]
 
     @clock_cycles.setter
     def clock_cycles(self, cycles: int) -> None:
-        fraction = self._words[_CLOCK] % MILLICYCLES_PER_CYCLE
-        self._words[_CLOCK] = cycles * MILLICYCLES_PER_CYCLE + fraction
+        self._words[_CLOCK_CYCLES] = cycles
 
     def advance(self, cycles: int) -> None:
         """The core spends cycles without user code."""
-        self._words[_CLOCK] += cycles * MILLICYCLES_PER_CYCLE
+        self._words[_CLOCK_CYCLES] += cycles
 
     @property
     def anomalies(self) -> int:

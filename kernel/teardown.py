@@ -7,7 +7,7 @@ Nothing here is an operation of the kernel's; afterwards the kernel is good for 
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from l4lab.kernel.objects import Gate, Icu, Irq, Semaphore
 from l4lab.kernel.sched import Core
@@ -21,9 +21,6 @@ if TYPE_CHECKING:
     from l4lab.kernel.thread import Thread
 
 
-_NEVER_US: Final = 1 << 62
-
-
 def take_apart(kernel: Kernel) -> None:
     """Break every circle of references among the kernel's objects. O(objects)."""
     for task in kernel.tasks.values():
@@ -35,8 +32,8 @@ def take_apart(kernel: Kernel) -> None:
     for thread in kernel.threads.values():
         _forget_partners(thread)
     for core in kernel.cores:
-        while core.wake_ups.pop_expired(_NEVER_US) is not None:
-            pass
+        while (deadline_us := core.wake_ups.next_deadline_us()) is not None:
+            core.wake_ups.pop_expired(deadline_us)
     kernel.cores[:] = [Core(core.number) for core in kernel.cores]
     kernel.port_roots.clear()
     for rest in (kernel.held, kernel.effects, kernel.dying, kernel.ended_tasks):

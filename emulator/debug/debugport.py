@@ -12,8 +12,6 @@ from array import array
 from collections.abc import Iterable
 from typing import TYPE_CHECKING, Final, NamedTuple
 
-from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE
-
 if TYPE_CHECKING:
     from l4lab.emulator.vcpu import Engine, Vcpu
 
@@ -117,7 +115,7 @@ class DebugPort:
 
     def stop_at_clock(self, core: int, clock_cycles: int | None) -> None:
         """Stop the core at its first instruction at or after that cycle. None: do not."""
-        clock = _NEVER if clock_cycles is None else clock_cycles * MILLICYCLES_PER_CYCLE
+        clock = _NEVER if clock_cycles is None else min(clock_cycles, _NEVER)
         self._shim.debug_clock(self._engine._handle, core, clock)
 
     def pass_breakpoint(self, frame: array[int] | None, instructions: int = 0) -> None:

@@ -53,8 +53,11 @@ void books_open(struct books *b)
     b->instructions = b->tlb_misses = b->fpu_switches = 0;
 }
 
-void books_store(const struct books *b, struct thread_frame *frame)
+void books_store(struct books *b, struct thread_frame *frame)
 {
+    int64_t cycles = b->clock / MILLICYCLES;
+    frame->user_cycles += (uint64_t)cycles;
+    books_set_start(b, b->start_cycles + cycles, b->clock % MILLICYCLES);
     frame->instructions += b->instructions;
     frame->tlb_misses += b->tlb_misses;
     frame->fpu_switches += b->fpu_switches;
@@ -100,7 +103,7 @@ uint64_t books_cycles_now(struct vcpu *v)
         sum_before(v, engine_word(&v->engine, UC_X86_REG_EIP), &done);
         now -= v->books.block->cost - done.cost;
     }
-    return (uint64_t)(now / MILLICYCLES);
+    return (uint64_t)(v->books.start_cycles + now / MILLICYCLES);
 }
 
 /* --- charged ----------------------------------------------------------------------------------- */

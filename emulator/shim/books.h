@@ -26,7 +26,8 @@ struct machine_books {
 };
 
 struct books {
-    int64_t clock;             /* thousandths of a cycle; vcpu.py reads and writes it */
+    int64_t start_cycles;      /* the core's clock when the run began, or between runs; vcpu.py reads and writes it */
+    int64_t clock;             /* since then, in thousandths of a cycle; between runs what is less than a cycle */
     volatile int64_t limit;    /* at or above it, books_block_entered() takes the slow way */
     uint64_t instructions;     /* of this run, as are the next two counts */
     const struct block *block; /* charged, but perhaps not yet executed to its end; or NULL */
@@ -49,8 +50,22 @@ static inline int64_t books_clock(const struct books *b)
     return b->clock;
 }
 
-static inline void books_set_clock(struct books *b, int64_t clock)
+/* What books_clock() is when the core's clock comes to `cycles`: a clock of 64 bits in thousandths would end
+   after weeks. INT64_MAX where no run comes. */
+static inline int64_t books_clock_at(const struct books *b, int64_t cycles)
 {
+    int64_t ahead = cycles > b->start_cycles ? cycles - b->start_cycles : 0;
+    return ahead < INT64_MAX / MILLICYCLES ? ahead * MILLICYCLES : INT64_MAX;
+}
+
+static inline int64_t books_start_cycles(const struct books *b)
+{
+    return b->start_cycles;
+}
+
+static inline void books_set_start(struct books *b, int64_t cycles, int64_t clock)
+{
+    b->start_cycles = cycles;
     b->clock = clock;
 }
 
@@ -99,9 +114,9 @@ static inline void books_use_blocks(struct books *b, struct block *cache)
 bool books_init(struct machine_books *b, const int64_t costs[COST_CLASS_COUNT]);
 void books_free(struct machine_books *b);
 
-/* A run begins, and ends: what was counted is added to the frame's counters. */
+/* A run begins, and ends: what was counted is added to the frame's counters, whole cycles to the core's clock. */
 void books_open(struct books *b);
-void books_store(const struct books *b, struct thread_frame *frame);
+void books_store(struct books *b, struct thread_frame *frame);
 
 /* The engine calls it before every block of straight code. */
 void books_block_entered(uc_engine *uc, uint64_t eip, uint32_t size, void *opaque);

@@ -30,7 +30,7 @@
 
 bool debug_init_machine(struct machine_debug *d)
 {
-    d->clock = INT64_MAX;
+    d->clock_cycles = INT64_MAX;
     d->marked_blocks = blocks_new();
     d->range_blocks = blocks_new();
     return d->marked_blocks && d->range_blocks;
@@ -148,7 +148,7 @@ static bool count_reached(const struct vcpu *v)
 static bool clock_reached(const struct vcpu *v, int64_t more)
 {
     const struct machine_debug *d = &v->machine->debug;
-    return d->clocked == v->core && d->clock != INT64_MAX && books_clock(&v->books) + more >= d->clock;
+    return d->clocked == v->core && books_clock(&v->books) + more >= books_clock_at(&v->books, d->clock_cycles);
 }
 
 bool debug_stops_here(struct vcpu *v, uint64_t *outcome)
@@ -191,8 +191,11 @@ static void look_ahead(struct vcpu *v)
         from = left <= MOST_INSTRUCTIONS ? INT64_MIN
              : books_clock(&v->books) + (int64_t)(left - MOST_INSTRUCTIONS) * least_cost(v->machine);
     }
-    if (d->active && d->clocked == v->core && d->clock != INT64_MAX && d->clock - MOST_CLOCK < from)
-        from = d->clock - MOST_CLOCK;
+    if (d->active && d->clocked == v->core) {
+        int64_t clock = books_clock_at(&v->books, d->clock_cycles);
+        if (clock != INT64_MAX && clock - MOST_CLOCK < from)
+            from = clock - MOST_CLOCK;
+    }
     v->debug.look_from = from;
     run_set_limit(v);
 }
@@ -317,11 +320,11 @@ void debug_count(struct machine *m, struct thread_frame *frame, uint64_t instruc
     m->debug.range_size = range_size;
 }
 
-/* Stops a core at its first instruction at or after `clock` (thousandths of a cycle). INT64_MAX: never. */
-void debug_clock(struct machine *m, uint32_t core, int64_t clock)
+/* Stops a core at its first instruction at or after cycle `clock_cycles`. INT64_MAX: never. */
+void debug_clock(struct machine *m, uint32_t core, int64_t clock_cycles)
 {
     m->debug.clocked = core;
-    m->debug.clock = clock;
+    m->debug.clock_cycles = clock_cycles;
 }
 
 /* A breakpoint does not stop `frame` at its instruction number `instructions`: it has just been there. */

@@ -24,8 +24,8 @@ struct machine_debug {
     uint32_t range_first, range_size;  /* but not while EIP is in there */
     struct block *marked_blocks;   /* in place of the machine's: of spaces with breakpoints */
     struct block *range_blocks;    /* and of the thread that is kept to the range */
-    uint32_t clocked;              /* stop core `clocked` at the first instruction at or after `clock` */
-    int64_t clock;                 /* thousandths of a cycle; INT64_MAX: never */
+    uint32_t clocked;              /* stop core `clocked` at its first instruction at or after `clock_cycles` */
+    int64_t clock_cycles;          /* INT64_MAX: never */
     struct thread_frame *passed;   /* breakpoints do not stop its instruction number `passed_at` */
     uint64_t passed_at;
 };

@@ -98,7 +98,7 @@ struct vcpu *vcpu_new(struct machine *m)
 }
 
 _Static_assert(offsetof(struct vcpu, frame) == 0 && offsetof(struct vcpu, deadline_cycles) == 8
-                   && offsetof(struct vcpu, books.clock) == 16,
+                   && offsetof(struct vcpu, books.start_cycles) == 16,
                "the words that vcpu.py reads and writes");
 
 int64_t *vcpu_shared_words(struct vcpu *v)

@@ -157,14 +157,11 @@ static uint64_t execute(struct vcpu *v)
 /* Runs v->frame until v->deadline_cycles. */
 uint64_t vcpu_run(struct vcpu *v)
 {
-    struct thread_frame *frame = v->frame;
     if (!engine_is_started(&v->engine) && !engine_start(v))
         return OUTCOME_ENGINE_FAILURE;
-    bool soon = v->deadline_cycles < INT64_MAX / MILLICYCLES;
-    v->run.deadline = soon ? v->deadline_cycles * MILLICYCLES : INT64_MAX;
+    v->run.deadline = books_clock_at(&v->books, v->deadline_cycles);
     v->run.resuming = debug_resume(v);
-    int64_t start = books_clock(&v->books);
-    if (run_is_due(&v->run, start))
+    if (run_is_due(&v->run, books_clock(&v->books)))
         return OUTCOME_DEADLINE;
     books_open(&v->books);
     step_begin(&v->step);
@@ -176,7 +173,6 @@ uint64_t vcpu_run(struct vcpu *v)
     running = NULL;
     if (outcome == OUTCOME_HOST_STOP)
         run_forget_stop(&v->run);
-    frame->user_cycles += (uint64_t)(books_clock(&v->books) / MILLICYCLES - start / MILLICYCLES);
     if (UNLIKELY(coherence_has_drops(&v->coherence)))
         coherence_drop(v);
     return outcome;

@@ -16,7 +16,7 @@
 #include "watch.h"
 
 struct saved_vcpu {
-    int64_t clock;
+    int64_t clock_cycles, clock_rest;  /* the rest: thousandths of a cycle */
     struct thread_frame *fpu_owner, *suspended_frame;
     uint32_t suspended_eip, block_end, resuming, entering, block_goes_on;
     uint32_t cr3;
@@ -29,7 +29,7 @@ uint32_t state_save(struct vcpu *v, uint8_t *into, uint32_t size)
 {
     const struct suspended *suspended = debug_suspended(&v->debug);
     struct saved_vcpu saved = {
-        .clock = books_clock(&v->books),
+        .clock_cycles = books_start_cycles(&v->books), .clock_rest = books_clock(&v->books),
         .fpu_owner = fpu_owner(v),
         .suspended_frame = suspended->frame,
         .suspended_eip = suspended->eip,
@@ -56,7 +56,7 @@ void state_load(struct vcpu *v, const uint8_t *from)
         .frame = saved.suspended_frame, .eip = saved.suspended_eip, .block_end = saved.block_end,
         .resuming = saved.resuming, .entering = saved.entering, .block_goes_on = saved.block_goes_on,
     };
-    books_set_clock(&v->books, saved.clock);
+    books_set_start(&v->books, saved.clock_cycles, saved.clock_rest);
     debug_restore(&v->debug, &suspended);
     watch_forget_hits(&v->watch);
     run_forget_stop(&v->run);

@@ -61,7 +61,7 @@ struct vcpu {
     /* The first three words are seen by vcpu.py through a memoryview: cheaper than arguments of a foreign call. */
     struct thread_frame *frame;  /* to run */
     int64_t deadline_cycles;
-    struct books books;          /* its first word: the clock */
+    struct books books;          /* its first word: the clock, in cycles */
 
     uint32_t eip;                /* while the engine does not run */
     uint32_t core;

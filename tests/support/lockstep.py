@@ -3,6 +3,7 @@ and counters, and the memory at the end."""
 
 from __future__ import annotations
 
+import ctypes
 import random
 from array import array
 from dataclasses import dataclass
@@ -10,7 +11,6 @@ from enum import Enum
 
 import capstone
 
-from l4lab.emulator.vcpu import _CLOCK
 from l4lab.kernel.frame import EFLAGS, EIP
 from l4lab.kernel.traps import DEADLINE_REACHED, SYSTEM_CALL, CpuException, PageFault, Trap
 from support.guest import CODE, DATA, READ_ONLY, Guest, cycles, instructions, set_registers, tlb_misses
@@ -110,7 +110,9 @@ class Lockstep:
         for page in self.lazy:
             guest.space.unmap(page)
         for vcpu in guest.vcpus:
-            vcpu._words[_CLOCK] = 0  # with its fraction of a cycle
+            ctypes.memset(
+                vcpu._shim.vcpu_shared_words(vcpu._handle) + 16, 0, 16
+            )  # clock, fraction of a cycle
             vcpu.flush_tlb()
 
     def _code_at(self, program: RandomProgram, eip: int) -> bytes:

@@ -11,7 +11,7 @@ import json
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any
 
 from l4lab.emulator.debug.catching import fault_text
 from l4lab.emulator.debug.debugged import DebuggedMachine, Entry
@@ -34,8 +34,6 @@ from l4lab.tools.runs.rundir import read_json
 
 if TYPE_CHECKING:
     from l4lab.kernel.state import Kernel
-
-_BEYOND_ALL_RUNS: Final = 1 << 50
 
 
 class ReplayError(OperatorError):
@@ -84,7 +82,7 @@ def boot_to_debug(
     manifest: Manifest, max_cycles: int | None = None, console: Callable[[bytes], None] | None = None
 ) -> Debugger:
     """A machine before its first instruction, under a debugger; it ends at `max_cycles`, if given."""
-    limit = NEVER if max_cycles is None else max_cycles
+    limit = NEVER if max_cycles is None else min(max_cycles, NEVER)
     return Debugger(DebuggedMachine(manifest, console=console, limit_cycles=limit))
 
 
@@ -154,7 +152,7 @@ def _to_cycle(debugger: Debugger, core: int, cycle: int) -> str:
     machine = debugger.machine
     if core >= len(machine.cores):
         raise ReplayError(f"--core: found {core}, expected 0 to {len(machine.cores) - 1}")
-    stop = debugger.go_to_clock(core, min(cycle, _BEYOND_ALL_RUNS))
+    stop = debugger.go_to_clock(core, min(cycle, NEVER))
     if stop.kind is StopKind.END:
         clock = machine.cores[core].clock_cycles
         raise ReplayError(f"--cycle: found {cycle}, expected at most {clock}, where core {core}'s clock ends")

@@ -10,11 +10,12 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Final
+from typing import TYPE_CHECKING
 
 from l4lab.emulator.debug.catching import Catch, CatchKind
 from l4lab.emulator.debug.debugging import executed
 from l4lab.emulator.debug.stops import TO_THE_END, Goal, GoalKind, Stop, StopKind, step
+from l4lab.emulator.machine import NEVER
 from l4lab.kernel.frame import EIP
 from l4lab.kernel.inspect import thread_name
 from l4lab.kernel.thread import DEAD, DORMANT
@@ -38,9 +39,6 @@ if TYPE_CHECKING:
     from l4lab.tools.debug.faults import Fault
 
 Move = Callable[[], Stop]
-
-MAX_CLOCK: Final = 1 << 50
-"""No run comes this far."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -254,8 +252,8 @@ class DebugSession:
 
     def go_to(self, cycle: int) -> Stop:
         """To the first moment at which the shown core is at or beyond a cycle."""
-        if not 0 <= cycle < MAX_CLOCK:
-            raise DebugError(f"found cycle {cycle}, expected 0 to {MAX_CLOCK - 1}")
+        if not 0 <= cycle < NEVER:
+            raise DebugError(f"found cycle {cycle}, expected 0 to {NEVER - 1}")
         core = self.core
         if cycle > self.machine.cores[core].clock_cycles:
             self.faults.follow(False)

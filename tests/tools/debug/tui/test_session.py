@@ -418,6 +418,6 @@ def test_commands_for_a_thread_need_one(session: DebugSession) -> None:
         with pytest.raises(DebugError, match="the core is idle"):
             command()
     with pytest.raises(DebugError, match="expected 0 to"):
-        session.go_to(1 << 60)
+        session.go_to(1 << 62)
     with pytest.raises(DebugError, match="no task is shown"):
         session.toggle_breakpoint("0x1000")
