@@ -20,12 +20,6 @@ from l4lab.tools.bench.pma_image import (
 from l4lab.tools.cli.options import Decorator, folder_option, json_option, profile_option
 from l4lab.tools.common.leaving import leaving_in_order
 
-_check_option = click.option(
-    "--check",
-    is_flag=True,
-    help="Exit code 1 if a figure misses what is promised; one run of three has to keep it.",
-)
-
 
 @click.group()
 @click.pass_context
@@ -34,59 +28,58 @@ def bench(context: click.Context) -> None:
     context.with_resource(leaving_in_order())
 
 
-@bench.command(short_help="User code and kernel entries against bare Unicorn.")
-@json_option()
-@_check_option
-def engine(as_json: bool, check: bool) -> int:
-    """How fast user code runs, and how dear it is to enter the kernel, against bare Unicorn.
+_OF_THE_HOST: Final = {
+    "engine": (
+        "User code and kernel entries against bare Unicorn.",
+        """How fast user code runs, and how dear it is to enter the kernel, against bare Unicorn.
 
-    Ratios of measurements in one run; at 1 the counting of every instruction costs nothing. Takes a
-    few seconds. Host times, so no two runs agree to the digit.
-    """
-    from l4lab.tools.bench.host.engine import run_bench
+        Ratios of measurements in one run; at 1 the counting of every instruction costs nothing. Takes a
+        few seconds. Host times, so no two runs agree to the digit.
+        """,
+    ),
+    "debug": (
+        "What debugging costs the host, and the way back in time.",
+        """Speed under the debugger against that without, with breakpoints set; and how long a step back takes.
 
-    return run_bench(as_json=as_json, check=check)
+        Takes less than a minute. Host times, so no two runs agree to the digit.
+        """,
+    ),
+    "kernel": (
+        "What kernel entries cost the host.",
+        """What kernel entries cost the host, by kind, and that the cost does not grow.
 
+        System calls, IPC within and between address spaces, page faults; then IPC with many threads,
+        tasks, mappings and cores around. Takes about a minute. Host times and emulated cycles.
+        """,
+    ),
+    "scale": (
+        "What many cores cost the host.",
+        """Host time for a kernel entry with 1, 12 and 48 busy cores, and with 47 idle ones.
 
-@bench.command("debug", short_help="What debugging costs the host, and the way back in time.")
-@json_option()
-@_check_option
-def bench_debug(as_json: bool, check: bool) -> int:
-    """Speed under the debugger against that without, with breakpoints set; and how long a step back takes.
-
-    Takes less than a minute. Host times, so no two runs agree to the digit.
-    """
-    from l4lab.tools.bench.host.debug import run_bench
-
-    return run_bench(as_json=as_json, check=check)
-
-
-@bench.command(short_help="What kernel entries cost the host.")
-@json_option()
-@_check_option
-def kernel(as_json: bool, check: bool) -> int:
-    """What kernel entries cost the host, by kind, and that the cost does not grow.
-
-    System calls, IPC within and between address spaces, page faults; then IPC with many threads,
-    tasks, mappings and cores around. Takes about a minute. Host times and emulated cycles.
-    """
-    from l4lab.tools.bench.host.kernel import run_bench
-
-    return run_bench(as_json=as_json, check=check)
+        A ping-pong pair runs on each busy core. Takes about a quarter of a minute. Host times, so no two
+        runs agree to the digit.
+        """,
+    ),
+}
+"""Name -> one line and more about it; the work is in the module of that name in `tools/bench/host`."""
 
 
-@bench.command(short_help="What many cores cost the host.")
-@json_option()
-@_check_option
-def scale(as_json: bool, check: bool) -> int:
-    """Host time for a kernel entry with 1, 12 and 48 busy cores, and with 47 idle ones.
+def _add_bench_of_the_host(name: str, short_help: str, help_text: str) -> None:
+    @bench.command(name, short_help=short_help, help=help_text)
+    @json_option()
+    @click.option(
+        "--check",
+        is_flag=True,
+        help="Exit code 1 if a figure misses what is promised; one run of three has to keep it.",
+    )
+    def run(as_json: bool, check: bool) -> int:
+        from l4lab.tools.bench.host.limits import run_bench
 
-    A ping-pong pair runs on each busy core. Takes about a quarter of a minute. Host times, so no two
-    runs agree to the digit.
-    """
-    from l4lab.tools.bench.host.scale import run_bench
+        return run_bench(name, as_json=as_json, check=check)
 
-    return run_bench(as_json=as_json, check=check)
+
+for _name, _texts in _OF_THE_HOST.items():
+    _add_bench_of_the_host(_name, *_texts)
 
 
 @bench.command(short_help="What a message costs, in every place and size.")

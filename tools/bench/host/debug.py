@@ -9,7 +9,6 @@ from __future__ import annotations
 
 import tempfile
 import time
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
@@ -24,7 +23,6 @@ from l4lab.emulator.machine import Machine
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.frame import EBX, ECX, EIP, ESI, INSTRUCTIONS, read_counter
 from l4lab.kernel.traps import HOST_STOP, SYSTEM_CALL, Trap
-from l4lab.tools.bench.host import limits
 from l4lab.tools.bench.host.engine import CODE_ADDRESS, DATA_ADDRESS, LOOPS, SYSTEM_CALL_CODE, Guest, Loop
 from l4lab.tools.bench.host.limits import Limits
 from l4lab.tools.bench.pma_image import PmaSetup
@@ -44,14 +42,16 @@ PLACES: Final = 5
 """From how many moments of the run steps back are taken."""
 STEPS: Final = 3
 """How many from each."""
+SITUATIONS: Final = {
+    "breakpoints": "breakpoints elsewhere",
+    "breakpoint_of_another": "another space's breakpoint in it",
+    "stepping": "stepping out of it",
+}
+"""What a loop runs under: by the name of its figure, for people."""
 LIMITS: Final = Limits(
     at_least={
         "continue_ratio": 0.5,
-        **{
-            f"{loop.name}_loop_{what}_ratio": 0.5
-            for loop in LOOPS
-            for what in ("breakpoints", "breakpoint_of_another", "stepping")
-        },
+        **{f"{loop.name}_loop_{what}_ratio": 0.5 for loop in LOOPS for what in SITUATIONS},
     },
     at_most={"reverse_step_seconds": 1.0},
 )
@@ -67,17 +67,8 @@ step back:     reverse-stepi, from {places} moments of the run of {cycles:.0f} m
 # --- user code ---------------------------------------------------------------------------------------
 
 
-@dataclass(frozen=True, slots=True)
-class LoopRatios:
-    """Speed of a loop: with breakpoints elsewhere, with another space's in it, while stepping out of it."""
-
-    breakpoints: float
-    breakpoint_of_another: float
-    stepping: float
-
-
-def measure_loop(loop: Loop) -> LoopRatios:
-    """The best of LOOP_ROUNDS runs each, all taking turns."""
+def measure_loop(loop: Loop) -> list[float]:
+    """Its speed under each of SITUATIONS; the best of LOOP_ROUNDS runs each, all taking turns."""
     guest = Guest(loop.code + SYSTEM_CALL_CODE)
     port = DebugPort(guest.engine)
     frame = guest.thread()
@@ -112,7 +103,7 @@ def measure_loop(loop: Loop) -> LoopRatios:
         for _ in range(LOOP_ROUNDS)
     ]
     best = [min(column) for column in zip(*turns, strict=True)]
-    return LoopRatios(*(best[0] / each for each in best[1:]))
+    return [best[0] / each for each in best[1:]]
 
 
 # --- the whole machine -------------------------------------------------------------------------------
@@ -182,12 +173,13 @@ def _in_user_code(debugger: Debugger, cycle: int) -> Stop:
         cycle += 1000
 
 
-def run_debug_benchmark() -> dict[str, Any]:
+def measure() -> dict[str, Any]:
     """All figures; takes about half a minute on a quiet host."""
     with Progress("measuring", len(LOOPS) + ROUNDS + 1) as progress:
         loops = {}
         for loop in LOOPS:
-            loops[loop.name] = measure_loop(loop)
+            for what, ratio in zip(SITUATIONS, measure_loop(loop), strict=True):
+                loops[f"{loop.name}_loop_{what}_ratio"] = ratio
             progress.advance()
         manifest = load_run()
         plain_seconds, debugged_seconds = [], []
@@ -207,9 +199,7 @@ def run_debug_benchmark() -> dict[str, Any]:
         "versions": versions(),
         "cycles": max(clocks),
         "continue_ratio": min(plain_seconds) / min(debugged_seconds),
-        **{f"{name}_loop_breakpoints_ratio": ratios.breakpoints for name, ratios in loops.items()},
-        **{f"{name}_loop_breakpoint_of_another_ratio": r.breakpoint_of_another for name, r in loops.items()},
-        **{f"{name}_loop_stepping_ratio": ratios.stepping for name, ratios in loops.items()},
+        **loops,
         "reverse_step_seconds": max(waits),
         "reverse_step_seconds_least": min(waits),
         "seconds": {"undebugged": min(plain_seconds), "debugged": min(debugged_seconds)},
@@ -217,24 +207,12 @@ def run_debug_benchmark() -> dict[str, Any]:
     }
 
 
-def run_bench(*, as_json: bool, check: bool = False) -> int:
-    """Measure and print; the exit code. `check`: hold the figures against LIMITS."""
-    return limits.run_bench(run_debug_benchmark, _show, LIMITS, as_json=as_json, check=check)
-
-
-def _show(figures: dict[str, Any]) -> None:
+def show(figures: dict[str, Any]) -> None:
     speeds = table("speed under the debugger over that without", "ratio")
     speeds.add_row("whole machine", f"{figures['continue_ratio']:.2f}")
     for loop in LOOPS:
-        speeds.add_row(
-            f"{loop.name} loop, breakpoints elsewhere",
-            f"{figures[f'{loop.name}_loop_breakpoints_ratio']:.2f}",
-        )
-        ratio = figures[f"{loop.name}_loop_breakpoint_of_another_ratio"]
-        speeds.add_row(f"{loop.name} loop, another space's breakpoint in it", f"{ratio:.2f}")
-        speeds.add_row(
-            f"{loop.name} loop, stepping out of it", f"{figures[f'{loop.name}_loop_stepping_ratio']:.2f}"
-        )
+        for what, words in SITUATIONS.items():
+            speeds.add_row(f"{loop.name} loop, {words}", f"{figures[f'{loop.name}_loop_{what}_ratio']:.2f}")
     console = Console(highlight=False, soft_wrap=True)
     console.print(speeds)
     console.print(EXPLANATION.format(places=PLACES, cycles=figures["cycles"] / 1e6))

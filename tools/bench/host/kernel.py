@@ -18,7 +18,6 @@ from l4lab.emulator.machine import Machine
 from l4lab.emulator.results import StopReason
 from l4lab.emulator.yardstick.stock import start_stop_us
 from l4lab.kernel.errors import KernelBug
-from l4lab.tools.bench.host import limits
 from l4lab.tools.bench.host.limits import Limits
 from l4lab.tools.common.progress import Progress
 from l4lab.tools.common.report import table
@@ -53,7 +52,7 @@ class Figure:
     cycles_per_round: float
 
 
-def measure(mode: str, population: str = "", cores: int = 1) -> Figure:
+def measure_mode(mode: str, population: str = "", cores: int = 1) -> Figure:
     """One run, from where the program says that it is ready to where it is done.
 
     Without garbage collections in between, whose time would be that of all objects there are.
@@ -89,7 +88,7 @@ def _situations() -> dict[str, tuple[str, str, int]]:
     return situations
 
 
-def run_kernel_benchmark() -> dict[str, Any]:
+def measure() -> dict[str, Any]:
     """All figures. Takes about a minute on a quiet host; host times are the process's own CPU time.
 
     The situations take turns, and each counts with its best: what else the host does meets all alike.
@@ -101,7 +100,7 @@ def run_kernel_benchmark() -> dict[str, Any]:
         for _ in range(REPEATS):
             stock_us = min(stock_us, start_stop_us())
             for name, (mode, population, cores) in situations.items():
-                figure = measure(mode, population, cores)
+                figure = measure_mode(mode, population, cores)
                 if name not in best or figure.host_us < best[name].host_us:
                     best[name] = figure
                 progress.advance()
@@ -121,12 +120,7 @@ def run_kernel_benchmark() -> dict[str, Any]:
     }
 
 
-def run_bench(*, as_json: bool, check: bool = False) -> int:
-    """Measure and print; the exit code. `check`: hold the figures against LIMITS."""
-    return limits.run_bench(run_kernel_benchmark, _show, LIMITS, as_json=as_json, check=check)
-
-
-def _show(figures: dict[str, Any]) -> None:
+def show(figures: dict[str, Any]) -> None:
     entries = table("kernel entries of", "host µs per entry", "entries a round", "cycles a round")
     for mode, text in MODES.items():
         entries.add_row(

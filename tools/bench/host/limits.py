@@ -5,6 +5,7 @@ Tests do not: they run beside other work, on hosts of any speed. A promise is ch
 
 from __future__ import annotations
 
+import importlib
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -43,7 +44,13 @@ class Limits:
         return lines
 
 
-def run_bench(
+def run_bench(name: str, *, as_json: bool, check: bool) -> int:
+    """`l4lab bench NAME`, of the module of that name here: its `measure`, `show` and LIMITS. Returns the exit code."""
+    module = importlib.import_module(f"l4lab.tools.bench.host.{name}")
+    return run(module.measure, module.show, module.LIMITS, as_json=as_json, check=check)
+
+
+def run(
     measure: Callable[[], Figures],
     show: Callable[[Figures], None],
     limits: Limits,

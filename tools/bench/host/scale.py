@@ -17,7 +17,6 @@ from rich.console import Console
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.machine import Machine
 from l4lab.emulator.results import StopReason
-from l4lab.tools.bench.host import limits
 from l4lab.tools.bench.host.limits import Limits
 from l4lab.tools.bench.pingpong_run import PROGRAM
 from l4lab.tools.common.progress import Progress
@@ -97,12 +96,7 @@ def measure() -> dict[str, Any]:
     }
 
 
-def run_bench(*, as_json: bool, check: bool = False) -> int:
-    """Measure and print; the exit code. `check`: hold the figures against LIMITS."""
-    return limits.run_bench(measure, _show, LIMITS, as_json=as_json, check=check)
-
-
-def _show(document: dict[str, Any]) -> None:
+def show(document: dict[str, Any]) -> None:
     costs = table("cores", "us for a kernel entry", "against one core")
     one = document["entry_us"]["1"]
     for count, cost in document["entry_us"].items():

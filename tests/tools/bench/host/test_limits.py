@@ -19,7 +19,7 @@ def bench(
     """Exit code, what was shown, which runs were not needed."""
     left: Iterator[dict[str, Any]] = iter(runs)
     shown: list[dict[str, Any]] = []
-    code = limits.run_bench(lambda: next(left), shown.append, PROMISED, as_json=False, check=check)
+    code = limits.run(lambda: next(left), shown.append, PROMISED, as_json=False, check=check)
     return code, shown, list(left)
 
 

@@ -8,6 +8,7 @@ from typing import Any
 import pytest
 
 from l4lab.tools.bench.host import scale
+from l4lab.tools.bench.host.limits import run_bench
 
 
 @pytest.fixture(scope="module")
@@ -33,8 +34,8 @@ def test_both_ways_to_print_it(
     document: dict[str, Any], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     monkeypatch.setattr(scale, "measure", lambda: document)
-    assert scale.run_bench(as_json=True) == 0
+    assert run_bench("scale", as_json=True, check=False) == 0
     assert json.loads(capsys.readouterr().out) == document
-    assert scale.run_bench(as_json=False) == 0
+    assert run_bench("scale", as_json=False, check=False) == 0
     rows = [line.split("  ")[0] for line in capsys.readouterr().out.splitlines()]
     assert rows == ["cores", "1 busy", "12 busy", "48 busy", "1 busy, 47 idle"]
