@@ -10,7 +10,7 @@ from typing import Any, Final
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.profile import Profile, load_profile
 from l4lab.kernel.state import TlbPolicy
-from l4lab.tools.bench.pingpong_report import analyse, rounded
+from l4lab.tools.bench.pingpong_report import analyse, ratio_document, rounded
 from l4lab.tools.bench.pingpong_run import Instrument, Place, Series, cross_core_cycles, places_of
 from l4lab.tools.bench.published import (
     FIGURES,
@@ -18,6 +18,7 @@ from l4lab.tools.bench.published import (
     LowerBound,
     Published,
     Ratio,
+    Residual,
     figures_for,
     ratios_for,
 )
@@ -27,26 +28,6 @@ FORMAT: Final = 1
 """Version of the JSON document; raised when a key goes or changes its meaning."""
 
 CROSS_CORE: Final = "cross_core"
-
-
-@dataclass(frozen=True, slots=True)
-class Checked:
-    """A published figure, and ours."""
-
-    figure: Published
-    ours: Fraction
-
-    @property
-    def deviation_percent(self) -> float | None:
-        """Ours against the published number; None where there is none."""
-        if self.figure.cycles is None:
-            return None
-        return float((self.ours / self.figure.cycles - 1) * 100)
-
-    @property
-    def within(self) -> bool:
-        """Whether that counts as reproduced."""
-        return self.figure.low <= self.ours <= self.figure.high
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,7 +44,7 @@ class Check:
     """All that could be checked of a profile. `parts`: of the lower bound, empty if none is published."""
 
     profile: str
-    figures: tuple[Checked, ...]
+    figures: tuple[tuple[Published, Residual], ...]
     ratio: Fraction | None
     ratios: tuple[Ratio, ...]
     parts: tuple[Part, ...]
@@ -73,7 +54,7 @@ class Check:
     def within(self) -> bool:
         """Whether every figure, the lower bound and at least one of the published ratios are reproduced."""
         ratio = self.ratio is None or not self.ratios or any(one.agrees(self.ratio) for one in self.ratios)
-        return all(checked.within for checked in self.figures) and self.bound_holds and ratio
+        return all(residual.within for _, residual in self.figures) and self.bound_holds and ratio
 
     @property
     def bound_holds(self) -> bool:
@@ -96,13 +77,13 @@ def check(name: str, instrument: Instrument) -> Check:
     }
     for series in series_by_tlb.values():
         analyse(series)  # the books balance, or there is nothing to tell
-    checked = tuple(Checked(figure, _ours(series_by_tlb[figure.tlb], figure)) for figure in figures)
-    by_what = {one.figure.place: one.ours for one in checked}
+    ours = {figure: _ours(series_by_tlb[figure.tlb], figure) for figure in figures}
+    by_what = {figure.place: cycles for figure, cycles in ours.items()}
     ratio = by_what[CROSS_CORE] / by_what["inter_space"] if CROSS_CORE in by_what else None
     bound = profile.name == LOWER_BOUND.profile
     return Check(
         profile=profile.name,
-        figures=checked,
+        figures=tuple((figure, figure.against(cycles)) for figure, cycles in ours.items()),
         ratio=ratio,
         ratios=ratios_for(profile.name),
         parts=_lower_bound(instrument, name, profile, LOWER_BOUND) if bound else (),
@@ -166,30 +147,21 @@ def as_document(found: Check) -> dict[str, Any]:
         "within": found.within,
         "figures": [
             {
-                "what": one.figure.what,
-                "statement": one.figure.statement,
-                "source": one.figure.source,
-                "message": one.figure.message,
-                "published_cycles": one.figure.cycles,
-                "low": one.figure.low,
-                "high": one.figure.high,
-                "ours_cycles": rounded(one.ours),
-                "deviation_percent": rounded(one.deviation_percent),
-                "within": one.within,
+                "what": figure.what,
+                "statement": figure.statement,
+                "source": figure.source,
+                "message": figure.message,
+                "published_cycles": figure.cycles,
+                "low": figure.low,
+                "high": figure.high,
+                "ours_cycles": rounded(residual.ours),
+                "deviation_percent": rounded(residual.deviation_percent),
+                "within": residual.within,
             }
-            for one in found.figures
+            for figure, residual in found.figures
         ],
         "ratio": rounded(found.ratio),
-        "ratios": [
-            {
-                "statement": one.statement,
-                "source": one.source,
-                "low": rounded(one.low),
-                "high": rounded(one.high),
-                "agrees": one.agrees(found.ratio),
-            }
-            for one in found.ratios
-        ],
+        "ratios": [ratio_document(one, found.ratio) for one in found.ratios],
         "lower_bound": [
             {"part": part.what, "published_cycles": part.published_cycles, "ours_cycles": rounded(part.ours)}
             for part in found.parts

@@ -141,7 +141,8 @@ def as_document(series: Series, analysed: tuple[Analysed, ...]) -> dict[str, Any
         "cross_core_cycles": rounded(summary.cross_core),
         "ratio": rounded(summary.ratio),
         "published_ratios": [
-            ratio_document(ratio, summary.ratio) for ratio in ratios_for(series.profile.name)
+            ratio_document(ratio, summary.ratio) | {"ours": rounded(summary.ratio)}
+            for ratio in ratios_for(series.profile.name)
         ],
         "measurements": [_measurement_document(one) for one in analysed],
         "books": {"balanced": True, "cycles": sum(clocks) if clocks is not None else None},
@@ -157,7 +158,6 @@ def ratio_document(ratio: Ratio, ours: Fraction | None) -> dict[str, Any]:
         "source": ratio.source,
         "low": rounded(ratio.low),
         "high": rounded(ratio.high),
-        "ours": rounded(ours),
         "agrees": ratio.agrees(ours),
     }
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from fractions import Fraction
-from typing import Final
+from typing import Any, Final
 
 SEEDS: Final = {
     "000_1be4d2f6ae8bebbc.txt": "Tian, Waddington, Kuang: A Scalable Physical Memory Allocation Scheme "
@@ -17,6 +17,52 @@ SEEDS: Final = {
     "002_50211d24b7aa1a78.txt": "lecture notes on L3 and L4, after Liedtke, SOSP 1993 and CACM 39 (9), 1996",
     "003_7bcd5b5e8388f371.txt": "Liedtke: Toward Real Microkernels, CACM 39 (9), 1996",
 }
+
+
+@dataclass(frozen=True, slots=True)
+class Residual:
+    """One published statement and what we have for it.
+
+    `published`: the number, None for a statement without one. `low`, `high`: what counts as reproduced,
+    None if nothing can be said. `unit`: of all of them.
+    """
+
+    what: str
+    statement: str
+    source: str
+    published: float | None
+    low: float | None
+    high: float | None
+    ours: float
+    unit: str
+
+    @property
+    def deviation_percent(self) -> float | None:
+        """Ours against the published number."""
+        return (self.ours / self.published - 1) * 100 if self.published else None
+
+    @property
+    def within(self) -> bool | None:
+        """Whether it counts as reproduced; None if that cannot be said."""
+        if self.low is None or self.high is None:
+            return None
+        return self.low <= self.ours <= self.high
+
+    def as_dict(self) -> dict[str, Any]:
+        """As data.json has it."""
+        deviation = self.deviation_percent
+        return {
+            "what": self.what,
+            "statement": self.statement,
+            "source": self.source,
+            "published": self.published,
+            "low": self.low,
+            "high": self.high,
+            "ours": round(self.ours, 2),
+            "deviation_percent": round(deviation, 2) if deviation is not None else None,
+            "within": self.within,
+            "unit": self.unit,
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +84,12 @@ class Published:
     low: float
     high: float
     tlb: str = "full"
+
+    def against(self, ours: Fraction) -> Residual:
+        """With what we have for it."""
+        return Residual(
+            self.what, self.statement, self.source, self.cycles, self.low, self.high, float(ours), "cycles"
+        )
 
 
 _TABLE_I: Final = "001_1b920a6df003b76d.txt, table I"

@@ -100,13 +100,13 @@ def check_table(found: Check) -> Table:
     """Published, ours, deviation: a line for each figure."""
     rows = table(found.profile, "published", "expected", "ours", "deviation")
     rows.add_column("")
-    for one in found.figures:
-        published, deviation = one.figure.cycles, one.deviation_percent
+    for figure, one in found.figures:
+        published, deviation = figure.cycles, one.deviation_percent
         rows.add_row(
-            one.figure.what,
-            f"{published:,}" if published is not None else f"“{one.figure.statement}”",
-            f"{one.figure.low:,.0f} to {one.figure.high:,.0f}",
-            f"{float(one.ours):,.1f}",
+            figure.what,
+            f"{published:,}" if published is not None else f"“{figure.statement}”",
+            f"{figure.low:,.0f} to {figure.high:,.0f}",
+            f"{one.ours:,.1f}",
             f"{deviation:+.1f} %" if deviation is not None else "",
             "" if one.within else "outside",
         )
@@ -132,7 +132,7 @@ def remarks(found: Check) -> list[str]:
     if found.ratio is not None:
         lines.append(f"cross-core to same-core: {float(found.ratio):.1f}")
         lines += [one.remark(found.ratio) for one in found.ratios]
-    for source in dict.fromkeys(one.figure.source for one in found.figures):
+    for source in dict.fromkeys(figure.source for figure, _ in found.figures):
         lines.append(f"source: {source}")
     if found.parts:
         lines.append(f"source of the lower bound: {LOWER_BOUND.source}")

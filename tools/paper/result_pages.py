@@ -16,7 +16,8 @@ from rich.table import Table
 from l4lab.tools.common.versions import versions_with_drawing
 
 if TYPE_CHECKING:
-    from l4lab.tools.paper.outcome import Outcome, Residual
+    from l4lab.tools.bench.published import Residual
+    from l4lab.tools.paper.outcome import Outcome
 
 _COLUMNS: Final = ("published", "ours", "deviation", "reproduced if", "reproduced")
 _FILE_WIDTH: Final = 120

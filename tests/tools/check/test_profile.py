@@ -20,9 +20,9 @@ from l4lab.tools.check.profile import as_document, check, run_check, show_profil
 def test_the_bundled_profiles_give_the_published_figures(name: str) -> None:
     with Instrument() as instrument:
         found = check(name, instrument)
-    outside = [(one.figure.what, float(one.ours)) for one in found.figures if not one.within]
+    outside = [(figure.what, one.ours) for figure, one in found.figures if not one.within]
     assert (outside, found.within) == ([], True)
-    assert all(one.figure.low <= one.ours <= one.figure.high for one in found.figures)
+    assert all(figure.low <= one.ours <= figure.high for figure, one in found.figures)
 
 
 def test_the_lower_bound_is_the_sum_of_the_ledgers_parts() -> None:

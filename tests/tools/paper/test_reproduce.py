@@ -17,10 +17,10 @@ import pytest
 from click.testing import CliRunner
 
 from l4lab.emulator.errors import OperatorError
+from l4lab.tools.bench.published import Residual
 from l4lab.tools.cli.main import cli
 from l4lab.tools.paper import plots
 from l4lab.tools.paper.catalogue import FIGURES
-from l4lab.tools.paper.outcome import Residual
 from l4lab.tools.paper.plots import PlotError
 from l4lab.tools.paper.reproduce import module_of, needs_runs, run_reproduce
 from l4lab.tools.runs import campaign

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from l4lab.tools.paper.outcome import Residual
+from l4lab.tools.bench.published import Residual
 from l4lab.tools.paper.result_pages import as_overview, as_page, print_made, print_outcome, print_overview
 
 CELLS = [[f"{1_000_000 * row + column:,}" for column in range(6)] for row in (1, 2)]

@@ -18,9 +18,9 @@ from l4lab.tools.bench.pingpong_report import (
     summarise,
 )
 from l4lab.tools.bench.pingpong_run import BYTES_PER_WORD, MESSAGES, WORD_COUNTS, Instrument, Series
-from l4lab.tools.bench.published import figures_for, ratios_for
+from l4lab.tools.bench.published import Residual, figures_for, ratios_for
 from l4lab.tools.paper import plots
-from l4lab.tools.paper.outcome import Outcome, Residual, Step
+from l4lab.tools.paper.outcome import Outcome, Step
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -132,20 +132,8 @@ def _bar(analysed: tuple[Analysed, ...], place: str) -> dict[str, float]:
 
 def _residuals(series: Series, summary: Summary) -> tuple[Residual, ...]:
     assert summary.cross_core is not None and summary.ratio is not None
-    ours = {"inter_space": float(summary.same_core), "cross_core": float(summary.cross_core)}
-    found = [
-        Residual(
-            what=figure.what,
-            statement=figure.statement,
-            source=figure.source,
-            published=figure.cycles,
-            low=figure.low,
-            high=figure.high,
-            ours=ours[figure.place],
-            unit="cycles",
-        )
-        for figure in figures_for(PROFILE)
-    ]
+    ours = {"inter_space": summary.same_core, "cross_core": summary.cross_core}
+    found = [figure.against(ours[figure.place]) for figure in figures_for(PROFILE)]
     found += [
         Residual(
             what="cross-core to same-core",

@@ -10,9 +10,9 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Final
 
 from l4lab.tools.bench.pma_experiment import Results
+from l4lab.tools.bench.published import Residual
 from l4lab.tools.common.report import counted
 from l4lab.tools.paper import plots
-from l4lab.tools.paper.outcome import Residual
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

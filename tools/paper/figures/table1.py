@@ -6,13 +6,14 @@ lower bound that no implementation can beat.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from l4lab.tools.bench.pingpong_check import Check, as_document, check
 from l4lab.tools.bench.pingpong_run import Instrument
-from l4lab.tools.bench.published import LOWER_BOUND
+from l4lab.tools.bench.published import LOWER_BOUND, Residual
 from l4lab.tools.paper import plots
-from l4lab.tools.paper.outcome import Outcome, Residual, Step
+from l4lab.tools.paper.outcome import Outcome, Step
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure
@@ -67,19 +68,7 @@ def _without_configuration(found: Check) -> dict[str, Any]:
 
 
 def _residuals(found: Check) -> list[Residual]:
-    residuals = [
-        Residual(
-            what=f"{found.profile}: {one.figure.what}",
-            statement=one.figure.statement,
-            source=one.figure.source,
-            published=one.figure.cycles,
-            low=one.figure.low,
-            high=one.figure.high,
-            ours=float(one.ours),
-            unit="cycles",
-        )
-        for one in found.figures
-    ]
+    residuals = [replace(one, what=f"{found.profile}: {one.what}") for _, one in found.figures]
     if found.parts:
         residuals.append(
             Residual(
