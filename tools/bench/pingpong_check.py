@@ -161,7 +161,10 @@ def as_document(found: Check) -> dict[str, Any]:
             for figure, residual in found.figures
         ],
         "ratio": rounded(found.ratio),
-        "ratios": [ratio_document(one, found.ratio) for one in found.ratios],
+        "ratios": [
+            {key: value for key, value in ratio_document(one, found.ratio).items() if key != "ours"}
+            for one in found.ratios
+        ],
         "lower_bound": [
             {"part": part.what, "published_cycles": part.published_cycles, "ours_cycles": rounded(part.ours)}
             for part in found.parts

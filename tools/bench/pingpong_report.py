@@ -7,12 +7,10 @@ them, and the same in every run; only how long it takes depends on the host.
 from __future__ import annotations
 
 import statistics
-import sys
 from dataclasses import dataclass
 from fractions import Fraction
 from typing import Any, Final
 
-from rich.console import Console
 from rich.table import Table
 
 from l4lab.emulator.files.profile import load_profile
@@ -28,7 +26,7 @@ from l4lab.tools.bench.pingpong_run import (
 )
 from l4lab.tools.bench.published import Ratio, figures_for, ratios_for
 from l4lab.tools.common.progress import Progress
-from l4lab.tools.common.report import grouped, print_json, table
+from l4lab.tools.common.report import console, grouped, print_json, table
 from l4lab.tools.common.versions import versions
 from l4lab.tools.ledger.accounts import imbalance
 from l4lab.tools.ledger.breakdown import GROUPS, PATH_CAUSES, PathFinder, grouped_causes
@@ -141,8 +139,7 @@ def as_document(series: Series, analysed: tuple[Analysed, ...]) -> dict[str, Any
         "cross_core_cycles": rounded(summary.cross_core),
         "ratio": rounded(summary.ratio),
         "published_ratios": [
-            ratio_document(ratio, summary.ratio) | {"ours": rounded(summary.ratio)}
-            for ratio in ratios_for(series.profile.name)
+            ratio_document(ratio, summary.ratio) for ratio in ratios_for(series.profile.name)
         ],
         "measurements": [_measurement_document(one) for one in analysed],
         "books": {"balanced": True, "cycles": sum(clocks) if clocks is not None else None},
@@ -158,6 +155,7 @@ def ratio_document(ratio: Ratio, ours: Fraction | None) -> dict[str, Any]:
         "source": ratio.source,
         "low": rounded(ratio.low),
         "high": rounded(ratio.high),
+        "ours": rounded(ours),
         "agrees": ratio.agrees(ours),
     }
 
@@ -216,14 +214,14 @@ def as_sel4bench(series: Series) -> list[dict[str, Any]]:
 
 
 def _print(series: Series, analysed: tuple[Analysed, ...]) -> None:
-    console = Console(highlight=False, file=sys.stdout)
-    console.print(f"{series.profile.name}: cycles of one message, one way\n", soft_wrap=True)
-    console.print(_by_words(series))
-    console.print(f"\nwhere the cycles of a message of {HEADLINE_MESSAGE} words go\n", soft_wrap=True)
-    console.print(_by_cause(analysed))
-    console.print()
+    out = console()
+    out.print(f"{series.profile.name}: cycles of one message, one way\n", soft_wrap=True)
+    out.print(_by_words(series))
+    out.print(f"\nwhere the cycles of a message of {HEADLINE_MESSAGE} words go\n", soft_wrap=True)
+    out.print(_by_cause(analysed))
+    out.print()
     for line in _conclusions(series):
-        console.print(line, soft_wrap=True)
+        out.print(line, soft_wrap=True)
 
 
 def _by_words(series: Series) -> Table:

@@ -13,12 +13,11 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
 from rich.table import Table
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.results import StopReason
-from l4lab.tools.common.report import print_json
+from l4lab.tools.common.report import console, print_json
 from l4lab.tools.common.versions import versions
 from l4lab.tools.runs.execute import execute, image_with
 
@@ -168,23 +167,23 @@ def _print(
     *,
     tests: bool,
 ) -> None:
-    console = Console(highlight=False)
+    out = console()
     if tests:
         for verdict in verdicts:
-            console.print(f"{verdict.outcome}  {verdict.identifier}  {verdict.sentence}", markup=False)
+            out.print(f"{verdict.outcome}  {verdict.identifier}  {verdict.sentence}", markup=False)
     else:
         table = Table("operation", "results shown by tests (how many)", "not shown", box=None, pad_edge=False)
         for op in operations.values():
             shown = "  ".join(f"{code} {len(op.tests[code])}" for code in op.needed if code in op.tests)
             table.add_row(op.name, shown, "  ".join(op.excused))
-        console.print(table)
-        console.print("\nnot shown, because:")
+        out.print(table)
+        out.print("\nnot shown, because:")
         for op in operations.values():
             for code, reason in op.excused.items():
-                console.print(f"  {op.name} {code}: {reason}", markup=False, soft_wrap=True)
+                out.print(f"  {op.name} {code}: {reason}", markup=False, soft_wrap=True)
     for verdict in verdicts:
         if verdict.outcome == "FAIL":
-            console.print(f"FAILED  {verdict.identifier}  {verdict.sentence}: {verdict.detail}", markup=False)
+            out.print(f"FAILED  {verdict.identifier}  {verdict.sentence}: {verdict.detail}", markup=False)
     for name, codes in empty.items():
-        console.print(f"EMPTY   {name}: {' '.join(codes)}", markup=False)
-    console.print(f"\n{counts['PASS']} passed, {counts['FAIL']} failed, {counts['SKIP']} skipped")
+        out.print(f"EMPTY   {name}: {' '.join(codes)}", markup=False)
+    out.print(f"\n{counts['PASS']} passed, {counts['FAIL']} failed, {counts['SKIP']} skipped")

@@ -5,11 +5,9 @@ A check runs the ping-pong on the profile and holds the cycles against what was 
 
 from __future__ import annotations
 
-import sys
 from fractions import Fraction
 from typing import Final
 
-from rich.console import Console
 from rich.table import Table
 
 from l4lab.emulator.files.profile import Cost, Profile, load_profile
@@ -17,7 +15,7 @@ from l4lab.tools.bench.pingpong_check import Check, as_document, check
 from l4lab.tools.bench.pingpong_run import Instrument
 from l4lab.tools.bench.published import LOWER_BOUND
 from l4lab.tools.common.progress import Progress
-from l4lab.tools.common.report import counted, print_json, table
+from l4lab.tools.common.report import console, counted, print_json, table
 
 EXIT_OUTSIDE: Final = 1
 
@@ -31,11 +29,11 @@ def show_profile(name: str, *, as_json: bool) -> int:
     if as_json:
         print_json(profile.resolved())
         return 0
-    console = Console(highlight=False, file=sys.stdout)
+    out = console()
     topology = profile.topology
     cores = topology.packages * topology.dies_per_package * topology.cores_per_die
-    console.print(f"{profile.name}: {profile.description}", soft_wrap=True)
-    console.print(
+    out.print(f"{profile.name}: {profile.description}", soft_wrap=True)
+    out.print(
         f"{profile.mhz} MHz, {counted(cores, 'core')}: {counted(topology.packages, 'package')} of "
         f"{counted(topology.dies_per_package, 'die')} of {counted(topology.cores_per_die, 'core')}; "
         f"{profile.cpuid.vendor} family {profile.cpuid.family:#x} model {profile.cpuid.model:#x}; "
@@ -48,7 +46,7 @@ def show_profile(name: str, *, as_json: bool) -> int:
         rows.add_row(title, style="bold")
         for key, cost in costs:
             rows.add_row(f"  {key}", f"{cost.resolved()['cycles']}", _origin(cost))
-    console.print(rows)
+    out.print(rows)
     return 0
 
 
@@ -86,14 +84,14 @@ def run_check(name: str, *, as_json: bool) -> int:
 
 
 def _print(found: Check) -> None:
-    console = Console(highlight=False, file=sys.stdout)
-    console.print(check_table(found))
+    out = console()
+    out.print(check_table(found))
     if found.parts:
-        console.print()
-        console.print(bound_table(found))
-    console.print()
+        out.print()
+        out.print(bound_table(found))
+    out.print()
     for line in remarks(found):
-        console.print(line, soft_wrap=True)
+        out.print(line, soft_wrap=True)
 
 
 def check_table(found: Check) -> Table:

@@ -23,12 +23,17 @@ _COLUMNS: Final = {
 }
 
 
-def table(first: str, *numbers: str) -> Table:
-    """An empty table: a column of names under the title `first`, and columns of numbers."""
-    made = Table(first, box=None, pad_edge=False, header_style="bold")
-    for title in numbers:
-        made.add_column(title, justify="right")
+def table(first: str, *numbers: str, whole: bool = False) -> Table:
+    """An empty table: a column of names under the title `first`, and columns of numbers. `whole`: no cell is torn."""
+    made = Table(box=None, pad_edge=False, header_style="bold")
+    for title in (first, *numbers):
+        made.add_column(title, justify="left" if title == first else "right", no_wrap=whole)
     return made
+
+
+def console(*, soft_wrap: bool = False) -> Console:
+    """For tables on stdout, whatever that is by now. `soft_wrap`: lines go on beyond the terminal's width."""
+    return Console(highlight=False, file=sys.stdout, soft_wrap=soft_wrap)
 
 
 def json_text(document: Any, *, sort_keys: bool = False) -> str:

@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import json
 from typing import Any, Final
 
-from l4lab.tools.common.report import grouped
+from l4lab.tools.common.report import grouped, print_json
 from l4lab.tools.debug.inspect_views import KINDS, Looked, views, visible
 from l4lab.tools.runs.programs import Programs
 from l4lab.tools.runs.replay import Moment, find_source, reach
@@ -33,7 +32,7 @@ def show_inspect(
             "moment": {"what": found.text, "clocks": clocks, "entries": machine.entries},
             "views": [{"view": name, **view.as_dict()} for name, view in tables],
         }
-        print(json.dumps(document, indent=2, ensure_ascii=False))
+        print_json(document)
         return 0
     print(f"{found.manifest.path.name}: {found.text}")
     print(f"clocks: {', '.join(grouped(clock) for clock in clocks)}")
@@ -50,7 +49,7 @@ def list_views(*, as_json: bool) -> int:
             {"view": name, "arguments": kind.arguments, "meaning": kind.meaning}
             for name, kind in KINDS.items()
         ]
-        print(json.dumps({"format": INSPECT_FORMAT, "views": names}, indent=2, ensure_ascii=False))
+        print_json({"format": INSPECT_FORMAT, "views": names})
         return 0
     for name, kind in KINDS.items():
         print(f"{name + kind.arguments:<32}{kind.meaning}")

@@ -14,6 +14,7 @@ import numpy as np
 from l4lab.emulator.costs import MILLICYCLES_PER_CYCLE
 from l4lab.kernel.costs import CAUSE_NAMES
 from l4lab.kernel.traps import DeadlineReached, HostStop, Interrupt
+from l4lab.tools.runs.recording import RunError
 from l4lab.tools.runs.rundir import Integers, Records, Run
 
 USER_CAUSES: Final = ("user", "tlb refill", "fpu switch")
@@ -60,6 +61,14 @@ def imbalance(chunks: Iterable[Records], cores: int, clocks: Sequence[int] | Non
         if ends[core] != clock:
             return Imbalance(core, int(ends[core]), f"the rows end here, the clock stands at {clock}")
     return None
+
+
+def balanced(run: Run) -> Run:
+    """`run`, if its books balance. Raises RunError."""
+    found = imbalance(run.row_chunks(), run.cores, run.clocks)
+    if found is not None:
+        raise RunError(f"{run.folder}: {found}")
+    return run
 
 
 def _first_break(rows: Records, ends: Integers) -> Imbalance | None:

@@ -8,7 +8,7 @@ from typing import Any, Final
 from rich.console import Console
 from rich.table import Table
 
-from l4lab.tools.common.report import counted, grouped, print_json
+from l4lab.tools.common.report import counted, grouped, print_json, table
 from l4lab.tools.common.say import say
 from l4lab.tools.ledger.accounts import (
     ALL_CAUSES,
@@ -19,7 +19,7 @@ from l4lab.tools.ledger.accounts import (
     accounts,
     imbalance,
 )
-from l4lab.tools.runs.rundir import Run, last_run, open_run
+from l4lab.tools.runs.rundir import Run, open_run
 
 BOOKS_FORMAT: Final = 1
 """Version of the JSON document; raised when a key goes or changes its meaning."""
@@ -30,7 +30,7 @@ _FIRST_KERNEL_CAUSE: Final = 1 + len(USER_CAUSES)
 
 def show_books(folder: Path | None, *, as_json: bool) -> int:
     """`l4lab books`. Returns the exit code: 1 if the books do not balance. Raises RunError."""
-    run = open_run(folder if folder is not None else last_run())
+    run = open_run(folder)
     found = imbalance(run.row_chunks(), run.cores, run.clocks)
     if found is not None:
         say(f"{run.folder}: {found}")
@@ -93,33 +93,29 @@ def _print(run: Run, sums: Accounts) -> None:
     console.print(_by_task(run, sums))
 
 
-def _table(*titles: str) -> Table:
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for title in titles:
-        table.add_column(title, justify="right" if title != titles[0] else "left", no_wrap=True)
-    return table
-
-
 def _by_core(sums: Accounts) -> Table:
-    table = _table("core", "clock", "user", "TLB refill", "FPU switch", "kernel", "idle", "busy", "entries")
+    rows = table(
+        *("core", "clock", "user", "TLB refill", "FPU switch", "kernel", "idle", "busy", "entries"),
+        whole=True,
+    )
     for core, values in enumerate([*sums.by_core, sums.by_core.sum(axis=0)]):
         is_sum = core == len(sums.by_core)
         if is_sum:
-            table.add_section()
+            rows.add_section()
         clock, idle = int(values.sum()), int(values[0])
         kernel = int(values[_FIRST_KERNEL_CAUSE:].sum())
-        table.add_row(
+        rows.add_row(
             "all" if is_sum else str(core),
             *(grouped(value) for value in (clock, *values[1:_FIRST_KERNEL_CAUSE].tolist(), kernel, idle)),
             percentage(clock - idle, clock),
             grouped(int(sums.entries.sum() if is_sum else sums.entries[core])),
             style="bold" if is_sum else None,
         )
-    return table
+    return rows
 
 
 def _by_cause(sums: Accounts) -> Table:
-    table = _table("cause", "cycles", "of all", "of busy", "for each entry")
+    rows = table("cause", "cycles", "of all", "of busy", "for each entry", whole=True)
     values = sums.by_core.sum(axis=0)
     total, idle, entries = int(values.sum()), int(values[0]), max(int(sums.entries.sum()), 1)
     for cause, cycles in sorted(zip(ALL_CAUSES, values.tolist(), strict=True), key=lambda pair: -pair[1]):
@@ -127,24 +123,26 @@ def _by_cause(sums: Accounts) -> Table:
             busy = percentage(cycles, total - idle) if cause != "idle" else ""
             kernel = ALL_CAUSES.index(cause) >= _FIRST_KERNEL_CAUSE
             each = f"{cycles / entries:.1f}" if kernel else ""
-            table.add_row(cause, grouped(cycles), percentage(cycles, total), busy, each)
-    return table
+            rows.add_row(cause, grouped(cycles), percentage(cycles, total), busy, each)
+    return rows
 
 
 def _by_task(run: Run, sums: Accounts) -> Table:
-    table = _table("task", "cycles", "user", "TLB refill", "FPU switch", "kernel", "of busy", "entries")
+    rows = table(
+        *("task", "cycles", "user", "TLB refill", "FPU switch", "kernel", "of busy", "entries"), whole=True
+    )
     busy = int(sums.by_core[:, 1:].sum())
     for task, values in sorted(sums.by_task.items(), key=lambda item: (item[0] < 0, -int(item[1].sum()))):
         cycles = int(values.sum())
         if cycles and task != IDLE:
             parts = (*values[1:_FIRST_KERNEL_CAUSE].tolist(), int(values[_FIRST_KERNEL_CAUSE:].sum()))
-            table.add_row(
+            rows.add_row(
                 account_name(run, task),
                 *(grouped(value) for value in (cycles, *parts)),
                 percentage(cycles, busy),
                 grouped(sums.task_entries.get(task, 0)),
             )
-    return table
+    return rows
 
 
 def wide_console() -> Console:

@@ -11,15 +11,13 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Final
 
-from rich.console import Console
-
 from l4lab.emulator.files.manifest import find_image, load_manifest
 from l4lab.emulator.files.profile import load_profile
 from l4lab.tools.bench.pingpong_run import make_manifest, near_and_far_cycles, places_of
 from l4lab.tools.bench.pma_experiment import measuring
 from l4lab.tools.bench.pma_image import PmaSetup
 from l4lab.tools.common.progress import CampaignProgress
-from l4lab.tools.common.report import grouped, print_tasks, table
+from l4lab.tools.common.report import console, grouped, print_tasks, table
 from l4lab.tools.common.say import say
 from l4lab.tools.paper.catalogue import DEFAULT_OUT
 from l4lab.tools.runs import boot, campaign
@@ -97,7 +95,7 @@ def _print(messages: dict[str, Any], cycles: dict[tuple[str, int], float]) -> No
     rows = table("cores", *(f"cycles a page: {name}" for name in DESIGNS.values()))
     for cores in CORES:
         rows.add_row(str(cores), *(grouped(round(cycles[design, cores])) for design in DESIGNS))
-    Console(file=sys.stdout, highlight=False).print(rows)
+    console().print(rows)
     growth = {design: cycles[design, CORES[-1]] / cycles[design, 1] for design in DESIGNS}
     print(
         f"\nWith {CORES[-1]} cores, one pager takes {growth['single']:.0f} times as long for a page, a pager on each "

@@ -190,8 +190,9 @@ def last_run() -> Path:
     return Path(os.path.relpath(LAST_RUN.resolve()))
 
 
-def open_run(folder: Path) -> Run:
-    """The run in `folder`. Raises RunError, one line, for anything that is not a run with a ledger."""
+def open_run(folder: Path | None) -> Run:
+    """The run in `folder`; None: the last one. Raises RunError, one line, for what is not a run with a ledger."""
+    folder = last_run() if folder is None else folder
     shown = printable(folder)
     if not folder.is_dir():
         raise RunError(

@@ -14,7 +14,7 @@ from l4lab.emulator.files.inputs import printable
 from l4lab.emulator.machine import NEVER
 from l4lab.tools.common.progress import Progress
 from l4lab.tools.runs.recording import RunError
-from l4lab.tools.runs.rundir import Run, last_run, open_run
+from l4lab.tools.runs.rundir import Run, open_run
 from l4lab.tools.runs.symbols import Symbols
 from l4lab.tools.trace.perfetto import write_perfetto
 from l4lab.tools.trace.source import Stretch, checked, within
@@ -40,7 +40,7 @@ class Wanted:
 
 def show_trace(folder: Path | None, wanted: Wanted) -> int:
     """`l4lab trace`. Writes each of the files that are named. Returns the exit code; raises RunError."""
-    run = checked(open_run(folder if folder is not None else last_run()))
+    run = checked(open_run(folder))
     if wanted.last_cycle is not None and wanted.last_cycle < wanted.first_cycle:
         raise RunError(f"--to {wanted.last_cycle}: expected nothing before --from {wanted.first_cycle}")
     symbols = Symbols(run)

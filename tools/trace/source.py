@@ -15,7 +15,7 @@ from l4lab.emulator.vcpu import MAX_CORES
 from l4lab.kernel.costs import CAUSE_NAMES
 from l4lab.kernel.events import Event, event
 from l4lab.kernel.traps import HostStop
-from l4lab.tools.ledger.accounts import USER_CAUSES, UserSplitter, imbalance, kernel_cycles
+from l4lab.tools.ledger.accounts import USER_CAUSES, UserSplitter, balanced, kernel_cycles
 from l4lab.tools.ledger.timeline import KIND_WORDS
 from l4lab.tools.runs.recording import RunError
 from l4lab.tools.runs.rundir import Integers, Records, Run, kinds_of
@@ -69,9 +69,7 @@ def checked(run: Run) -> Run:
         raise RunError(
             f"{run.folder}: nothing happened in this run, or it was killed before that was written"
         )
-    found = imbalance(run.row_chunks(), run.cores, run.clocks)
-    if found is not None:
-        raise RunError(f"{run.folder}: {found}")
+    balanced(run)
     last = max([int(run.rows["entry"][-1]), *(run.clocks or ())])
     if last * _NS_PER_US // run.mhz > _MAX_NS:
         raise RunError(f"{run.folder}: found cycle {last} at {run.mhz} MHz, expected less than 292 years")

@@ -6,7 +6,6 @@ here it is put into words.
 
 from __future__ import annotations
 
-import json
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
@@ -15,14 +14,14 @@ from rich.table import Table
 
 from l4lab.kernel import events
 from l4lab.kernel.traps import TRAP_NAMES
-from l4lab.tools.common.report import grouped
+from l4lab.tools.common.report import grouped, print_json, table
 from l4lab.tools.debug.faults import NAMES, TOUCH
-from l4lab.tools.ledger.accounts import imbalance
+from l4lab.tools.ledger.accounts import balanced
 from l4lab.tools.ledger.books import percentage, wide_console
 from l4lab.tools.ledger.timeline import KIND_WORDS, NOWHERE, Operation, Operations, Timeline, is_entry
 from l4lab.tools.runs.recording import RunError
 from l4lab.tools.runs.replay import ReplayError
-from l4lab.tools.runs.rundir import Run, last_run, open_run
+from l4lab.tools.runs.rundir import Run, open_run
 from l4lab.tools.runs.symbols import Symbols
 from l4lab.tools.why.allocation import find_allocation, image_of, is_affordable
 from l4lab.tools.why.chain import Chain
@@ -55,11 +54,7 @@ class Asked:
 def show_why(what: tuple[str, ...], asked: Asked) -> int:
     """`l4lab why`: `what` is its arguments. Returns the exit code; raises RunError."""
     kind, number, folder = _parsed(what)
-    run = open_run(folder if folder is not None else last_run())
-    found = imbalance(run.row_chunks(), run.cores, run.clocks)
-    if found is not None:
-        raise RunError(f"{run.folder}: {found}")
-    question = _Question(run, asked)
+    question = _Question(balanced(open_run(folder)), asked)
     if kind is None:
         return question.summary()
     if kind == "cycle":
@@ -110,8 +105,7 @@ class _Question:
         allocated, remark = self._allocated(chain)
         found = lines(self._run, chain, allocated)
         if self._asked.as_json:
-            document = chain_document(self._run, self._symbols, self._operations, chain, found)
-            print(json.dumps(document, indent=2, ensure_ascii=False))
+            print_json(chain_document(self._run, self._symbols, self._operations, chain, found))
         else:
             self._print_chain(chain, count, found, remark)
         return 0
@@ -205,8 +199,7 @@ class _Question:
             raise RunError(f"why cycle: found {cycle}, expected at most {end - 1}, the last of {whose}")
         found = [self._moment(number, cycle) for number in cores]
         if self._asked.as_json:
-            document = {"format": WHY_FORMAT, "cycle": cycle, "cores": found}
-            print(json.dumps(document, indent=2, ensure_ascii=False))
+            print_json({"format": WHY_FORMAT, "cycle": cycle, "cores": found})
             return 0
         for moment in found:
             self._say(f"core {moment['core']}: {moment['doing']}")
@@ -276,7 +269,7 @@ class _Question:
                 },
                 "slowest": [operation_document(self._run, self._symbols, operation) for operation in slowest],
             }
-            print(json.dumps(document, indent=2, ensure_ascii=False))
+            print_json(document)
             return 0
         for kind, word in KIND_WORDS.items():
             count, unfinished = operations.count(kind), operations.unfinished(kind)
@@ -295,24 +288,22 @@ class _Question:
         return 0
 
     def _slowest_table(self, slowest: list[Operation]) -> Table:
-        table = Table(box=None, pad_edge=False, header_style="bold")
-        for title in ("slowest", "cycles", "at cycle", "core"):
-            table.add_column(title, justify="left" if title == "slowest" else "right", no_wrap=True)
-        table.add_column("what", overflow="fold")
+        rows = table("slowest", "cycles", "at cycle", "core", whole=True)
+        rows.add_column("what", overflow="fold")
         kind = None
         for operation in slowest:
             if kind not in (None, operation.kind):
-                table.add_section()
+                rows.add_section()
             kind = operation.kind
             latency = operation.latency_cycles
-            table.add_row(
+            rows.add_row(
                 operation.name,
                 grouped(latency) if latency is not None else "",
                 grouped(operation.cycle),
                 str(operation.core),
                 described(self._run, self._symbols, operation),
             )
-        return table
+        return rows
 
 
 # --- in words -----------------------------------------------------------------------------------------

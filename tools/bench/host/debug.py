@@ -12,8 +12,6 @@ import time
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-
 from l4lab.emulator.debug.debugged import DebuggedMachine
 from l4lab.emulator.debug.debugging import Debugger
 from l4lab.emulator.debug.debugport import EVERY_SPACE, DebugPort
@@ -28,7 +26,7 @@ from l4lab.tools.bench.host.limits import Limits
 from l4lab.tools.bench.pma_image import PmaSetup
 from l4lab.tools.bench.pma_run import write_image
 from l4lab.tools.common.progress import Progress
-from l4lab.tools.common.report import table
+from l4lab.tools.common.report import console, table
 from l4lab.tools.common.versions import versions
 
 FORMAT: Final = 1
@@ -213,10 +211,9 @@ def show(figures: dict[str, Any]) -> None:
     for loop in LOOPS:
         for what, words in SITUATIONS.items():
             speeds.add_row(f"{loop.name} loop, {words}", f"{figures[f'{loop.name}_loop_{what}_ratio']:.2f}")
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(speeds)
-    console.print(EXPLANATION.format(places=PLACES, cycles=figures["cycles"] / 1e6))
-    console.print(
+    console(soft_wrap=True).print(speeds)
+    print(EXPLANATION.format(places=PLACES, cycles=figures["cycles"] / 1e6))
+    print(
         f"step back: {figures['reverse_step_seconds']:.2f} s at most; {figures['snapshots']['count']} snapshots, "
         f"{figures['snapshots']['mib']:.0f} MiB"
     )

@@ -15,8 +15,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Final
 
-from rich.console import Console
-
 from l4lab.emulator.costs import CostTable
 from l4lab.emulator.interfaces import INTERFACE
 from l4lab.emulator.ram import Ram
@@ -39,7 +37,7 @@ from l4lab.kernel.frame import (
 from l4lab.kernel.traps import SYSTEM_CALL
 from l4lab.tools.bench.host.limits import Limits
 from l4lab.tools.common.progress import Progress
-from l4lab.tools.common.report import table
+from l4lab.tools.common.report import console, table
 from l4lab.tools.common.versions import versions
 
 FORMAT: Final = 1
@@ -260,10 +258,9 @@ def show(figures: dict[str, Any]) -> None:
         f"{us['l4lab']:.2f}",
         f"{figures['entry_ratio']:.2f}",
     )
-    console = Console(highlight=False, soft_wrap=True)
-    console.print(speeds)
-    console.print(EXPLANATION)
-    console.print(
+    console(soft_wrap=True).print(speeds)
+    print(EXPLANATION)
+    print(
         f"{MANY_CORES} cores: made in {figures[f'cores{MANY_CORES}_seconds']:.2f} s, "
         f"{figures[f'cores{MANY_CORES}_rss_mib']:.0f} MiB resident"
     )

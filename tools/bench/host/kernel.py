@@ -12,15 +12,13 @@ import time
 from dataclasses import dataclass
 from typing import Any, Final
 
-from rich.console import Console
-
 from l4lab.emulator.machine import Machine
 from l4lab.emulator.results import StopReason
 from l4lab.emulator.yardstick.stock import start_stop_us
 from l4lab.kernel.errors import KernelBug
 from l4lab.tools.bench.host.limits import Limits
 from l4lab.tools.common.progress import Progress
-from l4lab.tools.common.report import table
+from l4lab.tools.common.report import console, table
 from l4lab.tools.common.versions import versions
 from l4lab.tools.runs.execute import image_with
 
@@ -129,14 +127,13 @@ def show(figures: dict[str, Any]) -> None:
             f"{figures['entries_per_round'][mode]:.1f}",
             f"{figures['cycles_per_round'][mode]:.0f}",
         )
-    console = Console(highlight=False)
-    console.print(entries)
-    console.print(
+    console().print(entries)
+    print(
         f"\none stop and start of the stock binding: {figures['stock_start_stop_us']:.2f} µs; "
         f"over one entry between two address spaces (ipc_entry_ratio): {figures['ipc_entry_ratio']:.2f}"
     )
     growth = figures["growth"]
-    console.print(
+    print(
         f"cost of such an entry with {MANY} over {FEW} threads {growth['threads']:.2f}, "
         f"tasks {growth['tasks']:.2f}, mappings {growth['mappings']:.2f}; "
         f"with {MANY_CORES} cores over 1: {growth['cores']:.2f}"

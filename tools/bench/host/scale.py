@@ -7,12 +7,9 @@ entry, of the process's own CPU time; machines take turns, so that what else the
 
 from __future__ import annotations
 
-import sys
 import time
 from dataclasses import dataclass
 from typing import Any, Final
-
-from rich.console import Console
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.machine import Machine
@@ -20,7 +17,7 @@ from l4lab.emulator.results import StopReason
 from l4lab.tools.bench.host.limits import Limits
 from l4lab.tools.bench.pingpong_run import PROGRAM
 from l4lab.tools.common.progress import Progress
-from l4lab.tools.common.report import table
+from l4lab.tools.common.report import console, table
 from l4lab.tools.common.versions import versions
 from l4lab.tools.runs.execute import image_with
 
@@ -103,4 +100,4 @@ def show(document: dict[str, Any]) -> None:
         costs.add_row(f"{count} busy", f"{cost:.2f}", f"{cost / one:.2f}")
     cost = document["entry_us_idle_cores"]
     costs.add_row(f"1 busy, {IDLE_CORES} idle", f"{cost:.2f}", f"{cost / one:.2f}")
-    Console(highlight=False, file=sys.stdout).print(costs)
+    console().print(costs)
