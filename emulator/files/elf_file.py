@@ -128,8 +128,8 @@ class ElfReader:
         return data
 
     def check_range(self, what: str, offset: int, size_bytes: int) -> None:
-        """Refuse a table or segment that reaches beyond the end of the file."""
-        if offset + size_bytes > self.size_bytes:
+        """Refuse a table or segment that reaches beyond the end of the file. Nothing has its offset anywhere."""
+        if size_bytes and offset + size_bytes > self.size_bytes:
             where = f"{what} at file offset {offset:#x} to {offset + size_bytes:#x}"
             self.refuse(f"{where} in a file of {self.size_bytes:#x} bytes", "a file that is not truncated")
 

@@ -15,6 +15,7 @@ import pytest
 
 import l4lab
 from l4lab.tools.native.build import CHECKOUT
+from support.elf_builder import ElfBuilder
 from support.programs import compile_program, write_manifest
 
 USERLAND = CHECKOUT / "userland"
@@ -256,7 +257,9 @@ def is_sound(image: bytes) -> bool:
     """What the root task relies on once l4_elf_problem has accepted an executable."""
     page = 0
     for offset, address, in_file, in_memory in load_segments(image):
-        if in_file > in_memory or offset + in_file > len(image) or address + in_memory > 0xC0000000:
+        if in_file > in_memory or (in_file and offset + in_file > len(image)):
+            return False
+        if address + in_memory > 0xC0000000:
             return False
         if address // 4096 < page:
             return False
@@ -299,11 +302,31 @@ def test_each_problem_is_named(
     assert judge(hello[:offset] + value + hello[offset + len(value) :]) == problem
 
 
+@pytest.mark.parametrize(
+    ("offset", "in_file", "problem"),
+    [
+        (0, 0, None),
+        (0x10000, 0, None),
+        (0xFFFFFFFF, 0, None),
+        (0x10000, 1, "segment outside of the file"),
+        (0xFFFFFFFF, 1, "segment outside of the file"),
+        (0, 0x3000, "segment outside of the file"),
+        (0, 0x3001, "segment outside of the file"),
+    ],
+)
+def test_a_segment_of_zeros_may_have_its_offset_behind_the_file(
+    judge: Callable[[bytes], str | None], offset: int, in_file: int, problem: str | None
+) -> None:
+    builder = ElfBuilder(e_entry=0x08048000).segment(0x08048000, b"\x90" * 64, flags=5)
+    builder.segment(0x09000000, b"", flags=6, memory=0x3000, p_offset=offset, p_filesz=in_file)
+    assert judge(builder.build()) == problem
+
+
 def test_truncated_files_are_refused_at_every_length(
     judge: Callable[[bytes], str | None], hello: bytes
 ) -> None:
     """Until the last loaded byte is there."""
-    needed = max(offset + in_file for offset, _, in_file, _ in load_segments(hello))
+    needed = max(offset + in_file for offset, _, in_file, _ in load_segments(hello) if in_file)
     for length in [*range(120), *range(120, needed, 97), needed - 1]:
         assert judge(hello[:length]) is not None, length
     assert judge(hello[:needed]) is None

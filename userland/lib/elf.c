@@ -44,7 +44,8 @@ static const char *segment_problem(const l4_elf_segment_t *segment, size_t bytes
 		return "dynamically linked";
 	if (segment->type != L4_ELF_LOAD || segment->memsz == 0)
 		return NULL;
-	if (segment->filesz > segment->memsz || segment->offset > bytes || segment->filesz > bytes - segment->offset)
+	if (segment->filesz > segment->memsz || /* a segment without bytes in the file has its offset anywhere */
+	    (segment->filesz != 0 && (segment->offset > bytes || segment->filesz > bytes - segment->offset)))
 		return "segment outside of the file";
 	if (segment->vaddr >= L4_USER_LIMIT || segment->memsz > L4_USER_LIMIT - segment->vaddr)
 		return "segment in the kernel's address space";

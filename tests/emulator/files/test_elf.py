@@ -606,3 +606,22 @@ def test_mutated_bundled_programs_too(program: Path) -> None:
     """What a real linker writes: more sections, more symbols, headers in other places."""
     sources = [(BUNDLED_PROGRAMS / name).read_bytes() for name in bundled_names(BUNDLED_PROGRAMS)[:3]]
     assert min(try_mutants(program, sources, 150, "bundled mutants")) > 10
+
+
+# --- nothing has its offset anywhere -------------------------------------------------------------
+
+
+@pytest.mark.parametrize("offset", [0, 0x7F, 0x10000, 0x7FFFFFFF, 0xFFFFFFFF])
+@pytest.mark.parametrize("flags", [PF_R | PF_W, PF_R])
+def test_a_segment_of_zeros_may_have_its_offset_behind_the_file(
+    program: Path, offset: int, flags: int
+) -> None:
+    """Linkers write there where the bytes would have been; also first among the segments."""
+    builder = ElfBuilder().segment(0x8000000, b"", flags=flags, memory=0x3000, p_offset=offset)
+    zeros, text = load(program, builder.segment(TEXT, CODE, flags=PF_R | PF_X)).segments
+    assert (zeros.address, zeros.memory_bytes, zeros.data) == (0x8000000, 0x3000, b"")
+    assert text.data == CODE
+
+
+def test_a_dynamic_section_without_bytes_may_lie_anywhere(program: Path) -> None:
+    assert len(load(program, sane().header(PT_DYNAMIC, p_offset=0x10000, p_filesz=0)).segments) == 2
