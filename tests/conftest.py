@@ -7,7 +7,7 @@ import signal
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, Phase, settings
 
 from l4lab.tools.common.versions import versions
 from l4lab.tools.native import build
@@ -36,6 +36,10 @@ NOT_QUICK = {
 # Nothing that measures time: this is about correctness, on hosts that other work shares.
 settings.register_profile("l4lab", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.register_profile("ci", parent=settings.get_profile("l4lab"), derandomize=True)
+# For `l4lab check mutation`: the first failure is enough, and always the same one.
+settings.register_profile(
+    "judge", parent=settings.get_profile("ci"), database=None, phases=[Phase.explicit, Phase.generate]
+)
 settings.load_profile("l4lab")
 
 # What a shell starts with & may have been told to ignore Ctrl-C, and with it all that tests start and interrupt.

@@ -1,12 +1,16 @@
-"""Commands that hold us against a specification or published figures: `conformance`, `fuzz`, `profile`."""
+"""Commands that hold us to a standard: `conformance`, `fuzz`, `profile`, and the tests: `check mutation`."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
+from typing import Final
 
 import click
 
-from l4lab.tools.cli.options import json_option
+from l4lab.tools.cli.options import checkout, json_option
+
+MUTATED_MODULES: Final = ("mapdb", "memory", "ipc", "sched", "timeouts", "capspace", "waiting")
 
 
 @click.command(short_help="Does the kernel behave as its specification says?")
@@ -113,3 +117,58 @@ def profile_check(name: str, as_json: bool) -> int:
     from l4lab.tools.check.profile import run_check
 
     return run_check(name, as_json=as_json)
+
+
+@click.group()
+def check() -> None:
+    """Checks of the checkout's own tests."""
+
+
+@check.command("mutation", short_help="Small bugs planted in the kernel: which do the tests find?")
+@click.option(
+    "--only", multiple=True, type=click.Choice(MUTATED_MODULES), help="Only this module; repeatable."
+)
+@click.option("--limit", type=click.IntRange(0), metavar="N", help="Judge at most so many more.")
+@click.option(
+    "--again", is_flag=True, help="Judge those that survived again, instead of those without a verdict."
+)
+@click.option(
+    "--jobs", type=click.IntRange(1), metavar="N", help="How many at a time.  [default: cores of this host]"
+)
+@click.option(
+    "--session",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Where verdicts are kept.  [default: build/mutation.jsonl]",
+)
+@json_option()
+def mutation(
+    only: tuple[str, ...],
+    limit: int | None,
+    again: bool,
+    jobs: int | None,
+    session: Path | None,
+    as_json: bool,
+) -> int:
+    """Plant the default mutants of mutmut in modules of the kernel, one at a time, and run the tests.
+
+    Each verdict is kept when it is given, so a run that was interrupted goes on where it was, and a function
+    that changed is judged anew. The order is that of a hash: any part of it is a fair sample. The exit code is 1
+    if a mutant has survived that tests/equivalent_mutants.toml does not call equivalent.
+
+    \b
+    l4lab check mutation --limit 200             200 more of some 2,300
+    l4lab check mutation --only ipc --again      those of one module that survived, after adding tests
+    l4lab check mutation --limit 0               only the figures so far
+    """
+    from l4lab.tools.check.mutation.report import run_mutation
+
+    return run_mutation(
+        checkout("check mutation"),
+        only=only or MUTATED_MODULES,
+        limit=limit,
+        again=again,
+        jobs=jobs or os.cpu_count() or 1,
+        session=session,
+        as_json=as_json,
+    )

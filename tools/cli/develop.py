@@ -5,26 +5,16 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
 from typing import Final, NoReturn
 
 import click
 
 from l4lab.emulator.errors import OperatorError
+from l4lab.tools.cli.options import checkout
 from l4lab.tools.common.say import say
 
 ON_ALL_CORES: Final = ("-n", "auto", "--dist", "worksteal")
 """For pytest. Each process gets a stretch of the tests as they stand, so it seldom makes what a module shares again."""
-
-
-def _checkout(command: str) -> Path:
-    from l4lab.tools.native.build import CHECKOUT
-
-    if (CHECKOUT / "userland").is_dir() and (CHECKOUT / "pyproject.toml").is_file():
-        return CHECKOUT
-    raise OperatorError(
-        f"{command}: found an installed package, expected a checkout of l4lab with its sources"
-    )
 
 
 @click.command(
@@ -47,7 +37,7 @@ def test(arguments: tuple[str, ...]) -> NoReturn:
       l4lab test -k mapdb -x              some of them, up to the first failure
       l4lab test -m network               wheel and set-up, from scratch
     """
-    root = _checkout("test")
+    root = checkout("test")
     os.chdir(root)
     # Some hosts forbid compiled modules beside their sources. Without any, each of the hundreds of processes that
     # tests start would compile all of ours again.
@@ -65,7 +55,7 @@ def lint(fix: bool) -> int:
     All three run, whatever the first one says. `.ci/run` begins with this, and so does a commit if
     pre-commit is installed.
     """
-    root = _checkout("lint")
+    root = checkout("lint")
     tools = (
         ("ruff", "check", "--quiet", *(["--fix"] if fix else []), "."),
         ("ruff", "format", "--quiet", *([] if fix else ["--check"]), "."),
@@ -96,7 +86,7 @@ def build(force: bool, update_hashes: bool, wheel: bool) -> int:
     """
     from l4lab.tools.native import build as native
 
-    root = _checkout("build")
+    root = checkout("build")
     try:
         result = native.build(root, report=say, force=force)
     except native.BuildError as error:

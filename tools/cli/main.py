@@ -22,7 +22,7 @@ _COMMANDS: Final = (
     *(run.boot, run.debug, paper.demo),
     *(check.conformance, check.fuzz, measure.bench, paper.reproduce, check.profile),
     *(run.inspect, look.books, look.why, look.trace),
-    *(develop.test, develop.lint, develop.build),
+    *(develop.test, develop.lint, check.check, develop.build),
 )
 
 

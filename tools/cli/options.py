@@ -58,3 +58,14 @@ def origin_option(name: str = "image", unless: str = "if that is no bundled imag
 def run_argument() -> Decorator:
     """`[RUN]`: a folder that `boot --out` has written."""
     return click.argument("run", type=click.Path(path_type=Path), required=False)
+
+
+def checkout(command: str) -> Path:
+    """The folder of the checkout that runs. Raises OperatorError in an installed package."""
+    from l4lab.tools.native.build import CHECKOUT
+
+    if (CHECKOUT / "userland").is_dir() and (CHECKOUT / "pyproject.toml").is_file():
+        return CHECKOUT
+    raise OperatorError(
+        f"{command}: found an installed package, expected a checkout of l4lab with its sources"
+    )
