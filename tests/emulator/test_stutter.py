@@ -4,14 +4,12 @@ from __future__ import annotations
 
 import os
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
 
 from l4lab.emulator.stutter import LONGEST_SECONDS, VARIABLE, stutters
-
-CLI = [sys.executable, "-P", "-m", "l4lab.tools.cli"]
+from support.command import CLI
 
 
 def waits(seed: str, calls: int, one_in: int) -> list[float]:

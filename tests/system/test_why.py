@@ -6,7 +6,6 @@ import json
 import re
 import shutil
 import subprocess
-import sys
 from bisect import bisect_left, bisect_right
 from pathlib import Path
 
@@ -36,10 +35,10 @@ from l4lab.tools.why.command import Asked, show_why
 from l4lab.tools.why.finder import find_chain
 from l4lab.tools.why.steps import STEPS, lines, step_sums
 from support import random_guest
+from support.command import call
 from support.programs import compile_program, write_manifest
 from support.runs import IMAGES, image, record
 
-CLI = [sys.executable, "-P", "-m", "l4lab.tools.cli"]
 CYCLES = 30_000_000
 CHAINS = 150
 
@@ -416,7 +415,7 @@ def test_latencies_agree_with_what_the_guest_measures(tmp_path: Path) -> None:
 
 
 def why(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run([*CLI, "why", *map(str, arguments)], capture_output=True, text=True, check=False)
+    return call("why", *map(str, arguments))
 
 
 def test_a_fault_in_words_and_as_json(single: Recorded) -> None:
@@ -536,9 +535,7 @@ def test_a_bad_question_gets_one_line(single: Recorded, arguments: list[str], li
 @pytest.mark.slow
 def test_without_run_it_is_the_last_that_was_recorded_from_here(tmp_path: Path) -> None:
     def l4lab(*arguments: object) -> subprocess.CompletedProcess[str]:
-        return subprocess.run(
-            [*CLI, *map(str, arguments)], capture_output=True, text=True, check=False, cwd=tmp_path
-        )
+        return call(*map(str, arguments), cwd=tmp_path)
 
     nothing = l4lab("why", "fault", 1)
     assert (nothing.returncode, nothing.stdout) == (2, "")
@@ -581,18 +578,10 @@ def test_steps_4_and_5_are_told_apart_where_the_image_is_known(tmp_path: Path, s
 def test_runs_of_the_benchmark_have_all_that_is_needed(tmp_path: Path) -> None:
     """`bench pma --out` leaves its manifest, too; `why` finds it, though a bundled image has the same name."""
     command = ("bench", "pma", "--design", "single", "--cores", "2", "--pages", "5", "--tasks", "1")
-    done = subprocess.run(
-        [*CLI, *command, "--out", "run", "--trace"],
-        capture_output=True,
-        text=True,
-        check=False,
-        cwd=tmp_path,
-    )
+    done = call(*command, "--out", "run", "--trace", cwd=tmp_path)
     assert done.returncode == 0
     assert open_run(tmp_path / "run").trace
-    told = subprocess.run(
-        [*CLI, "why", "fault", "17"], capture_output=True, text=True, check=False, cwd=tmp_path
-    )
+    told = call("why", "fault", "17", cwd=tmp_path)
     assert told.returncode == 0
     assert "not told apart" not in told.stdout
     found = re.findall(r"^(\d \w+) +([\d ]+?)  ", told.stdout.split("\n\n")[2], re.M)

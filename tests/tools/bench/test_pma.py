@@ -5,7 +5,6 @@ from __future__ import annotations
 import dataclasses
 import json
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -13,6 +12,7 @@ import pytest
 from l4lab.emulator.results import CoreStats, RunResult, StopReason, TaskStats
 from l4lab.tools.bench.pma_image import PmaSetup
 from l4lab.tools.bench.pma_run import books_balance, examine
+from support.command import call
 
 SETUP = PmaSetup(cores=2, pages=5, tasks=2)
 CONSOLE = """\
@@ -97,8 +97,7 @@ def test_books_that_do_not_balance_are_told() -> None:
 
 
 def bench(*arguments: str) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-m", "l4lab.tools.cli", "bench", "pma", *arguments]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
+    return call("bench", "pma", *arguments)
 
 
 def test_json_has_what_programs_ask_for() -> None:

@@ -7,8 +7,6 @@ import json
 import os
 import re
 import shutil
-import subprocess
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -26,10 +24,10 @@ from l4lab.tools.native.build import CHECKOUT
 from l4lab.tools.runs.programs import Programs
 from l4lab.tools.runs.replay import Moment, ReplayError, find_source, reach
 from l4lab.tools.runs.rundir import open_run
+from support.command import call
 from support.runs import image, record
 from support.sessions import ACROSS, to_first_fault
 
-CLI = [sys.executable, "-P", "-m", "l4lab.tools.cli"]
 FAULT = 22
 PAGE = CHECKOUT / "docs/debugger.md"
 
@@ -290,10 +288,7 @@ def test_json_has_what_the_tables_have(run: Path, capsys: pytest.CaptureFixture[
 
 def test_list_as_json_has_what_the_list_has() -> None:
     """Asked for as one does: `--list --json`."""
-    plain, as_json = (
-        subprocess.run([*CLI, "inspect", "--list", *more], capture_output=True, text=True, check=True).stdout
-        for more in ((), ("--json",))
-    )
+    plain, as_json = (call("inspect", "--list", *more).stdout for more in ((), ("--json",)))
     found = json.loads(as_json)["views"]
     assert [view["view"] for view in found] == list(KINDS)
     assert [
@@ -303,17 +298,10 @@ def test_list_as_json_has_what_the_list_has() -> None:
 
 def test_command_line(run: Path) -> None:
     """The default views of an image at a fault; a mistake is one line and exit code 2."""
-    done = subprocess.run(
-        [*CLI, "inspect", "pagefault", "--fault", str(FAULT)], capture_output=True, text=True, check=False
-    )
+    done = call("inspect", "pagefault", "--fault", str(FAULT))
     assert done.returncode == 0, done.stderr
     assert done.stdout.splitlines()[0].startswith(f"pagefault.toml: fault {FAULT}, before the kernel acts")
     assert done.stdout.count("\n\n") == len(DEFAULT_VIEWS)
-    done = subprocess.run(
-        [*CLI, "inspect", str(run), "--cycle", "5", "--fault", "1"],
-        capture_output=True,
-        text=True,
-        check=False,
-    )
+    done = call("inspect", str(run), "--cycle", "5", "--fault", "1")
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.count("\n") == 1

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import shutil
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -16,9 +14,8 @@ from l4lab.kernel.traps import DeadlineReached, Interrupt, SystemCall
 from l4lab.tools.ledger import accounts as module
 from l4lab.tools.ledger.accounts import ALL_CAUSES, IDLE, INTERRUPTS, accounts, imbalance
 from l4lab.tools.runs.rundir import EVENT, ROW, Records, Run, open_run
+from support.command import call
 from support.runs import image, record
-
-CLI = [sys.executable, "-P", "-m", "l4lab.tools.cli"]
 
 
 def rows(*given: dict[str, int]) -> Records:
@@ -154,7 +151,7 @@ def hello(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def test_tables_show_every_core_and_task(hello: Path) -> None:
-    done = subprocess.run([*CLI, "books", hello], capture_output=True, text=True, check=False)
+    done = call("books", hello)
     assert (done.returncode, done.stderr) == (0, "")
     assert done.stdout.startswith("the books balance: ")
     lines = [line.split("  ")[0] for line in done.stdout.splitlines()]
@@ -164,7 +161,7 @@ def test_tables_show_every_core_and_task(hello: Path) -> None:
 
 
 def test_json_has_what_the_tables_have(hello: Path) -> None:
-    done = subprocess.run([*CLI, "books", "--json", hello], capture_output=True, text=True, check=False)
+    done = call("books", "--json", hello)
     document = json.loads(done.stdout)
     assert document["balanced"] is True
     clocks = open_run(hello).clocks
@@ -182,9 +179,7 @@ def test_books_that_do_not_balance_are_told_in_one_line(hello: Path, as_json: bo
     table["map"][10] += 1
     table.tofile(folder / "ledger.bin")
     (folder / "seal.json").unlink()
-    done = subprocess.run(
-        [*CLI, "books", folder, *(["--json"] if as_json else [])], capture_output=True, text=True, check=False
-    )
+    done = call("books", folder, *(["--json"] if as_json else []))
     assert done.returncode == 1
     assert f"the books do not balance: core 0, cycle {table['start'][11]}: a row starts here" in done.stderr
     assert done.stderr.count("\n") == 1

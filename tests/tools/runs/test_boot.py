@@ -6,7 +6,6 @@ import json
 import re
 import signal
 import subprocess
-import sys
 from pathlib import Path
 
 import pytest
@@ -14,6 +13,7 @@ import pytest
 from l4lab.emulator.files.manifest import load_manifest
 from l4lab.emulator.results import StopReason
 from l4lab.tools.runs import boot
+from support.command import CLI, call
 from support.elf_builder import ElfBuilder, sane
 from support.handshake import PATIENCE_SECONDS, read_until
 from support.programs import compile_program, write_manifest
@@ -48,11 +48,7 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 
 def command(*arguments: object) -> list[str]:
-    return [sys.executable, "-P", "-m", "l4lab.tools.cli", *map(str, arguments)]
-
-
-def call(*arguments: object, cwd: Path | None = None) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(command(*arguments), cwd=cwd, capture_output=True, text=True, check=False)
+    return [*CLI, *map(str, arguments)]
 
 
 @pytest.mark.parametrize(

@@ -7,7 +7,6 @@ import os
 import shutil
 import signal
 import subprocess
-import sys
 from collections.abc import Callable
 from io import BytesIO, StringIO
 from pathlib import Path
@@ -33,13 +32,13 @@ from l4lab.tools.trace.speedscope import write_speedscope
 from l4lab.tools.trace.text import text_lines
 from l4lab.tools.why.finder import find_chain
 from l4lab.tools.why.steps import lines
+from support.command import CLI, call
 from support.handshake import PATIENCE_SECONDS
 from support.programs import compile_program, write_manifest
 from support.runs import image, record
 
 ENOUGH_ROWS = 1000
 OLD_RUN = Path(__file__).parent / "recorded_before_seals"
-CLI = [sys.executable, "-P", "-m", "l4lab.tools.cli"]
 
 
 @pytest.fixture(scope="module")
@@ -132,9 +131,7 @@ def test_without_ledger_there_is_none(tmp_path: Path) -> None:
         ),
         (["--no-ledger"], {"run.json", "console.txt", "seal.json"}),
     ):
-        subprocess.run(
-            [*CLI, "boot", "hello", "--out", tmp_path / "out", *options], check=True, capture_output=True
-        )
+        assert call("boot", "hello", "--out", tmp_path / "out", *options).returncode == 0
         assert {path.name for path in (tmp_path / "out").iterdir()} == files
     with pytest.raises(RunError, match=r"ledger\.json: found no such file, expected a run with --ledger"):
         open_run(tmp_path / "out")
@@ -149,9 +146,7 @@ def test_without_ledger_there_is_none(tmp_path: Path) -> None:
     ],
 )
 def test_a_ledger_needs_a_place(options: list[str], line: str, tmp_path: Path) -> None:
-    done = subprocess.run(
-        [*CLI, "boot", "hello", *options], cwd=tmp_path, capture_output=True, text=True, check=False
-    )
+    done = call("boot", "hello", *options, cwd=tmp_path)
     assert (done.returncode, done.stdout) == (2, "")
     assert line in done.stderr and done.stderr.count("\n") == 1
     assert not list(tmp_path.iterdir())
@@ -185,7 +180,7 @@ def test_a_run_that_is_interrupted_or_killed_can_be_read(number: int, tmp_path: 
     assert (run.document["result"] is None) == (number == signal.SIGKILL)
     assert run.homes  # from the events, where there was nobody to write them down
     assert (tmp_path / "run/console.txt").read_text().startswith("and on and on\nand on")
-    done = subprocess.run([*CLI, "books", tmp_path / "run"], capture_output=True, text=True, check=False)
+    done = call("books", tmp_path / "run")
     assert done.returncode == 0
     assert ("a run came that did not end" in done.stdout) == (number == signal.SIGKILL)
 
@@ -252,9 +247,7 @@ def test_names_may_be_of_any_letters_and_of_any_bytes(tmp_path: Path) -> None:
     entry = Program(tmp_path / "größe", "größe").entry
     assert Symbols(run).function(thread, entry) == "_start"
     for arguments in (["books"], ["inspect"], ["why"]):
-        done = subprocess.run(
-            [*CLI, *arguments, tmp_path / "run"], capture_output=True, text=True, check=False
-        )
+        done = call(*arguments, tmp_path / "run")
         assert done.returncode == 0, done.stderr
 
 
@@ -336,7 +329,7 @@ def test_a_seal_names_files_of_its_own_folder_only(copy: Path, tmp_path: Path) -
 )
 def test_a_run_recorded_before_there_were_seals_is_read(command: list[str], told: str) -> None:
     """`hello`, as a version before this one has left it; numbers are those of then, whatever `hello` costs now."""
-    done = subprocess.run([*CLI, *command, OLD_RUN], capture_output=True, text=True, check=False)
+    done = call(*command, OLD_RUN)
     assert (done.returncode, done.stderr) == (0, "")
     assert told in done.stdout
 
@@ -348,7 +341,7 @@ def test_a_pipe_in_place_of_a_file_is_one_line(name: str, copy: Path) -> None:
     """Nobody waits for a writer that never comes."""
     (copy / name).unlink()
     os.mkfifo(copy / name)
-    done = subprocess.run([*CLI, "books", copy], capture_output=True, text=True, check=False)
+    done = call("books", copy)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
     assert f"{name}: found a pipe" in done.stderr
 
@@ -376,7 +369,7 @@ def test_a_bad_folder_gets_one_line(what: str, copy: Path) -> None:
 
 def test_a_bad_folder_ends_a_command_with_code_2(copy: Path) -> None:
     (copy / "ledger.bin").write_bytes(b"x")
-    done = subprocess.run([*CLI, "books", copy], capture_output=True, text=True, check=False)
+    done = call("books", copy)
     assert (done.returncode, done.stdout, done.stderr.count("\n")) == (2, "", 1)
 
 

@@ -34,11 +34,11 @@ from l4lab.tools.trace.source import Clock, checked, stretches, within
 from l4lab.tools.trace.speedscope import write_speedscope
 from l4lab.tools.trace.text import Describer, text_lines
 from support import random_guest
+from support.command import CLI, call
 from support.programs import compile_program, write_manifest
 from support.runs import image, record
 from support.traces import Viewer, profile_of, traced_pagefault, traced_single, viewed
 
-CLI = [sys.executable, "-P", "-m", "l4lab.tools.cli"]
 SPARED_CYCLES = 2000
 """What a kernel entry is let off that need not send an interrupt, because there is one under way."""
 
@@ -262,8 +262,7 @@ def test_only_a_part_of_a_run(single: Run, tmp_path: Path) -> None:
     """Whatever overlaps the time, in each format; arrows from before it are left out."""
 
     def trace(*arguments: str) -> subprocess.CompletedProcess[str]:
-        command = [*CLI, "trace", str(single.folder), *arguments]
-        return subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+        return call("trace", single.folder, *arguments, cwd=tmp_path)
 
     first, last = 2_000_000, 2_100_000
     window = ("--from", str(first), "--to", "2_100_000".replace("_", ""))
@@ -319,9 +318,7 @@ def test_the_same_run_gives_the_same_files(tmp_path: Path) -> None:
         results.append([(tmp_path / f"{name}.{kind}").read_bytes() for kind in ("pftrace", "json", "txt")])
         results[-1] += [path.read_bytes() for path in sorted(folder.iterdir())]
     assert results[0] == results[1]
-    text = subprocess.run(
-        [*CLI, "trace", str(tmp_path / "one"), "--text"], capture_output=True, text=True, check=False
-    )
+    text = call("trace", str(tmp_path / "one"), "--text")
     assert text.stdout.encode() == (tmp_path / "one.txt").read_bytes()
 
 
@@ -532,9 +529,7 @@ def test_a_damaged_run_gets_one_line(broken: Path, damage: Callable[[Path], obje
     damage(broken)
     (broken / "seal.json").unlink(missing_ok=True)  # without it, the damage itself has to be found
     target = broken.parent / "out.pftrace"
-    done = subprocess.run(
-        [*CLI, "trace", str(broken), "--perfetto", str(target)], capture_output=True, text=True, check=False
-    )
+    done = call("trace", str(broken), "--perfetto", str(target))
     assert (done.returncode, done.stdout) == (2, "")
     assert done.stderr.startswith("l4lab: ")
     assert done.stderr.count("\n") == 1
@@ -544,9 +539,7 @@ def test_a_damaged_run_gets_one_line(broken: Path, damage: Callable[[Path], obje
 
 def test_what_cannot_be_written_gets_one_line(broken: Path) -> None:
     def trace(*arguments: str) -> str:
-        done = subprocess.run(
-            [*CLI, "trace", str(broken), *arguments], capture_output=True, text=True, check=False
-        )
+        done = call("trace", str(broken), *arguments)
         assert (done.returncode, done.stdout) == (2, "")
         assert done.stderr.count("\n") == 1
         return done.stderr

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-import subprocess
-import sys
 import threading
 from pathlib import Path
 
 import pytest
 
+from support.command import call
 from support.handshake import Signpost
 from support.programs import compile_program, write_manifest
 from support.real_gdb import Boot, answers, needs_gdb, run_gdb
@@ -32,11 +31,6 @@ def looping(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return write_manifest(folder / "looping.toml", "looping")
 
 
-def call(*arguments: object) -> subprocess.CompletedProcess[str]:
-    command = [sys.executable, "-P", "-m", "l4lab.tools.cli", "boot", *map(str, arguments)]
-    return subprocess.run(command, capture_output=True, text=True, check=False)
-
-
 @pytest.mark.parametrize(
     ("arguments", "why"),
     [
@@ -52,7 +46,7 @@ def call(*arguments: object) -> subprocess.CompletedProcess[str]:
     ],
 )
 def test_mistakes_are_one_line(arguments: tuple[str, ...], why: str) -> None:
-    done = call(*arguments)
+    done = call("boot", *arguments)
     assert done.returncode == 2 and why in done.stderr
     assert done.stderr.count("\n") == 1 and done.stdout == ""
 

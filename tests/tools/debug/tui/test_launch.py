@@ -19,10 +19,9 @@ from l4lab.kernel.errors import KernelBug
 from l4lab.tools.debug.tui import launch, screenshot
 from l4lab.tools.debug.tui.app import DebugApp
 from l4lab.tools.debug.tui.session import DebugSession
+from support.command import CLI
 from support.handshake import PATIENCE_SECONDS, read_some
 from support.runs import image
-
-CLI = [sys.executable, "-P", "-m", "l4lab.tools.cli"]
 
 
 def read_until(terminal: int, wanted: bytes) -> None:
