@@ -55,6 +55,9 @@ PAGE_FAULT: Final = 0
 EXCEPTION: Final = 1
 STUCK: Final = 2
 
+_NO_PORT: Final = 7
+"""A general protection fault with one of these bits in its error code is none for a refused port."""
+
 _STATE_ORDER: Final = (
     ES,
     DS,
@@ -265,9 +268,12 @@ def cpu_exception(kernel: Kernel, core: Core, me: Thread, trap: CpuException) ->
         me.frame[EIP] = me.frame[EIP] - 1 & 0xFFFFFFFF
         exception(kernel, core, me, (VECTOR_GENERAL_PROTECTION, VECTOR_OVERFLOW << 3 | 2, 0))
         return
-    if trap.vector == VECTOR_GENERAL_PROTECTION and trap.error_code == 0 and ports.access(kernel, me):
-        return
-    exception(kernel, core, me, (trap.vector, trap.error_code, 0))
+    error_code = trap.error_code
+    if trap.vector == VECTOR_GENERAL_PROTECTION and not error_code & _NO_PORT:
+        if error_code == 0 and ports.access(kernel, me):
+            return
+        error_code = 0  # it could have been a port: the real kernel does not look (docs/real-kernel.md, 34)
+    exception(kernel, core, me, (trap.vector, error_code, 0))
 
 
 def set_aside(me: Thread, fault: tuple[int, int, int]) -> None:

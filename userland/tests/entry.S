@@ -124,6 +124,34 @@ conf_raise_segment_here:
 	movw %ax, %gs
 	jmp conf_sleep
 
+	raise far_call
+conf_raise_far_call_here:
+	lcall $0x08, $0
+	jmp conf_sleep
+
+	raise far_jump
+conf_raise_far_jump_here:
+	ljmp $0x10, $0
+	jmp conf_sleep
+
+	raise far_return
+	pushl $0x08
+	pushl $0
+conf_raise_far_return_here:
+	lretl
+	jmp conf_sleep
+
+	raise stack_segment
+	movl $0x08, %eax
+conf_raise_stack_segment_here:
+	movw %ax, %ss
+	jmp conf_sleep
+
+	raise local_call
+conf_raise_local_call_here:
+	lcall $0x0f, $0
+	jmp conf_sleep
+
 	raise step
 	pushfl
 	orl $0x100, (%esp)

@@ -8,10 +8,12 @@ enum { GATE = 0x6660, WINDOW = L4_HEAP_START, USER_DATA = 0x23, USER_CODE = 0x1b
 /* entry.S: each raises one exception at its label, or right behind it. Afterwards the victim sleeps. */
 extern char conf_raise_divide_here[], conf_raise_breakpoint_here[], conf_raise_overflow_here[], conf_raise_bound_here[],
 	conf_raise_undefined_here[], conf_raise_cli_here[], conf_raise_interrupt_here[], conf_raise_port_here[],
-	conf_raise_segment_here[], conf_raise_step_here[];
+	conf_raise_segment_here[], conf_raise_step_here[], conf_raise_far_call_here[], conf_raise_far_jump_here[],
+	conf_raise_far_return_here[], conf_raise_stack_segment_here[], conf_raise_local_call_here[];
 void conf_raise_divide(void *), conf_raise_breakpoint(void *), conf_raise_overflow(void *), conf_raise_bound(void *),
 	conf_raise_undefined(void *), conf_raise_cli(void *), conf_raise_interrupt(void *), conf_raise_port(void *),
-	conf_raise_segment(void *), conf_raise_step(void *);
+	conf_raise_segment(void *), conf_raise_step(void *), conf_raise_far_call(void *), conf_raise_far_jump(void *),
+	conf_raise_far_return(void *), conf_raise_stack_segment(void *), conf_raise_local_call(void *);
 
 static const l4_word_t exception_tag = (l4_word_t)L4_PROTO_EXCEPTION << 16 | L4_EXCEPTION_WORDS;
 static volatile l4_word_t came[4];
@@ -415,4 +417,31 @@ TEST(FPU0003, "a message with the floating-point flag gives the sender's state t
 	CHECK_EQ(l4_result(l4_send(thread, l4_tag_with(l4_tag(0, 0, 0), L4_TAG_FPU), 0, l4_no_wait())), 0);
 	conf_settle();
 	CHECK_EQ(control_word, 0x27f);
+}
+
+/* The processor says which selector; the kernel takes what could be a refused port for one. */
+
+TEST(DIFF3401, "a far call into the kernel's segment has error code 0", "exception.message:OK")
+{
+	check_exception(conf_raise_far_call, 13, 0, conf_raise_far_call_here);
+}
+
+TEST(DIFF3402, "and so has a far jump to data", "exception.message:OK")
+{
+	check_exception(conf_raise_far_jump, 13, 0, conf_raise_far_jump_here);
+}
+
+TEST(DIFF3403, "and so has a far return into the kernel", "exception.message:OK")
+{
+	check_exception(conf_raise_far_return, 13, 0, conf_raise_far_return_here);
+}
+
+TEST(DIFF3404, "and so has a stack segment that is code", "exception.message:OK")
+{
+	check_exception(conf_raise_stack_segment, 13, 0, conf_raise_stack_segment_here);
+}
+
+TEST(DIFF3405, "a far call through the local table, which is empty, has the selector", "exception.message:OK")
+{
+	check_exception(conf_raise_local_call, 13, 0xc, conf_raise_local_call_here);
 }
