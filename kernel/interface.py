@@ -15,10 +15,11 @@ from __future__ import annotations
 
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
+from enum import Enum
 from typing import TYPE_CHECKING, Final, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
     from l4lab.kernel.capability import Capability
     from l4lab.kernel.costs import KernelCosts
@@ -71,6 +72,38 @@ class BootParameters:
     sigma0_entry: int
     root_entry: int
     global_pages: bool = True
+
+
+@dataclass(frozen=True, slots=True)
+class BootModule:
+    """A file that the boot loader has placed at `start .. end - 1`. `command_line`: as bytes, without an end."""
+
+    command_line: bytes
+    start: int
+    end: int
+
+
+class MemoryUse(Enum):
+    """What the boot loader has found some memory to be, or has made of it."""
+
+    RAM = "free for programs"
+    NOBODYS = "given to nobody"
+    FILES = "modules, and the list of them"
+    INFO_PAGE = "what programs read about kernel and machine"
+    SIGMA0 = "of the first program"
+    ROOT = "of the root task"
+    KERNEL = "the kernel's share"
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryRange:
+    """The pages of bytes `start .. end - 1`. `writable`, `executable`: what the program there asks for."""
+
+    use: MemoryUse
+    start: int
+    end: int
+    writable: bool = True
+    executable: bool = True
 
 
 class Tag(NamedTuple):
@@ -142,6 +175,17 @@ class Interface(ABC):
     """Name -> the signed label of messages, for all that it defines."""
 
     # --- beginning ----------------------------------------------------------------------------------
+
+    @abstractmethod
+    def module_list(self, address: int, modules: Sequence[BootModule]) -> bytes:
+        """What programs read at `address` about the files: sigma0's, the root task's, all others.
+
+        How many bytes it is depends on the command lines alone.
+        """
+
+    @abstractmethod
+    def info_page(self, parameters: BootParameters, module_list: int, ranges: Sequence[MemoryRange]) -> bytes:
+        """A page about kernel and machine. `ranges`: of RAM; later ones take out of earlier ones."""
 
     @abstractmethod
     def start(self, words: memoryview[int], parameters: BootParameters, costs: KernelCosts) -> Kernel:

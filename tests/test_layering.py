@@ -259,6 +259,15 @@ def test_no_two_wings_of_the_tools_need_each_other() -> None:
     assert sum(map(len, WINGS["tools"].values())) <= MOST_EDGES_OF_TOOLS
 
 
+def test_the_emulator_names_its_interface_in_one_place() -> None:
+    naming = [
+        str(path.relative_to(PACKAGE))
+        for package, path in modules()
+        if package == "emulator" and any(name.startswith("fiasco") for name in own_imports("kernel", path))
+    ]
+    assert naming == ["emulator/interfaces.py"]
+
+
 def test_files_of_the_emulator_use_nothing_that_uses_them() -> None:
     for wing, path in modules_of("emulator"):
         names = own_imports("emulator", path)

@@ -5,7 +5,7 @@ can load by copying: no interpreter, no relocations, every segment inside user s
 segments on one page. Everything else is one ImageError that names the file, what was found and
 what was expected. Decisions that the ELF specification leaves to the loader:
 
-* Page 0 is refused, so that a null pointer faults; so is anything at or above `USER_LIMIT`.
+* Page 0 is refused, so that a null pointer faults; so is anything that programs do not own.
 * A page belongs to one segment: rights are per page, and a boot descriptor or a mapping covers
   whole pages. Linkers keep to it unless told to pack (`-z max-page-size=1` and the like).
 * ia32 has no page that can be written or executed but not read, so W and X imply R.
@@ -27,8 +27,11 @@ from typing import Final
 
 from l4lab.emulator.files.elf_file import LAYOUTS, ElfReader, Header
 from l4lab.emulator.files.inputs import printable
-from l4lab.kernel.fiasco.abi import RIGHT_R, RIGHT_W, RIGHT_X, USER_LIMIT
+from l4lab.emulator.interfaces import INTERFACE
 from l4lab.kernel.units import ADDRESS_LIMIT, PAGE_BYTES, page_ceil, page_floor
+
+PF_X, PF_W, PF_R = 1, 2, 4
+"""Of a segment's flags: execute, write, read."""
 
 MAX_FILE_BYTES: Final = 256 << 20
 """Most bytes that the segments of one program may bring from the file."""
@@ -52,7 +55,7 @@ _DYNAMIC_WORK: Final = {
 
 @dataclass(frozen=True, slots=True)
 class Segment:
-    """One range of memory with the same rights.
+    """One range of memory with the same rights, as PF_R, PF_W and PF_X.
 
     `data` fills the range from its start; the rest, up to `memory_bytes`, is zero. Neither end
     need lie on a page boundary, but no other segment touches the same pages.
@@ -178,11 +181,12 @@ def _check_segment(reader: ElfReader, number: int, header: Header) -> None:
     end = start + size_bytes
     if end > ADDRESS_LIMIT:
         reader.refuse(f"{name} of {size_bytes:#x} bytes", "an end below 4 GiB")
-    if end > USER_LIMIT:
-        reader.refuse(f"{name} to {end:#x}", f"user addresses below {USER_LIMIT:#x} (the kernel's space)")
+    limit = INTERFACE.user_limit
+    if end > limit:
+        reader.refuse(f"{name} to {end:#x}", f"user addresses below {limit:#x} (the kernel's space)")
     if start < PAGE_BYTES:
         reader.refuse(f"{name}", f"an address of at least {PAGE_BYTES:#x} (null pointers must fault)")
-    if not header["p_flags"] & (RIGHT_R | RIGHT_W | RIGHT_X):
+    if not header["p_flags"] & (PF_R | PF_W | PF_X):
         reader.refuse(f"{name} with no access rights", "at least one of read, write, execute")
     reader.check_range(f"segment {number}", header["p_offset"], file_bytes)
 
@@ -206,14 +210,13 @@ def _check_together(reader: ElfReader, loadable: list[tuple[int, Header]]) -> No
 
 def _check_entry(reader: ElfReader, entry: int, segments: tuple[Segment, ...]) -> None:
     for segment in segments:
-        if segment.rights & RIGHT_X and segment.address <= entry < segment.address + len(segment.data):
+        if segment.rights & PF_X and segment.address <= entry < segment.address + len(segment.data):
             return
     reader.refuse(f"entry point {entry:#x}", "an address in the code of an executable segment")
 
 
 def _read_segment(reader: ElfReader, header: Header) -> Segment:
-    # PF_R, PF_W and PF_X have the values of the ABI's rights.
-    rights = header["p_flags"] & (RIGHT_R | RIGHT_W | RIGHT_X) | RIGHT_R
+    rights = header["p_flags"] & (PF_R | PF_W | PF_X) | PF_R
     data = reader.read(f"the segment at {header['p_vaddr']:#x}", header["p_offset"], header["p_filesz"])
     return Segment(header["p_vaddr"], header["p_memsz"], data, rights)
 

@@ -8,7 +8,8 @@ from __future__ import annotations
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel.fiasco import abi, boot, fastpath, faults, messages
+from l4lab.kernel.fiasco import abi, boot, fastpath, faults, kip, messages
+from l4lab.kernel.fiasco.modules import module_list
 from l4lab.kernel.fiasco.protocols import log
 from l4lab.kernel.fiasco.threadstate import NEVER_SET, ThreadState, state_of
 from l4lab.kernel.frame import EDX, UTCB_BASE
@@ -16,14 +17,16 @@ from l4lab.kernel.interface import (
     CANCELLED,
     NOT_EXISTENT,
     TIMED_OUT,
+    BootModule,
     BootParameters,
     Interface,
+    MemoryRange,
     Selectors,
     Tag,
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from l4lab.kernel.capability import Capability
     from l4lab.kernel.costs import KernelCosts
@@ -89,6 +92,12 @@ class Fiasco(Interface):
     )
 
     # --- beginning ----------------------------------------------------------------------------------
+
+    def module_list(self, address: int, modules: Sequence[BootModule]) -> bytes:
+        return module_list(address, modules)
+
+    def info_page(self, parameters: BootParameters, module_list: int, ranges: Sequence[MemoryRange]) -> bytes:
+        return kip.build(parameters, module_list, ranges)
 
     def start(self, words: memoryview[int], parameters: BootParameters, costs: KernelCosts) -> Kernel:
         return boot.start(self, words, parameters, costs)

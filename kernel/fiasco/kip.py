@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import struct
 from collections.abc import Sequence
-from dataclasses import dataclass
 from typing import Final
 
 from l4lab.kernel.fiasco import abi
-from l4lab.kernel.units import PAGE_BYTES
+from l4lab.kernel.interface import BootParameters, MemoryRange, MemoryUse
+from l4lab.kernel.units import PAGE_BYTES, page_ceil, page_floor
 
 VERSION_STRING: Final = "l4lab microkernel, Fiasco.OC interface, abiver 3"
 _PLATFORM_BYTES: Final = 16
@@ -17,44 +17,34 @@ _CLOCK_HIGH: Final = abi.KIP_OFF_CLOCK + 4
 _NS_PER_US: Final = 1000
 
 
-@dataclass(frozen=True, slots=True)
-class MemoryDescriptor:
-    """A range of memory: `start` and `end` (inclusive) in bytes, 1 KiB granular.
-
-    `subtype`: access rights for boot-loader memory, a kind of reserved memory otherwise.
-    """
-
-    start: int
-    end: int
-    kind: int
-    subtype: int = 0
-    eager: bool = False
-    virtual: bool = False
-
-    def encode(self) -> bytes:
-        """The two words of the interface."""
-        low = self.start & ~0x3FF | self.subtype << abi.MEM_SUBTYPE_SHIFT | self.kind
-        low |= abi.MEM_EAGER if self.eager else 0
-        low |= abi.MEM_VIRTUAL if self.virtual else 0
-        return struct.pack("<II", low, self.end)
+_USES: Final = {
+    MemoryUse.RAM: abi.MEM_CONVENTIONAL,
+    MemoryUse.NOBODYS: abi.MEM_ARCH,
+    MemoryUse.FILES: abi.MEM_BOOTLOADER,
+    MemoryUse.INFO_PAGE: abi.MEM_RESERVED | abi.MEM_RESERVED_IMAGE << abi.MEM_SUBTYPE_SHIFT,
+    MemoryUse.SIGMA0: abi.MEM_DEDICATED | abi.MEM_EAGER,
+    MemoryUse.ROOT: abi.MEM_BOOTLOADER | abi.MEM_EAGER,
+    MemoryUse.KERNEL: abi.MEM_RESERVED | abi.MEM_RESERVED_HEAP << abi.MEM_SUBTYPE_SHIFT,
+}
+_WITH_RIGHTS: Final = (MemoryUse.FILES, MemoryUse.ROOT)
+"""Boot-loader memory, whose subtype is what may be done with it."""
 
 
-@dataclass(frozen=True, slots=True)
-class KipContents:
-    """What boot knows and the page says. Addresses are physical."""
-
-    sigma0_entry: int
-    root_entry: int
-    module_info: int
-    mhz: int
-    multiprocessor: bool
-    descriptors: Sequence[MemoryDescriptor]
+def _descriptor(range_: MemoryRange) -> tuple[int, int]:
+    """The two words of a range of RAM: first byte with its type, last byte."""
+    low = page_floor(range_.start) | _USES[range_.use]
+    if range_.use in _WITH_RIGHTS:
+        rights = abi.RIGHT_R | abi.RIGHT_W * range_.writable | abi.RIGHT_X * range_.executable
+        low |= rights << abi.MEM_SUBTYPE_SHIFT
+    return low, page_ceil(range_.end) - 1
 
 
-def build(contents: KipContents) -> bytes:
-    """The page as it stands before the first thread runs; the clock is zero."""
-    if len(contents.descriptors) > abi.KIP_MEM_DESC_SLOTS:
-        raise ValueError(f"{len(contents.descriptors)} memory descriptors, {abi.KIP_MEM_DESC_SLOTS} fit")
+def build(parameters: BootParameters, module_list: int, ranges: Sequence[MemoryRange]) -> bytes:
+    """The page as it stands before the first thread runs; the clock is zero. `module_list`: its address."""
+    descriptors = [_descriptor(range_) for range_ in ranges]
+    descriptors.append((abi.MEM_CONVENTIONAL | abi.MEM_VIRTUAL, abi.USER_LIMIT - 1))
+    if len(descriptors) > abi.KIP_MEM_DESC_SLOTS:
+        raise ValueError(f"{len(descriptors)} memory descriptors, {abi.KIP_MEM_DESC_SLOTS} fit")
     page = bytearray(PAGE_BYTES)
 
     def put(offset: int, form: str, *values: int | bytes) -> None:
@@ -64,18 +54,17 @@ def build(contents: KipContents) -> bytes:
     put(abi.KIP_OFF_VERSION, "I", abi.KIP_VERSION)
     put(abi.KIP_OFF_VERSION_STRING, "B", abi.KIP_OFF_STRINGS // 16)
     put(abi.KIP_OFF_SYS_CALLS, "B", abi.KIP_SYS_CALLS_ABSOLUTE)
-    put(abi.KIP_OFF_SIGMA0_IP, "Q", contents.sigma0_entry)
-    put(abi.KIP_OFF_ROOT_IP, "Q", contents.root_entry)
-    put(abi.KIP_OFF_FREQUENCY_KHZ, "Q", contents.mhz * 1000)
-    put(abi.KIP_OFF_USER_PTR, "Q", contents.module_info)
+    put(abi.KIP_OFF_SIGMA0_IP, "Q", parameters.sigma0_entry)
+    put(abi.KIP_OFF_ROOT_IP, "Q", parameters.root_entry)
+    put(abi.KIP_OFF_FREQUENCY_KHZ, "Q", parameters.mhz * 1000)
+    put(abi.KIP_OFF_USER_PTR, "Q", module_list)
     put(abi.KIP_OFF_GRANULARITY_US, "I", abi.TICK_US)
     put(abi.KIP_OFF_MEM_DESC_OFFSET, "I", abi.KIP_OFF_MEM_DESCS)
     put(abi.KIP_OFF_MEM_DESC_COUNT, "I", abi.KIP_MEM_DESC_SLOTS)
     put(abi.KIP_OFF_PLATFORM, f"{_PLATFORM_BYTES}s", b"pc")
-    put(abi.KIP_OFF_IS_MP, "I", int(contents.multiprocessor))
-    for number, descriptor in enumerate(contents.descriptors):
-        start = abi.KIP_OFF_MEM_DESCS + 8 * number
-        page[start : start + 8] = descriptor.encode()
+    put(abi.KIP_OFF_IS_MP, "I", int(parameters.cores > 1))
+    for number, words in enumerate(descriptors):
+        put(abi.KIP_OFF_MEM_DESCS + 8 * number, "II", *words)
     strings = b"".join(text.encode() + b"\0" for text in (VERSION_STRING, *abi.KIP_FEATURES))
     page[abi.KIP_OFF_STRINGS : abi.KIP_OFF_STRINGS + len(strings)] = strings
     for offset, code in (

@@ -19,7 +19,7 @@ from elftools.elf.elffile import ELFFile
 
 from l4lab.emulator.debug.debugging import read_memory
 from l4lab.emulator.errors import OperatorError
-from l4lab.emulator.files.elf import SymbolTable, load_symbols
+from l4lab.emulator.files.elf import PF_X, SymbolTable, load_symbols
 from l4lab.emulator.files.inputs import printable
 from l4lab.emulator.interfaces import INTERFACE
 from l4lab.kernel.units import PAGE_BYTES
@@ -34,7 +34,6 @@ if TYPE_CHECKING:
     from l4lab.emulator.machine import Machine
     from l4lab.kernel.objects import Task
 
-_PF_X: Final = 1
 _ESP: Final = 4
 _EBP: Final = 5
 _PASSED_ON_BYTES: Final = 15  # by `l4_debugger_set_name`
@@ -88,7 +87,7 @@ class Program:
             self.is_i386 = elf["e_machine"] == "EM_386"
             self.entry = int(elf["e_entry"])
             for segment in elf.iter_segments("PT_LOAD"):
-                if segment["p_flags"] & _PF_X:
+                if segment["p_flags"] & PF_X:
                     self.code.append((int(segment["p_vaddr"]), segment.data()))
 
     def __repr__(self) -> str:
