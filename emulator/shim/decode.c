@@ -161,7 +161,7 @@ static uint8_t temporaries(const struct decoding *s)
         return 2;
     if (s->map != 0 && (s->word & I8))
         return 1;
-    return s->word & SEG || (s->map == 0 && (s->opcode == 0xd4 || s->opcode == 0xd5));
+    return s->word & SEG || (s->map == 0 && (s->opcode == 0xd4 || s->opcode == 0xd5 || s->opcode == 0xce));
 }
 
 void decode_insn(const uint8_t *code, size_t available, struct insn *insn)

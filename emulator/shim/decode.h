@@ -122,7 +122,7 @@ void decode_block(const uint8_t *code, size_t size, const int64_t costs[COST_CLA
  *
  *   - a locked bt, bts, btr or btc of a register (which is #UD) makes the translator abort;
  *   - the translator has room for 512 temporaries per block and does not check. Some instructions
- *     never give theirs back, above all x87: more than 230 of them in a row overrun the array.
+ *     never give theirs back, above all x87 (two each) and `into`: enough of them in a row overrun the array.
  *
  * Decoding starts at every offset, so it does not matter where blocks begin. Errs on the side of yes.
  */

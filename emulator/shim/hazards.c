@@ -56,7 +56,8 @@ static unsigned all_temporaries(const uint8_t *page)
     unsigned sum = 0;
     for (size_t i = 0; i < PAGE_BYTES; i++) {
         uint8_t byte = page[i];
-        sum += (byte & 0xf8) == 0xd8 ? 2 : byte == 0x0f || byte == 0xd4 || byte == 0xd5 || byte == 0x8e || (byte & 0xc7) == 7;
+        sum += (byte & 0xf8) == 0xd8 ? 2
+             : byte == 0x0f || byte == 0xce || byte == 0xd4 || byte == 0xd5 || byte == 0x8e || (byte & 0xc7) == 7;
     }
     return sum;
 }

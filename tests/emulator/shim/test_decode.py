@@ -391,7 +391,9 @@ def test_a_locked_bit_test_across_two_pages_makes_one_of_them_hazardous() -> Non
         assert not hazardous(tail, 4096 - len(tail) // 2)
 
 
-@pytest.mark.parametrize(("insn", "most"), [("d9e8", 220), ("d903", 220), ("d40a", 440), ("660f70c005", 440)])
+@pytest.mark.parametrize(
+    ("insn", "most"), [("d9e8", 220), ("d903", 220), ("d40a", 440), ("ce", 440), ("660f70c005", 440)]
+)
 def test_long_straight_code_that_takes_temporaries_is_hazardous(insn: str, most: int) -> None:
     code = bytes.fromhex(insn)
     assert not hazardous(code * most)
