@@ -6,7 +6,8 @@ new one: whoever wants to tell people, or to know it again after going back in t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from abc import ABC, abstractmethod
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -41,23 +42,16 @@ if TYPE_CHECKING:
     from l4lab.kernel.thread import Thread
     from l4lab.tools.runs.programs import Programs
 
-Learn = Callable[[Faults, Fault, Position], str | None]
-"""Is shown what was known, a fault of which more is known now, and where in the run that is. A text stops there."""
 
+class AllocatorWatch(ABC):
+    """Notices when some threads enter an allocator and leave it. A subclass has what is to happen then.
 
-class AllocatorWatch:
-    """Notices when some threads enter an allocator and leave it.
-
-    `passed`: called with the thread and, when it has entered, the address that it will return to; 0: it has
-    left. Stops the machine if it returns a text.
+    It is no function that is handed over: that would refer to whoever has this, and neither would ever go by itself.
     """
 
-    def __init__(
-        self, debugger: Debugger, programs: Programs, passed: Callable[[Thread, int], str | None]
-    ) -> None:
+    def __init__(self, debugger: Debugger, programs: Programs) -> None:
         self._debugger = debugger
         self._programs = programs
-        self._passed = passed
         self._probes: list[Breakpoint] = []
         self._inside: Mapping[int, int] = {}
 
@@ -78,6 +72,10 @@ class AllocatorWatch:
                     self._probes.append(Breakpoint(address, thread.task.number))
         self._debugger.probes.update(dict.fromkeys(self._probes, self._passes))
 
+    @abstractmethod
+    def passed(self, thread: Thread, back: int) -> str | None:
+        """The thread has entered, and will return to address `back`; 0: it has left. A text stops the machine."""
+
     def _passes(self, number: int) -> str | None:
         """A thread is about to execute an allocator's first instruction, or the one behind its call."""
         thread = self._debugger.machine.kernel.threads[number]
@@ -85,35 +83,36 @@ class AllocatorWatch:
         if back is None or thread.task is None:
             return None
         if thread.frame[EIP] == back:
-            return self._passed(thread, 0)
+            return self.passed(thread, 0)
         word = read_memory(self._debugger.machine, thread.task, thread.frame[ESP], 4)
-        return self._passed(thread, int.from_bytes(word, "little"))
+        return self.passed(thread, int.from_bytes(word, "little"))
 
 
-class FaultFollower:
+class FaultFollower(AllocatorWatch):
     """Follows page faults while the machine runs forwards. To be asked while it stands still.
 
-    `faults`: those of the present. `learn`: see `Learn`. `begins`: whether the fault that the kernel is about
-    to be told of is one to follow.
+    `faults`: those of the present.
     """
 
-    def __init__(
-        self, debugger: Debugger, programs: Programs, learn: Learn, begins: Callable[[], bool] = lambda: True
-    ) -> None:
-        self._debugger = debugger
-        self._programs = programs
-        self._learn = learn
-        self._begins = begins
-        self._allocators = AllocatorWatch(debugger, programs, self._allocates)
+    def __init__(self, debugger: Debugger, programs: Programs) -> None:
+        super().__init__(debugger, programs)
         self._text: str | None = None
         self.faults: Faults = {}
+
+    @abstractmethod
+    def learn(self, known: Faults, fault: Fault, position: Position) -> str | None:
+        """More is known of `fault` than in `known`; `position`: where in the run that is. A text stops there."""
+
+    def begins(self) -> bool:
+        """Whether the fault that the kernel is about to be told of is one to follow."""
+        return True
 
     @property
     def follows(self) -> bool:
         """Whether it looks on."""
         return self._observe in self._debugger.observers
 
-    def follow(self, wanted: bool) -> None:
+    def follow(self, wanted: bool = True) -> None:
         """Whether to look on from now on. Looking on costs host time, three times that of a run full of faults."""
         if wanted and not self.follows:
             self._debugger.observers.append(self._observe)
@@ -145,7 +144,7 @@ class FaultFollower:
         value = {number: other for number, other in known.items() if not (fault.outcome and other.outcome)}
         value[fault.victim] = fault
         self.faults = value
-        text = self._learn(known, fault, Position(machine.steps, machine.retired, phase))
+        text = self.learn(known, fault, Position(machine.steps, machine.retired, phase))
         self._text = text if text is not None else self._text
         if fault.with_pager or fault.answered or fault.outcome:
             self._watch_allocators()
@@ -169,7 +168,7 @@ class FaultFollower:
             return
         now, core = entry.now, entry.core.number
         if isinstance(entry.trap, PageFault):
-            if self._begins():
+            if self.begins():
                 access = fault_text(entry.trap).removeprefix("page fault: ")
                 self.note(self._fault(thread, entry.trap.address, core, now, access), BEFORE_ENTRY)
         elif isinstance(entry.trap, SystemCall):
@@ -247,9 +246,9 @@ class FaultFollower:
     def _watch_allocators(self) -> None:
         """Those of the pagers that have one of the present faults."""
         pagers = {fault.pager: fault.back for fault in self.faults.values() if fault.with_pager}
-        self._allocators.watch(pagers)
+        self.watch(pagers)
 
-    def _allocates(self, thread: Thread, back: int) -> str | None:
+    def passed(self, thread: Thread, back: int) -> str | None:
         fault = self._served_by(thread)
         if fault is None:
             return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import Final
 
+from l4lab.emulator.debug.debugging import Debugger
 from l4lab.emulator.debug.stops import Goal, GoalKind
 from l4lab.emulator.files.manifest import Manifest
 from l4lab.kernel.frame import TLB_MISSES
@@ -59,26 +60,31 @@ def find_allocation(run: Run, chain: Chain, manifest: Manifest) -> Allocated | N
     operation = chain.operation
     before = int(run.rows["start"][operation.row])
     debugger = replay_to_fault(manifest, operation.core, before, operation.cycle, operation.address)
-    found: list[tuple[int, int, int]] = []
-    inside = dict.fromkeys(sorted({segment.thread for segment in stretches}), 0)
-
-    def passed(thread: Thread, back: int) -> None:
-        if not back:
-            clock = debugger.machine.cores[thread.core].vcpu.clock_cycles
-            found.append((clock, thread.number, int(thread.frame[TLB_MISSES])))
-        inside[thread.number] = back
-        watch.watch(inside)
-
-    watch = AllocatorWatch(debugger, Programs(manifest), passed)
-    watch.watch(inside)
+    watch = _Founds(debugger, Programs(manifest))
+    watch.watch(dict.fromkeys(sorted({segment.thread for segment in stretches}), 0))
     last = max(stretches, key=lambda segment: segment.end)
     debugger.resume(Goal(GoalKind.CLOCK, core=last.core, clock_cycles=last.end))
-    for cycle, thread, misses in reversed(found):
+    for cycle, thread, misses in reversed(watch.found):
         for segment in stretches:
             if segment.thread == thread and segment.start < cycle <= segment.end:
                 at_end = int(run.rows["tlb misses"][segment.row])
                 return Allocated(cycle, (at_end - misses) % (1 << 32))
     return None
+
+
+class _Founds(AllocatorWatch):
+    """When allocators were left: cycle, thread, and how many TLB misses that had had."""
+
+    def __init__(self, debugger: Debugger, programs: Programs) -> None:
+        super().__init__(debugger, programs)
+        self.found: list[tuple[int, int, int]] = []
+
+    def passed(self, thread: Thread, back: int) -> None:
+        """One has been left, or is watched until it is."""
+        if not back:
+            clock = self._debugger.machine.cores[thread.core].vcpu.clock_cycles
+            self.found.append((clock, thread.number, int(thread.frame[TLB_MISSES])))
+        self.watch({**self._inside, thread.number: back})
 
 
 def _stretches(run: Run, chain: Chain) -> list[Segment]:

@@ -18,7 +18,15 @@ from l4lab.emulator.errors import OperatorError
 from l4lab.kernel.errors import KernelBug
 from l4lab.tools.debug.gdb import documents, registers
 from l4lab.tools.debug.gdb.files import Files
-from l4lab.tools.debug.gdb.framing import MAX_PACKET_BYTES, Decoder, Interrupt, Malformed, Packet, encode
+from l4lab.tools.debug.gdb.framing import (
+    MAX_PACKET_BYTES,
+    Decoder,
+    Interrupt,
+    Malformed,
+    Packet,
+    console_packets,
+    encode,
+)
 from l4lab.tools.debug.gdb.ids import ALL, ANY, PacketError, ThreadId, number
 from l4lab.tools.debug.gdb.packets import breakpoints, files, memory, queries, resume, threads
 from l4lab.tools.debug.gdb.packets import registers as register_packets
@@ -160,10 +168,8 @@ class Conversation:
 
     def say(self, text: str) -> None:
         """Text for the person at gdb; heard while a reply is due, so while the machine runs or a command does."""
-        data = text.encode("utf-8", "replace")
-        room = (MAX_PACKET_BYTES - 8) // 2
-        for first in range(0, len(data), room):
-            self._send(encode(b"O" + data[first : first + room].hex().encode()))
+        for packet in console_packets(text):
+            self._send(packet)
 
     def _handle(self, payload: bytes) -> None:
         try:

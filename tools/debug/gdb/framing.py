@@ -7,6 +7,7 @@ Ref: "Debugging with GDB", E.1 "Overview" (framing, escapes, checksums), E.2 "Pa
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Final
 
@@ -128,3 +129,11 @@ def _unescape(body: bytes) -> Packet | Malformed:
             plain.append(body[at])
         at += 1
     return Packet(bytes(plain))
+
+
+def console_packets(text: str) -> Iterator[bytes]:
+    """Text for the person at gdb, framed."""
+    data = text.encode("utf-8", "replace")
+    room = (MAX_PACKET_BYTES - 8) // 2
+    for first in range(0, len(data), room):
+        yield encode(b"O" + data[first : first + room].hex().encode())

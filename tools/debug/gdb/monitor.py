@@ -36,7 +36,7 @@ _ADDRESSES: Final = re.compile(r"(0x[0-9a-fA-F]+|[0-9]+)(?:-(0x[0-9a-fA-F]+|[0-9
 class _Command:
     """One command. `usage`: its arguments. `meaning`: a sentence."""
 
-    run: Callable[[list[str]], list[str]]
+    run: Callable[[Monitor, list[str]], list[str]]
     usage: str
     meaning: str
 
@@ -50,52 +50,6 @@ class Monitor:
         self._move: tuple[str, Callable[[Poll], Stop]] | None = None
         self._next_catch = 1
         self.steps = FaultSteps(target.debugger, target.programs, say)
-        self._commands: dict[str, _Command] = {
-            "help": _Command(self._help, "", "this list"),
-            "info": _Command(
-                self._info, "VIEW [...]", "as VIEW alone; `info mem`: the address space, as QEMU shows it"
-            ),
-            **{
-                name: _Command(self._view(name), "", what.lower() if not what.startswith("RAM") else what)
-                for name, (what, _) in VIEWS.items()
-            },
-            "objects": _Command(self._objects, "[KIND]", "kernel objects"),
-            "thread": _Command(
-                lambda words: inspect.thread_details(self._kernel, self._thread(words)).lines(),
-                "[THREAD]",
-                "everything about a thread",
-            ),
-            "message": _Command(
-                lambda words: inspect.message(self._kernel, self._thread(words)).lines(),
-                "[THREAD]",
-                "the message that a thread sends or has got",
-            ),
-            "caps": _Command(
-                lambda words: inspect.capabilities(self._kernel, self._task(words)).lines(),
-                "[TASK]",
-                "a task's capability table",
-            ),
-            "ptable": _Command(
-                self._page_table, "[TASK] [ADDRESS]", "page tables, or the way to one address"
-            ),
-            "mapdb": _Command(self._mapping_tree, "ADDRESS|frame=N", "who has a page from whom"),
-            "bt": _Command(
-                self._backtrace, "[THREAD]", "calls on the stack, and on through messages to who waits for it"
-            ),
-            "catch": _Command(self._catch, "[KIND] [FILTER=...]", "stop at events; alone: the list"),
-            "delete": _Command(self._delete, "[NUMBER]", "remove a catchpoint, or all"),
-            "steps": _Command(
-                self._steps, "[on|off]", "name the seven steps of every page fault as they pass"
-            ),
-            "goto": _Command(self._goto, "CYCLE [CORE]", "the first moment at which a core reaches a cycle"),
-            "back": _Command(self._back, "KIND [FILTER=...]", "to the last such event before now; see catch"),
-            "forth": _Command(
-                self._forth,
-                "KIND [FILTER=...]",
-                "to the next such event, or `entry` into the kernel, or `step` of the fault that is followed",
-            ),
-            "where": _Command(self._where, "", "cycle, position in the run, snapshots"),
-        }
 
     def run(self, text: str, selected: GdbThread) -> list[str]:
         """The lines that a command answers. Raises DebugError, and has done nothing then.
@@ -111,10 +65,10 @@ class Monitor:
             if not words:
                 return self._help([])
             name = JDB_LETTERS.get(words[0], words[0])
-            command = self._commands.get(name)
+            command = _COMMANDS.get(name)
             if command is None:
                 raise DebugError(f"{words[0]!r} is no command; `monitor help` lists them")
-            return command.run(words[1:])
+            return command.run(self, words[1:])
         except ValueError as error:
             raise DebugError(str(error)) from None
 
@@ -162,9 +116,7 @@ class Monitor:
     # --- looking --------------------------------------------------------------------------------------
 
     def _help(self, _: list[str]) -> list[str]:
-        lines = [
-            f"{name} {command.usage}".ljust(28) + command.meaning for name, command in self._commands.items()
-        ]
+        lines = [f"{name} {command.usage}".ljust(28) + command.meaning for name, command in _COMMANDS.items()]
         letters = ", ".join(f"{letter}={name}" for letter, name in JDB_LETTERS.items())
         return [
             *lines,
@@ -175,25 +127,18 @@ class Monitor:
             f"As in Fiasco's debugger: {letters}",
         ]
 
-    def _view(self, name: str) -> Callable[[list[str]], list[str]]:
-        def show(words: list[str]) -> list[str]:
-            _no_more(words)
-            return VIEWS[name][1](self._target.debugger.machine).lines()
-
-        return show
-
     def _info(self, words: list[str]) -> list[str]:
         if words[:1] == ["mem"]:
             return self._info_mem(words[1:])
         if not words:
             return [f"{name:<10}{what}" for name, (what, _) in VIEWS.items()]
         name = JDB_LETTERS.get(words[0], words[0])
-        command = self._commands.get(name)
+        command = _COMMANDS.get(name)
         if command is None or name in ("goto", "back", "forth", "catch", "delete", "steps", "info"):
             raise DebugError(
                 f"there is nothing to tell about {words[0]!r}; `monitor help` lists what there is"
             )
-        return command.run(words[1:])
+        return command.run(self, words[1:])
 
     def _info_mem(self, words: list[str]) -> list[str]:
         """`start-end size urw`, as QEMU has it: what debuggers' plug-ins read."""
@@ -439,3 +384,55 @@ def _protocol(text: str) -> int:
     except ValueError:
         known = ", ".join(PROTOCOLS)
         raise DebugError(f"{text!r} is no protocol, expected a number or one of {known}") from None
+
+
+def _view(name: str) -> Callable[[Monitor, list[str]], list[str]]:
+    def show(monitor: Monitor, words: list[str]) -> list[str]:
+        _no_more(words)
+        return VIEWS[name][1](monitor._target.debugger.machine).lines()
+
+    return show
+
+
+_COMMANDS: Final[dict[str, _Command]] = {
+    "help": _Command(Monitor._help, "", "this list"),
+    "info": _Command(
+        Monitor._info, "VIEW [...]", "as VIEW alone; `info mem`: the address space, as QEMU shows it"
+    ),
+    **{
+        name: _Command(_view(name), "", what.lower() if not what.startswith("RAM") else what)
+        for name, (what, _) in VIEWS.items()
+    },
+    "objects": _Command(Monitor._objects, "[KIND]", "kernel objects"),
+    "thread": _Command(
+        lambda monitor, words: inspect.thread_details(monitor._kernel, monitor._thread(words)).lines(),
+        "[THREAD]",
+        "everything about a thread",
+    ),
+    "message": _Command(
+        lambda monitor, words: inspect.message(monitor._kernel, monitor._thread(words)).lines(),
+        "[THREAD]",
+        "the message that a thread sends or has got",
+    ),
+    "caps": _Command(
+        lambda monitor, words: inspect.capabilities(monitor._kernel, monitor._task(words)).lines(),
+        "[TASK]",
+        "a task's capability table",
+    ),
+    "ptable": _Command(Monitor._page_table, "[TASK] [ADDRESS]", "page tables, or the way to one address"),
+    "mapdb": _Command(Monitor._mapping_tree, "ADDRESS|frame=N", "who has a page from whom"),
+    "bt": _Command(
+        Monitor._backtrace, "[THREAD]", "calls on the stack, and on through messages to who waits for it"
+    ),
+    "catch": _Command(Monitor._catch, "[KIND] [FILTER=...]", "stop at events; alone: the list"),
+    "delete": _Command(Monitor._delete, "[NUMBER]", "remove a catchpoint, or all"),
+    "steps": _Command(Monitor._steps, "[on|off]", "name the seven steps of every page fault as they pass"),
+    "goto": _Command(Monitor._goto, "CYCLE [CORE]", "the first moment at which a core reaches a cycle"),
+    "back": _Command(Monitor._back, "KIND [FILTER=...]", "to the last such event before now; see catch"),
+    "forth": _Command(
+        Monitor._forth,
+        "KIND [FILTER=...]",
+        "to the next such event, or `entry` into the kernel, or `step` of the fault that is followed",
+    ),
+    "where": _Command(Monitor._where, "", "cycle, position in the run, snapshots"),
+}

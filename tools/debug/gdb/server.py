@@ -16,6 +16,7 @@ from l4lab.emulator.debug.debugging import executed
 from l4lab.emulator.debug.stops import Stop, StopKind
 from l4lab.emulator.stutter import stutters
 from l4lab.tools.debug.gdb.conversation import Conversation
+from l4lab.tools.debug.gdb.framing import console_packets
 from l4lab.tools.debug.gdb.monitor import Monitor
 
 if TYPE_CHECKING:
@@ -84,7 +85,7 @@ class Server:
     def _talk(self, client: socket.socket) -> Conversation:
         """One client, until it leaves."""
         self._client, self._gone = client, False
-        monitor = Monitor(self._target, lambda line: session.say(line + "\n"))
+        monitor = Monitor(self._target, self._tell)
         session = Conversation(self._target, monitor, self._send, self._stand_ins, self._say)
         self._meet_tasks()
         try:
@@ -139,6 +140,10 @@ class Server:
         if readable:
             self._turn_away()
         return b""
+
+    def _tell(self, line: str) -> None:
+        for packet in console_packets(line + "\n"):
+            self._send(packet)
 
     @stutters(10)
     def _send(self, data: bytes) -> None:

@@ -19,7 +19,7 @@ _IN_FULL: Final = ((", by ", ", by the instruction at "), ("a frame is found", "
 """What there is no room for on a screen."""
 
 
-class FaultSteps:
+class FaultSteps(FaultFollower):
     """The teller of one conversation, which `follow`s nothing at first.
 
     `say`: gets the lines. `stops`: stop the machine at each, too. `everybody`: not only faults that a catchpoint
@@ -27,29 +27,24 @@ class FaultSteps:
     """
 
     def __init__(self, debugger: Debugger, programs: Programs, say: Callable[[str], None]) -> None:
-        self._debugger = debugger
-        self._follower = FaultFollower(debugger, programs, self._learn, self._begins)
+        super().__init__(debugger, programs)
         self._say = say
         self._described_at: Position | None = None
         self.stops = False
         self.everybody = False
 
-    def follow(self, wanted: bool = True) -> None:
-        """From now on, or no more."""
-        self._follower.follow(wanted)
-
     @property
     def under_way(self) -> bool:
         """Whether a fault is being followed now."""
-        return any(not fault.outcome for fault in self._follower.faults.values())
+        return any(not fault.outcome for fault in self.faults.values())
 
     def begin_at(self, stop: Stop) -> None:
         """Follow the fault that the machine stands at, before the kernel acts, however it has come there."""
         self.forget()
         self.follow()
-        fault = self._follower.fault_here(stop)
+        fault = self.fault_here(stop)
         if fault is not None:
-            self._follower.reset({fault.victim: fault})
+            self.reset({fault.victim: fault})
 
     def tell(self, stop: Stop) -> bool:
         """Whether this stop has just been described, as step 1 of a fault."""
@@ -57,17 +52,19 @@ class FaultSteps:
 
     def forget(self) -> None:
         """Time was turned back: the fault that was followed is not under way any more."""
-        self._follower.reset({})
+        self.reset({})
         self._described_at = None
 
-    def _begins(self) -> bool:
+    def begins(self) -> bool:
+        """One at a time, of those that are wanted."""
         if self.under_way:
             return False
         stop = self._debugger.about_to_stop
         caught = stop is not None and stop.happening is not None and stop.happening.kind is CatchKind.FAULT
         return self.everybody or caught
 
-    def _learn(self, known: Faults, fault: Fault, position: Position) -> str | None:
+    def learn(self, known: Faults, fault: Fault, position: Position) -> str | None:
+        """Tells it."""
         before = known.get(fault.victim)
         told = len(before.steps) if before is not None and not before.outcome else 0
         lines = [_line(fault, step) for step in fault.steps[told:]]

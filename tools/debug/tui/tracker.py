@@ -21,7 +21,7 @@ _BEHIND: Final = BEFORE_ENTRY + 1
 """As a position's phase: behind everything that has the same numbers."""
 
 
-class FaultTracker:
+class FaultTracker(FaultFollower):
     """Follows all page faults of a machine while it runs forwards. To be asked while it stands still.
 
     `stops`: stop the machine whenever a step is over. `victim`: whose fault is followed, and stops it; None:
@@ -29,18 +29,12 @@ class FaultTracker:
     """
 
     def __init__(self, debugger: Debugger, programs: Programs) -> None:
-        self._debugger = debugger
-        self._follower = FaultFollower(debugger, programs, self._learn)
+        super().__init__(debugger, programs)
         self._positions: list[Position] = [debugger.machine.position]
         self._values: list[Faults] = [{}]
         self.stops = False
         self.victim: int | None = None
-        self._follower.follow(True)
-
-    @property
-    def faults(self) -> Faults:
-        """Those of the present."""
-        return self._follower.faults
+        self.follow()
 
     def of(self, thread: Thread | None) -> Fault | None:
         """The fault to show beside a thread: its own, else the one that has just passed a step, else the one that
@@ -86,24 +80,25 @@ class FaultTracker:
         """Time was turned back: forget what has not happened yet."""
         keep = max(bisect_right(self._positions, self._debugger.machine.position), 1)
         del self._positions[keep:], self._values[keep:]
-        self._follower.reset(self._values[-1])
+        self.reset(self._values[-1])
 
-    def follow(self, wanted: bool) -> None:
-        """Whether to look on from now on, as `FaultFollower.follow`."""
-        if self._follower.follows and not wanted:
+    def follow(self, wanted: bool = True) -> None:
+        """As that of `FaultFollower`; where nobody looks on, nothing is known."""
+        if self.follows and not wanted:
             here = self._debugger.machine.position
             self._positions.append(Position(here.steps, here.retired, _BEHIND))
             self._values.append({})
-        self._follower.follow(wanted)
+        super().follow(wanted)
 
     def begin_here(self, stop: Stop) -> None:
         """The machine has been taken to the beginning of a fault that was not followed."""
-        fault = self._follower.fault_here(stop)
+        fault = self.fault_here(stop)
         if fault is not None:
-            self._follower.note(fault, BEFORE_ENTRY)
+            self.note(fault, BEFORE_ENTRY)
 
-    def _learn(self, known: Faults, fault: Fault, position: Position) -> str | None:
-        value = self._follower.faults
+    def learn(self, known: Faults, fault: Fault, position: Position) -> str | None:
+        """Keeps it with its position."""
+        value = self.faults
         if self._positions[-1] == position:
             self._values[-1] = value
         else:

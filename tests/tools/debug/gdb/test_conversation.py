@@ -2,16 +2,23 @@
 
 from __future__ import annotations
 
+import gc
+import weakref
 import xml.etree.ElementTree as ET
 
 import pytest
 
+from l4lab.emulator.debug.debugged import DebuggedMachine
+from l4lab.emulator.debug.debugging import Debugger
 from l4lab.emulator.machine import Machine
 from l4lab.kernel.fiasco.abi import SYSTEM_CALL_PAGE
 from l4lab.kernel.frame import CS, EIP, UTCB_BASE
-from l4lab.tools.debug.gdb.conversation import FEATURES, MAX_WAITING
+from l4lab.tools.debug.gdb.conversation import FEATURES, MAX_WAITING, Conversation
 from l4lab.tools.debug.gdb.framing import MAX_PACKET_BYTES, encode
+from l4lab.tools.debug.gdb.monitor import Monitor
 from l4lab.tools.debug.gdb.registers import COMMON, REGISTERS
+from l4lab.tools.debug.gdb.target import Target
+from l4lab.tools.runs.programs import Programs
 from support.gdb_client import STAND_INS, Client
 from support.runs import image
 
@@ -713,3 +720,32 @@ def test_what_is_wrong_inside_is_an_error(client: Client) -> None:
     assert client.ask("Zq,1,1") == "E16"
     assert client.ask("") == ""
     assert client.ask(b"\xff\xfe") == ""
+
+
+def test_a_machine_goes_with_its_last_reference_when_gdb_has_left() -> None:
+    """It was stopped, looked at, and its faults were told; the garbage collector need not come by."""
+    sent: list[bytes] = []
+
+    def debugged() -> weakref.ref[DebuggedMachine]:
+        manifest = image("pagefault")
+        machine = DebuggedMachine(manifest)
+        target = Target(Debugger(machine), Programs(manifest))
+        monitor = Monitor(target, lambda line: sent.append(line.encode()))
+        session = Conversation(target, monitor, sent.append, STAND_INS, lambda _: None)
+        for payload in (
+            b"QStartNoAckMode",
+            b"qSupported",
+            b"qRcmd," + b"steps on".hex().encode(),
+            b"vCont;c",
+        ):
+            session.receive(encode(payload), lambda: b"")
+        monitor.steps.follow(False)  # as the server does when a client has gone
+        return weakref.ref(machine)
+
+    gc.collect()
+    gc.disable()
+    try:
+        assert debugged()() is None
+    finally:
+        gc.enable()
+    assert any(b"page fault of" in data for data in sent)
