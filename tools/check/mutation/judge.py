@@ -23,7 +23,8 @@ from l4lab.tools.check.mutation.mutants import Mutant, put
 
 PATIENCE: Final = 10
 PATIENCE_SECONDS: Final = 2.0
-"""How many times as long a test may take, of the processor, with a mutant, and how much longer."""
+"""How many times as long as the longest of its file a test may take, of the processor, and how much longer. Of its
+file, since what several tests of a file share is made for the first of them, whichever that is."""
 SILENT_SECONDS: Final = 900
 """So long without a word from any process, and those at work are ended: they wait for something."""
 
@@ -170,11 +171,14 @@ class Judge:
         for stream in (0, 1, 2):
             os.dup2(nothing, stream)
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
+        limits: defaultdict[str, float] = defaultdict(float)
+        for item in items if told is None else ():
+            limit = PATIENCE * self._seconds[item.nodeid] + PATIENCE_SECONDS
+            limits[str(item.path)] = max(limits[str(item.path)], limit)
         try:
             for item, following in zip(items, [*items[1:], None], strict=True):
                 if told is None:
-                    limit = PATIENCE * self._seconds[item.nodeid] + PATIENCE_SECONDS
-                    signal.setitimer(signal.ITIMER_PROF, limit)
+                    signal.setitimer(signal.ITIMER_PROF, limits[str(item.path)])
                 start = time.process_time()
                 item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
                 if told is not None:
