@@ -21,7 +21,7 @@ import pytest
 
 from l4lab.tools.check.mutation.mutants import Mutant, put
 
-PATIENCE: Final = 10
+PATIENCE: Final = 4
 PATIENCE_SECONDS: Final = 2.0
 """How many times as long as the longest of its file a test may take, of the processor, and how much longer. Of its
 file, since what several tests of a file share is made for the first of them, whichever that is."""
