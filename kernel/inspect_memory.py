@@ -91,12 +91,12 @@ def _mapped_singly(root: Mapping) -> set[int]:
     found: set[int] = set()
     waiting = [root]
     while waiting:
-        for group in (waiting.pop().children or {}).values():
-            for child in group:
-                if child.is_superpage:
-                    waiting.append(child)
-                else:
-                    found.add(child.pfn)
+        mapping = waiting.pop()
+        for child in mapdb.children_over(mapping, mapping.pfn, mapping.pages):
+            if child.is_superpage:
+                waiting.append(child)
+            else:
+                found.add(child.pfn)
     return found
 
 

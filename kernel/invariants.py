@@ -29,7 +29,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
-from l4lab.kernel import paging
+from l4lab.kernel import mapdb, paging
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.mapdb import WRITE, Mapping
 from l4lab.kernel.objects import Factory, Gate, Icu, Irq, Semaphore
@@ -179,18 +179,21 @@ def _check_mapping(memory: Memory, space: Space, mapping: Mapping) -> None:
         _fail(f"{mapping!r} has no living parent")
     if parent.pfn > mapping.pfn or mapping.pfn + mapping.pages > parent.pfn + parent.pages:
         _fail(f"{mapping!r} lies outside its parent {parent!r}")
-    key = -1 if mapping.is_superpage else mapping.pfn
-    if mapping not in (parent.children or {}).get(key, ()):
+    by_frame = parent.by_frame or {}
+    group = parent.children if parent.pages == mapping.pages else by_frame.get(mapping.pfn)
+    if mapping not in mapdb.members(group):
         _fail(f"{mapping!r} is not among the children of {parent!r}")
-    if mapping.children is not None:
-        _check_children(mapping)
+    _check_children(mapping)
 
 
 def _check_children(mapping: Mapping) -> None:
-    for group in (mapping.children or {}).values():
-        if not group:
-            _fail(f"{mapping!r} keeps an empty group of children")
-        for child in group:
+    by_frame = mapping.by_frame
+    if by_frame is not None and (not by_frame or mapping.pages == 1):
+        _fail(f"{mapping!r} keeps an index of children by frame")
+    for group in (mapping.children, *(by_frame or {}).values()):
+        if isinstance(group, dict) and len(group) < 2:
+            _fail(f"{mapping!r} keeps a group of {len(group)} children")
+        for child in mapdb.members(group):
             if child.parent is not mapping:
                 _fail(f"{child!r} does not know its parent {mapping!r}")
             space = child.space

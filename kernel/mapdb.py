@@ -5,14 +5,19 @@ mapping it was derived from; the roots belong to sigma0, one for each 4 MiB of R
 first needed. This module knows the trees alone; `memory` keeps spaces and page tables in step.
 
 A 4 KiB mapping may hang below a 4 MiB one: the part was mapped on by itself. The reverse cannot
-occur. Children are indexed by frame, so that taking back one page out of a 4 MiB mapping does not
-look at the other 1023.
+occur. The 4 KiB children of a 4 MiB mapping are indexed by frame, so that taking back one page does not look at
+the other 1023.
+
+There may be a mapping for every 32 bytes of the kernel's memory, so the host's bytes for one count: most have one
+child or none, for which there is no container.
 """
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from typing import TYPE_CHECKING, Final
+from collections.abc import Iterable, Iterator
+from typing import TYPE_CHECKING, Final, Union
+
+from l4lab.kernel.errors import KernelBug
 
 if TYPE_CHECKING:
     from l4lab.kernel.memory import Space
@@ -26,18 +31,23 @@ IMPLIED: Final = READ | EXECUTE
 """What every mapping has: the processor knows no page that cannot be read or, without NX, executed."""
 
 PAGES_PER_SUPERPAGE: Final = 1024
-_SUPERPAGE_CHILDREN: Final = -1
+
+
+Group = Union["Mapping", "dict[Mapping, None]"]
+"""Children of one frame, in the order of creation: one mapping alone, or several."""
 
 
 class Mapping:
     """One page in one space.
 
     `space`: None once removed. `vpn`, `pfn`: first 4 KiB page and frame. `pages`: 1 or 1024.
-    `children`: pfn -> the 4 KiB children there; key -1 -> the 4 MiB children. None while childless.
-    `last_core`, `locked_until_cycles`: see `contention`; they count for a tree's root.
+    `children`: those of a 4 KiB mapping; the 4 MiB children of a 4 MiB mapping. `by_frame`: the 4 KiB children of a
+    4 MiB mapping by pfn. None while there are none.
+    `last_core`, `locked_until_cycles`: see `contention`.
     """
 
     __slots__ = (
+        "by_frame",
         "children",
         "last_core",
         "locked_until_cycles",
@@ -58,7 +68,8 @@ class Mapping:
         self.pages = pages
         self.rights = rights
         self.parent = parent
-        self.children: dict[int, dict[Mapping, None]] | None = None
+        self.children: Group | None = None
+        self.by_frame: dict[int, Group] | None = None
         self.last_core = -1
         self.locked_until_cycles = 0
 
@@ -78,28 +89,56 @@ def attach(child: Mapping) -> None:
     parent = child.parent
     if parent is None:
         return
-    if parent.children is None:
-        parent.children = {}
-    key = _SUPERPAGE_CHILDREN if child.pages != 1 else child.pfn
-    group = parent.children.get(key)
-    if group is None:
-        parent.children[key] = {child: None}
-    else:
-        group[child] = None
+    if parent.pages == child.pages:
+        parent.children = _with(parent.children, child)
+        return
+    if parent.by_frame is None:
+        parent.by_frame = {}
+    parent.by_frame[child.pfn] = _with(parent.by_frame.get(child.pfn), child)
 
 
 def detach(child: Mapping) -> None:
     """Unhook `child` from its parent. O(1)."""
     parent = child.parent
-    if parent is None or parent.children is None:
+    if parent is None:
         return
-    key = _SUPERPAGE_CHILDREN if child.pages != 1 else child.pfn
-    group = parent.children[key]
+    if parent.pages == child.pages:
+        parent.children = _without(parent.children, child)
+        return
+    groups = parent.by_frame or {}
+    left = _without(groups.get(child.pfn), child)
+    if left is not None:
+        groups[child.pfn] = left
+        return
+    del groups[child.pfn]
+    if not groups:
+        parent.by_frame = None
+
+
+def _with(group: Group | None, child: Mapping) -> Group:
+    if group is None:
+        return child
+    if isinstance(group, Mapping):
+        return {group: None, child: None}
+    group[child] = None
+    return group
+
+
+def _without(group: Group | None, child: Mapping) -> Group | None:
+    """What is left. KernelBug if `child` is not there."""
+    if group is child:
+        return None
+    if not isinstance(group, dict) or child not in group:
+        raise KernelBug(f"{child!r} is not below {child.parent!r}")
     del group[child]
-    if not group:
-        del parent.children[key]
-        if not parent.children:
-            parent.children = None
+    return group if len(group) > 1 else next(iter(group))
+
+
+def members(group: Group | None) -> Iterable[Mapping]:
+    """The mappings of a group, in the order of creation."""
+    if group is None:
+        return ()
+    return (group,) if isinstance(group, Mapping) else group
 
 
 def replace(old: Mapping, new: Mapping) -> None:
@@ -109,30 +148,25 @@ def replace(old: Mapping, new: Mapping) -> None:
     """
     detach(old)
     attach(new)
-    new.children = old.children
-    old.children = None
-    for group in (new.children or {}).values():
-        for child in group:
-            child.parent = new
+    new.children, new.by_frame = old.children, old.by_frame
+    old.children = old.by_frame = None
+    for child in children_over(new, new.pfn, new.pages):
+        child.parent = new
 
 
 def children_over(mapping: Mapping, first_pfn: int, count: int) -> Iterator[Mapping]:
     """The direct children that hold any of the frames `first_pfn .. first_pfn + count - 1`."""
-    groups = mapping.children
+    yield from members(mapping.children)
+    groups = mapping.by_frame
     if groups is None:
         return
-    if mapping.pages == 1 or count >= mapping.pages:
-        for group in groups.values():
-            yield from group
-        return
-    yield from groups.get(_SUPERPAGE_CHILDREN, ())
     if count < len(groups):
         for pfn in range(first_pfn, first_pfn + count):
-            yield from groups.get(pfn, ())
+            yield from members(groups.get(pfn))
     else:
         for pfn, group in groups.items():
             if first_pfn <= pfn < first_pfn + count:
-                yield from group
+                yield from members(group)
 
 
 def subtree_over(mapping: Mapping, first_pfn: int, count: int) -> list[Mapping]:
@@ -145,18 +179,16 @@ def subtree_over(mapping: Mapping, first_pfn: int, count: int) -> list[Mapping]:
     while position < len(found):
         node = found[position]
         position += 1
-        if node.children is not None:
-            if node.pages == 1:
-                found.extend(node.children[node.pfn])
-            else:
-                found.extend(children_over(node, node.pfn, node.pages))
+        if node.by_frame is not None:
+            found.extend(children_over(node, node.pfn, node.pages))
+        elif node.children is not None:
+            found.extend(members(node.children))
     return found
 
 
 def dump(mapping: Mapping, depth: int = 0) -> list[str]:
     """The tree as indented text, one mapping a line, in the order of creation."""
     lines = ["  " * depth + repr(mapping)]
-    for group in (mapping.children or {}).values():
-        for child in group:
-            lines.extend(dump(child, depth + 1))
+    for child in children_over(mapping, mapping.pfn, mapping.pages):
+        lines.extend(dump(child, depth + 1))
     return lines

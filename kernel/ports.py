@@ -22,7 +22,7 @@ PORTS: Final = 1 << 16
 
 
 class PortMapping:
-    """One port in one task. `children`: those it was passed on to, in order."""
+    """One port in one task. `children`: those it was passed on to, in order; None while there are none."""
 
     __slots__ = ("children", "parent", "port", "task")
 
@@ -30,7 +30,7 @@ class PortMapping:
         self.task = task
         self.port = port
         self.parent = parent
-        self.children: dict[PortMapping, None] = {}
+        self.children: dict[PortMapping, None] | None = None
 
 
 def map_range(
@@ -63,6 +63,8 @@ def map_range(
         child = PortMapping(target, port, parent)
         target.ports[port] = child
         if parent is not None:
+            if parent.children is None:
+                parent.children = {}
             parent.children[child] = None
         else:
             kernel.port_roots.setdefault(port, {})[child] = None
@@ -99,14 +101,17 @@ def unmap_range(kernel: Kernel, task: Task, first: int, count: int, *, also_self
         if also_self:
             _remove_tree(kernel, mapping)
         else:
-            for child in list(mapping.children):
+            for child in list(mapping.children or ()):
                 _remove_tree(kernel, child)
 
 
 def _remove_tree(kernel: Kernel, top: PortMapping) -> None:
     """Remove a mapping and all that was derived from it."""
     if top.parent is not None:
-        del top.parent.children[top]
+        siblings = top.parent.children or {}
+        del siblings[top]
+        if not siblings:
+            top.parent.children = None
     else:
         siblings = kernel.port_roots[top.port]
         del siblings[top]
@@ -115,7 +120,7 @@ def _remove_tree(kernel: Kernel, top: PortMapping) -> None:
     pending = [top]
     while pending:
         mapping = pending.pop()
-        pending.extend(mapping.children)
+        pending.extend(mapping.children or ())
         del mapping.task.ports[mapping.port]
         mapping.task.quota.refund(MAPPING_BYTES)
 

@@ -15,6 +15,7 @@ from l4lab.kernel.thread import DEAD, ReplySlot, SenderQueue
 
 if TYPE_CHECKING:
     from l4lab.kernel.capability import KernelObject
+    from l4lab.kernel.mapdb import Mapping
     from l4lab.kernel.memory import Space
     from l4lab.kernel.objects import Task
     from l4lab.kernel.state import Kernel
@@ -27,7 +28,7 @@ def take_apart(kernel: Kernel) -> None:
         _empty_task(task)
         _empty_space(task.space)
     for root in kernel.memory.roots.values():
-        root.space = root.children = None
+        _empty_mapping(root)
     kernel.memory.roots.clear()
     for thread in kernel.threads.values():
         _forget_partners(thread)
@@ -67,9 +68,13 @@ def _forget_names(obj: KernelObject) -> None:
 
 def _empty_space(space: Space) -> None:
     for mapping in (*space.pages.values(), *space.superpages.values()):
-        mapping.space = mapping.children = mapping.parent = None
+        _empty_mapping(mapping)
     space.pages.clear()
     space.superpages.clear()
+
+
+def _empty_mapping(mapping: Mapping) -> None:
+    mapping.space = mapping.parent = mapping.children = mapping.by_frame = None
 
 
 def _forget_partners(thread: Thread) -> None:

@@ -419,7 +419,7 @@ class Epoch:
         now = self._kernel_memory()
         if now != self.baseline:
             raise KernelBug(f"kernel memory (bytes, frames) is {now}, was {self.baseline} before the tasks")
-        mapped = [root for root in kernel.memory.roots.values() if root.children]
+        mapped = [root for root in kernel.memory.roots.values() if root.children or root.by_frame]
         if mapped or kernel.port_roots:
             raise KernelBug(f"still mapped from: {mapped}, ports {list(kernel.port_roots)}")
         for core in kernel.cores:
