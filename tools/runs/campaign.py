@@ -14,7 +14,9 @@ import json
 import multiprocessing
 import os
 import platform
+import shutil
 import signal
+import stat
 import sys
 import tempfile
 import time
@@ -154,7 +156,10 @@ def _path(cache: Path, key: str) -> Path:
 
 def _read(cache: Path, key: str) -> Finished:
     """Raises OSError; ValueError if the file is not what `_keep` has written under this key."""
-    kept = json.loads(_path(cache, key).read_text(encoding="utf-8"))
+    path = _path(cache, key)
+    if not path.is_file():  # a pipe would never end
+        raise FileNotFoundError("found no regular file")
+    kept = json.loads(path.read_text(encoding="utf-8"))
     if not isinstance(kept, dict):
         raise ValueError(f"found {type(kept).__name__}, expected an object")
     seal = kept.pop("seal", None)
@@ -171,7 +176,7 @@ def _result(cache: Path, key: str) -> Finished:
 
 
 def _is_done(cache: Path, key: str) -> bool:
-    """A file that cannot be read was cut off or changed, or is somebody else's: it is written anew."""
+    """What cannot be read was cut off or changed, or is somebody else's, or no file at all: it is written anew."""
     try:
         _read(cache, key)
     except (OSError, ValueError, RecursionError):
@@ -187,12 +192,21 @@ def _keep(cache: Path, key: str, result: dict[str, Any], seconds: float) -> None
     new = cache / f"{key}.{os.getpid()}.new"
     try:
         new.write_text(json.dumps({**kept, "seal": _seal(key, kept)}), encoding="utf-8")
+        _make_room(path)
         new.replace(path)
     except OSError as error:
         raise CampaignError(f"cannot write {path}: {error.strerror}") from None
     finally:
         with suppress(OSError):
             new.unlink(missing_ok=True)
+
+
+def _make_room(path: Path) -> None:
+    """A file takes the place of a file, of a pipe and of a link by itself; a folder has to go first."""
+    if path.is_dir() and not path.is_symlink():
+        with suppress(OSError):
+            path.chmod(stat.S_IRWXU)
+        shutil.rmtree(path, ignore_errors=True)  # whoever puts the file there reports what is left
 
 
 def _seal(key: str, kept: dict[str, Any]) -> str:

@@ -97,6 +97,42 @@ def test_a_result_that_was_cut_off_or_changed_is_made_anew(tmp_path: Path) -> No
     assert marks(tmp_path, "a", "b") == [1 + len(damaged), 1]
 
 
+def _folder_with_a_folder(path: Path) -> None:
+    (path / "deep").mkdir(parents=True)
+    (path / "deep/file").write_text("x")
+    path.chmod(0)
+
+
+def _unreadable(path: Path) -> None:
+    path.write_text("{}")
+    path.chmod(0)
+
+
+OTHER_THINGS: dict[str, Callable[[Path], object]] = {
+    "folder": Path.mkdir,
+    "folder with a folder": _folder_with_a_folder,
+    "pipe": os.mkfifo,
+    "link to nothing": lambda path: path.symlink_to(path.parent / "nothing"),
+    "link to a folder": lambda path: path.symlink_to(path.parent),
+    "link to itself": lambda path: path.symlink_to(path),
+    "unreadable": _unreadable,
+}
+
+
+@pytest.mark.parametrize("what", OTHER_THINGS)
+def test_what_is_no_file_is_made_anew(tmp_path: Path, what: str) -> None:
+    """Whatever has come where a result was kept; others stay as they are."""
+    kept = tmp_path / "runs"
+    run_all([job(tmp_path, "a"), job(tmp_path, "b")], kept, 2)
+    (kept / "a.json").unlink()
+    OTHER_THINGS[what](kept / "a.json")
+    for _ in range(2):
+        assert run_all([job(tmp_path, "a")], kept, 1)["a"].document["name"] == "a"
+    assert (kept / "a.json").is_file() and not (kept / "a.json").is_symlink()
+    assert marks(tmp_path, "a", "b") == [2, 1]
+    assert sorted(path.name for path in kept.iterdir()) == ["a.json", "b.json"]
+
+
 def test_one_that_fails_is_one_line_and_the_others_are_kept(tmp_path: Path) -> None:
     """What is not begun is left; what is done need not be done again."""
     kept = tmp_path / "runs"
