@@ -79,6 +79,10 @@ class Guest:
         self.data_pfn = self.new_page(DATA)
         self.stack_pfn = self.new_page(STACK_TOP - 0x1000)
 
+    def has_run(self) -> bool:
+        """Whether code has been fetched from CODE: seen in the page table, also by another thread while it runs."""
+        return bool(self.ram.words[self.space.entry(CODE)] & ACCESSED)
+
     def take_frame(self) -> int:
         return next(self._free_frames)
 

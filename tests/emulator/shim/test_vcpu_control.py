@@ -39,7 +39,7 @@ def test_stop_from_another_thread() -> None:
     frame = guest.thread()
 
     def stop_when_it_runs() -> None:
-        spin_until(lambda: guest.vcpu.clock_cycles > 1000)
+        spin_until(guest.has_run)
         guest.vcpu.stop()
 
     other = threading.Thread(target=stop_when_it_runs)
@@ -92,7 +92,7 @@ CTRL_C = """
     frame = guest.thread()
 
     def tell_when_it_runs():
-        spin_until(lambda: guest.vcpu.clock_cycles > 1000)
+        spin_until(guest.has_run)
         print("running", flush=True)
 
     with catch_interrupts() as interrupted:
