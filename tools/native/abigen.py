@@ -2,18 +2,13 @@
 
 Both sides of the system call then have one source for every number. The header keeps the module's
 order, section headings and comments, and each value in the radix of its source. It is committed; a
-test regenerates it and compares byte for byte.
-
-    python -m l4lab.tools.native.abigen            write the header
-    python -m l4lab.tools.native.abigen --check    exit with 1 if the header differs from what would be written
+test regenerates it and compares byte for byte. `python -m l4lab.tools.native.abigen` writes it.
 """
 
 from __future__ import annotations
 
-import argparse
 import ast
 import io
-import sys
 import tokenize
 from collections.abc import Mapping
 from pathlib import Path
@@ -97,19 +92,5 @@ def _c_integer(value: int, node: ast.expr, source: str) -> str:
     return f"0x{value:x}"
 
 
-def main(arguments: list[str] | None = None) -> int:
-    parser = argparse.ArgumentParser(description="Write userland/include/l4/abi.h from kernel/fiasco/abi.py.")
-    parser.add_argument("--check", action="store_true", help="write nothing, exit with 1 if it is stale")
-    options = parser.parse_args(arguments)
-    text = header_text(SOURCE.read_text(encoding="utf-8"), vars(abi))
-    if not options.check:
-        HEADER.write_text(text, encoding="utf-8")
-        return 0
-    if HEADER.read_text(encoding="utf-8") == text:
-        return 0
-    print(f"{HEADER.relative_to(ROOT)}: differs from what {SOURCE.relative_to(ROOT)} gives", file=sys.stderr)
-    return 1
-
-
 if __name__ == "__main__":
-    sys.exit(main())
+    HEADER.write_text(header_text(SOURCE.read_text(encoding="utf-8"), vars(abi)), encoding="utf-8")
