@@ -30,7 +30,15 @@ from l4lab.kernel.costs import CAUSES, IPI, SHOOTDOWN
 from l4lab.kernel.drq import FlushDrq
 from l4lab.kernel.entry import Decision, handle_trap
 from l4lab.kernel.errors import KernelBug
-from l4lab.kernel.frame import EIP, FPU_AREA, FPU_AREA_WORDS, FPU_SWITCHES, FPU_VALID, TLB_MISSES
+from l4lab.kernel.frame import (
+    EIP,
+    FPU_AREA,
+    FPU_AREA_WORDS,
+    FPU_SWITCHES,
+    FPU_VALID,
+    INSTRUCTIONS,
+    TLB_MISSES,
+)
 from l4lab.kernel.state import ConsoleOutput, CopyFpu, End, FlushTlb, Ipi, KernelWritten, TimerSet
 from l4lab.kernel.teardown import take_apart
 from l4lab.kernel.traps import (
@@ -61,6 +69,8 @@ class CoreState:
     the agenda has it. `clock_cycles`: its vCPU's clock.
     `interrupts`: (arrival, order of sending, what arrives), soonest first.
     `inbox`: the latest of them that brings DRQs, until it is taken; when it arrives.
+    `stuck_at`, `stuck_switches`: instructions (modulo 2**32) of the last thread that trapped, and switches of the
+    core, by then; `stuck_since_cycles`: since when both are so, see `Machine._is_stuck`.
     `idle_since_cycles`: when it became idle; None while it runs a thread. `booked_until`: the end of its
     last ledger row. `samples`: where its user code was since then, in a trace: (cycle, EIP, TLB misses of the
     thread so far), one after the other; `next_sample`: when the next is due.
@@ -79,6 +89,9 @@ class CoreState:
     kernel_cycles: int = 0
     idle_cycles: int = 0
     booked_until: int = 0
+    stuck_at: int = 0
+    stuck_switches: int = 0
+    stuck_since_cycles: int = 0
     samples: list[int] = field(default_factory=list)
     next_sample: int = 0
 
@@ -317,9 +330,27 @@ class Machine:
         else:
             trap = vcpu.run(thread.frame, deadline)
         clock = core.clock_cycles = vcpu.clock_cycles
-        if trap is not HOST_STOP and (trap is not DEADLINE_REACHED or clock >= kernel_wants_it):
-            core.trap = trap
+        if trap is HOST_STOP or (trap is DEADLINE_REACHED and clock < kernel_wants_it):
+            return trap
+        if trap is not SYSTEM_CALL and trap is not DEADLINE_REACHED and self._is_stuck(core, thread, clock):
+            trap = DEADLINE_REACHED
+        core.trap = trap
         return trap
+
+    def _is_stuck(self, core: CoreState, thread: Thread, now: int) -> bool:
+        """Whether `thread`, which traps now, has done nothing else for a whole tick, without completing an instruction.
+
+        Ticks that fall into kernel entries are not made up for, as one in user code comes soon; here there is none.
+        Then the tick comes in place of the trap, which comes again.
+        """
+        completed, switches = thread.frame[INSTRUCTIONS], self.kernel.cores[core.number].switches
+        if completed == core.stuck_at and switches == core.stuck_switches:
+            if now - core.stuck_since_cycles < self._tick_cycles:
+                return False
+            core.stuck_since_cycles = now
+            return True
+        core.stuck_at, core.stuck_switches, core.stuck_since_cycles = completed, switches, now
+        return False
 
     def _serve(self, core: CoreState, trap: Trap, now: int) -> bool:
         """One kernel entry, and what it asks for. False: not now; only a debugger has that (`debugged`)."""
