@@ -77,7 +77,7 @@ def test_a_figure_is_drawn_and_explained(tmp_path: Path, finished: Mapping[str, 
 def test_ratios_are_those_of_the_runs(finished: Mapping[str, Finished]) -> None:
     """One core is 1; what figure 4 says is what the runs said."""
     results = Results(PLAN, finished)
-    one, three = (results.scaling("single", cores)["alloc_cycles"] for cores in (1, 3))
+    one, three = (results.of(PLAN.scaling("single", cores))["alloc_cycles"] for cores in (1, 3))
     assert results.ratios("single", "alloc_cycles") == [1.0, three / one]
     (ours,) = [r.ours for r in figure("fig4", finished).residuals if r.what.startswith("single: allocation")]
     assert ours == three / one > 2

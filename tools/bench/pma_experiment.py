@@ -176,46 +176,31 @@ class Results:
         self.plan = plan
         self._finished = finished
 
-    def _of(self, job: Job) -> dict[str, Any]:
-        return self._finished[job.key].document
+    def of(self, setup: PmaSetup) -> dict[str, Any]:
+        """The document of one run of the plan (`PmaResult.as_dict`)."""
+        return self._finished[measuring(setup).key].document
 
-    def scaling(self, design: str, cores: int) -> dict[str, Any]:
-        """The document of one run (`PmaResult.as_dict`)."""
-        return self._of(measuring(self.plan.scaling(design, cores)))
-
-    def outstanding(self, pages: int, cores: int) -> dict[str, Any]:
-        """The same, for figure 11."""
-        return self._of(measuring(self.plan.outstanding(pages, cores)))
-
-    def ledger(self, design: str, cores: int) -> dict[str, Any]:
+    def looked_into(self, setup: PmaSetup) -> dict[str, Any]:
         """The same, and where the cycles of a page went: under `page`, and under `server_core` those of core 0."""
-        return self._of(looking_into(self.plan.ledger(design, cores)))
-
-    def polling(self, design: str, cores: int) -> dict[str, Any]:
-        """The document of a run with idle cores that do not halt."""
-        return self._of(measuring(self.plan.polling(design, cores)))
-
-    def outstanding_ledger(self, pages: int) -> dict[str, Any]:
-        """As `ledger`, for figure 11, on one core."""
-        return self._of(looking_into(self.plan.outstanding_ledger(pages)))
+        return self._finished[looking_into(setup).key].document
 
     def ratios(self, design: str, what: str) -> list[float]:
         """`total_cycles`, `alloc_cycles` or `free_cycles` at each number of cores, over that on one."""
-        values = [float(self.scaling(design, cores)[what]) for cores in self.plan.sizes.cores]
+        values = [float(self.of(self.plan.scaling(design, cores))[what]) for cores in self.plan.sizes.cores]
         return [value / values[0] for value in values]
 
     def per_page(self, design: str, what: str) -> list[float]:
         """The same in cycles, divided by the pages of one process."""
-        documents = [self.scaling(design, cores) for cores in self.plan.sizes.cores]
+        documents = [self.of(self.plan.scaling(design, cores)) for cores in self.plan.sizes.cores]
         return [float(document[what]) / document["pages_per_process"] for document in documents]
 
     def polling_ratio(self, design: str, cores: int) -> float:
         """The whole, with idle cores that do not halt, over that on one core, where they do not matter."""
-        document = self.polling(design, cores)
+        document = self.of(self.plan.polling(design, cores))
         cycles = float(document["total_cycles"] / document["pages_per_process"])
         return cycles / self.per_page(design, "total_cycles")[0]
 
     def cycles_per_page(self, pages: int, cores: int) -> float:
         """From start to end, for figure 11."""
-        document = self.outstanding(pages, cores)
+        document = self.of(self.plan.outstanding(pages, cores))
         return float(document["total_cycles"] / document["pages_per_process"])

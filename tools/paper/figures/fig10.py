@@ -71,7 +71,7 @@ def measure(results: Results) -> Outcome:
             "ratios": ratios,
             "cycles_per_page": {what: results.per_page(DESIGN, key) for what, key in _KEYS.items()},
         },
-        configurations=configurations([results.scaling(DESIGN, c) for c in cores]),
+        configurations=configurations([results.of(plan.scaling(DESIGN, c)) for c in cores]),
         size_inches=(7.2, 4.0),
         draw_on=draw,
     )
@@ -79,7 +79,7 @@ def measure(results: Results) -> Outcome:
 
 def _remarks(results: Results) -> tuple[str, ...]:
     most = results.plan.sizes.cores[-1]
-    page = results.ledger(DESIGN, most)["page"]
+    page = results.looked_into(results.plan.ledger(DESIGN, most))["page"]
     between = {what: sum(page[what]["causes"][cause] for cause in _OTHER_CORES) for what in PAPER}
     return (
         f"The ledger of the run on {most} cores: of the cycles of one allocation, "

@@ -96,7 +96,9 @@ def measure(results: Results) -> Outcome:
             "cycles_per_page": {str(k): values for k, values in cycles.items()},
             "ledger": {str(k): _causes(results, k) for k in (few, many)},
         },
-        configurations=configurations([results.outstanding(k, c) for k in sizes.outstanding for c in cores]),
+        configurations=configurations(
+            [results.of(plan.outstanding(k, c)) for k in sizes.outstanding for c in cores]
+        ),
         size_inches=(7.2, 4.4),
         draw_on=draw,
     )
@@ -135,6 +137,6 @@ def _rest(results: Results, pages: int) -> float:
 
 def _causes(results: Results, pages: int) -> dict[str, float]:
     """Of one page, allocated and freed, in cycles."""
-    page = results.outstanding_ledger(pages)["page"]
+    page = results.looked_into(results.plan.outstanding_ledger(pages))["page"]
     allocation, free = page["allocation"]["causes"], page["free"]["causes"]
     return {cause: allocation[cause] + free[cause] for cause in allocation}

@@ -100,7 +100,7 @@ def measure(results: Results) -> Outcome:
             },
             "polling": {design: results.polling_ratio(design, cores[-1]) for design in DESIGNS},
         },
-        configurations=configurations([results.scaling(d, c) for d in DESIGNS for c in cores]),
+        configurations=configurations([results.of(plan.scaling(d, c)) for d in DESIGNS for c in cores]),
         size_inches=(9.5, 4.2),
         draw_on=draw,
     )

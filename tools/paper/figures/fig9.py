@@ -91,7 +91,7 @@ def measure(results: Results) -> Outcome:
             "ratios": ratios,
             "cycles_per_page": {design: results.per_page(design, "total_cycles") for design in DESIGNS},
         },
-        configurations=configurations([results.scaling(d, c) for d in DESIGNS for c in cores]),
+        configurations=configurations([results.of(plan.scaling(d, c)) for d in DESIGNS for c in cores]),
         size_inches=(7.2, 4.4),
         draw_on=draw,
     )

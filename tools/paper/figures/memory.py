@@ -30,16 +30,8 @@ NAMES: Final = {
 
 def residual(what: str, words: str, section: str, published: float, ours: float, percent: float) -> Residual:
     """A ratio to one core that the paper states; reproduced if ours is within `percent` of it."""
-    return Residual(
-        what=what,
-        statement=words,
-        source=f"{SOURCE}, {section}",
-        published=published,
-        low=published * (1 - percent / 100),
-        high=published * (1 + percent / 100),
-        ours=ours,
-        unit=TIMES,
-    )
+    low, high = (published * (1 + sign * percent / 100) for sign in (-1, 1))
+    return Residual(what, words, f"{SOURCE}, {section}", published, low, high, ours, TIMES)
 
 
 def loss(what: str, words: str, section: str, published_percent: float, ours: float) -> Residual:
@@ -47,16 +39,8 @@ def loss(what: str, words: str, section: str, published_percent: float, ours: fl
 
     Reproduced if ours is half to one and a half times as much: to lose nothing is not the same result.
     """
-    return Residual(
-        what=what,
-        statement=words,
-        source=f"{SOURCE}, {section}",
-        published=published_percent,
-        low=published_percent / 2,
-        high=published_percent * 3 / 2,
-        ours=(ours - 1) * 100,
-        unit="%",
-    )
+    low, high = published_percent / 2, published_percent * 3 / 2
+    return Residual(what, words, f"{SOURCE}, {section}", published_percent, low, high, (ours - 1) * 100, "%")
 
 
 def configurations(documents: Sequence[dict[str, Any]]) -> tuple[dict[str, Any], ...]:

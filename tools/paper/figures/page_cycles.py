@@ -63,8 +63,10 @@ def jobs(plan: Plan) -> list[Job]:
 def measure(results: Results) -> Outcome:
     """The figure of runs that are done."""
     plan = results.plan
-    pages = {name: results.ledger(design, cores)["page"] for name, design, cores in bars(plan)}
-    server_core = results.ledger("single", plan.sizes.cores[-1])["server_core"]
+    pages = {
+        name: results.looked_into(plan.ledger(design, cores))["page"] for name, design, cores in bars(plan)
+    }
+    server_core = results.looked_into(plan.ledger("single", plan.sizes.cores[-1]))["server_core"]
 
     def draw(figure: Figure) -> None:
         panels = figure.subplots(2, 2, width_ratios=(1.35, 1))
@@ -86,7 +88,9 @@ def measure(results: Results) -> Outcome:
         residuals=(),
         remarks=_remarks(pages, server_core),
         data={"pages": pages, "server_core": server_core},
-        configurations=configurations([results.ledger(design, cores) for _, design, cores in bars(plan)]),
+        configurations=configurations(
+            [results.looked_into(plan.ledger(design, cores)) for _, design, cores in bars(plan)]
+        ),
         size_inches=(11, 6.0),
         draw_on=draw,
     )
