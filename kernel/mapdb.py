@@ -184,11 +184,3 @@ def subtree_over(mapping: Mapping, first_pfn: int, count: int) -> list[Mapping]:
         elif node.children is not None:
             found.extend(members(node.children))
     return found
-
-
-def dump(mapping: Mapping, depth: int = 0) -> list[str]:
-    """The tree as indented text, one mapping a line, in the order of creation."""
-    lines = ["  " * depth + repr(mapping)]
-    for child in children_over(mapping, mapping.pfn, mapping.pages):
-        lines.extend(dump(child, depth + 1))
-    return lines

@@ -11,6 +11,7 @@ import pytest
 
 from l4lab.kernel.costs import KernelCosts
 from l4lab.kernel.fiasco import abi
+from l4lab.kernel.invariants import check_all
 from l4lab.kernel.objects import Task
 from l4lab.kernel.paging import ACCESSED, DIRTY
 from l4lab.kernel.state import CopyFpu
@@ -266,6 +267,21 @@ def test_a_sender_that_will_not_wait_gets_its_timeout() -> None:
     assert world.running() is sender
     answer = world.answer(sender)
     assert (answer.failed, answer.error) == (True, abi.IPC_RECEIVE_TIMEOUT)
+
+
+def test_a_sender_that_will_not_wait_can_be_cancelled_before_it_runs() -> None:
+    """It learns that instead of its timeout, and is ready once, not twice."""
+    world = World()
+    sender = taken_late(world)
+    world.cancel(THREAD)
+    check_all(world.kernel)
+    world.call(world.root, abi.CAP_INVALID, abi.OP_RECV)  # sleeps: the sender runs
+    assert world.running() is sender
+    answer = world.answer(sender)
+    assert (answer.failed, answer.error) == (True, abi.IPC_RECEIVE_CANCELLED)
+    world.call(sender, abi.CAP_INVALID, abi.OP_RECV)
+    assert world.running() is None
+    check_all(world.kernel)
 
 
 @pytest.mark.parametrize("other", [False, True])
