@@ -8,7 +8,6 @@ PAGE_SHIFT: Final = 12
 PAGE_BYTES: Final = 1 << PAGE_SHIFT
 SUPERPAGE_SHIFT: Final = 22
 SUPERPAGE_BYTES: Final = 1 << SUPERPAGE_SHIFT
-WORD_BYTES: Final = 4
 ADDRESS_LIMIT: Final = 1 << 32
 
 
@@ -20,8 +19,3 @@ def page_floor(address: int) -> int:
 def page_ceil(address: int) -> int:
     """The first page boundary at or above `address`."""
     return (address + PAGE_BYTES - 1) & ~(PAGE_BYTES - 1)
-
-
-def pages_for(size_bytes: int) -> int:
-    """How many 4 KiB pages hold `size_bytes` bytes."""
-    return (size_bytes + PAGE_BYTES - 1) >> PAGE_SHIFT

@@ -81,7 +81,6 @@ class Program:
         self.name = name
         self.code: list[tuple[int, bytes]] = []
         """(address, bytes) of the executable segments."""
-        self._cfa: dict[int, tuple[int, int, dict[int, int]]] = {}
         with path.open("rb") as stream:
             elf = ELFFile(stream)
             self.is_i386 = elf["e_machine"] == "EM_386"

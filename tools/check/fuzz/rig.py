@@ -23,7 +23,7 @@ from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.events import EventLog
 from l4lab.kernel.frame import CR3
 from l4lab.kernel.interface import BootParameters
-from l4lab.kernel.state import ConsoleOutput, FlushTlb, Ipi
+from l4lab.kernel.state import FlushTlb, Ipi
 from l4lab.kernel.thread import READY, Thread
 from l4lab.kernel.traps import DEADLINE_REACHED, INTERRUPT, Interrupt
 
@@ -131,7 +131,6 @@ class Rig:
         self.now_cycles = 0
         self.entries = 0
         self.trail: list[int] = []
-        self.written_bytes = 0
         self.sigma0, self.root = self.kernel.threads.values()
         self.trap(0, DEADLINE_REACHED)
 
@@ -202,8 +201,6 @@ class Rig:
             for number, tlb in enumerate(self.tlbs):
                 if effect.cores >> number & 1:
                     tlb.flush(effect.pages)
-        elif isinstance(effect, ConsoleOutput):
-            self.written_bytes += len(effect.data)
 
     def _check_decision(self, core: int, decision: Decision) -> None:
         """What must hold before user code runs on a core: cheap enough for every entry."""
