@@ -23,8 +23,7 @@ from l4lab.tools.check.mutation.mutants import Mutant, put
 
 PATIENCE: Final = 4
 PATIENCE_SECONDS: Final = 2.0
-"""How many times as long as the longest of its file a test may take, of the processor, and how much longer. Of its
-file, since what several tests of a file share is made for the first of them, whichever that is."""
+"""How many times as long a test may take with a mutant, of the processor, and how much longer."""
 SILENT_SECONDS: Final = 900
 """So long without a word from any process, and those at work are ended: they wait for something."""
 
@@ -171,16 +170,15 @@ class Judge:
         for stream in (0, 1, 2):
             os.dup2(nothing, stream)
         signal.signal(signal.SIGPROF, signal.SIG_DFL)
-        limits: defaultdict[str, float] = defaultdict(float)
-        for item in items if told is None else ():
-            limit = PATIENCE * self._seconds[item.nodeid] + PATIENCE_SECONDS
-            limits[str(item.path)] = max(limits[str(item.path)], limit)
         try:
             for item, following in zip(items, [*items[1:], None], strict=True):
                 if told is None:
-                    signal.setitimer(signal.ITIMER_PROF, limits[str(item.path)])
+                    limit = PATIENCE * self._seconds[item.nodeid] + PATIENCE_SECONDS
+                    signal.setitimer(signal.ITIMER_PROF, limit)
                 start = time.process_time()
-                item.ihook.pytest_runtest_protocol(item=item, nextitem=following)
+                # What tests share is made for each anew where its time is taken: any may be the first that needs it.
+                after = following if told is None else None
+                item.ihook.pytest_runtest_protocol(item=item, nextitem=after)
                 if told is not None:
                     told(item, time.process_time() - start)
         except BaseException:
