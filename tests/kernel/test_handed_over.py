@@ -15,12 +15,12 @@ from l4lab.kernel.invariants import check_all
 from l4lab.kernel.objects import Task
 from l4lab.kernel.paging import ACCESSED, DIRTY
 from l4lab.kernel.state import CopyFpu
-from l4lab.kernel.thread import LATE, SENDING, Thread
+from l4lab.kernel.thread import LATE, READY, SENDING, Thread
 from l4lab.kernel.traps import DEADLINE_REACHED, CpuException, PageFault
 from l4lab.kernel.units import PAGE_BYTES
-from support.kernel_world import World, cap, memory_page, object_page, tag
+from support.kernel_world import World, cap, item, memory_page, object_page, tag
 
-TASK, OTHER_TASK, THREAD, GATE = 30, 31, 20, 22
+TASK, OTHER_TASK, THREAD, GATE, IRQ = 30, 31, 20, 22, 23
 PAGE_WORDS = PAGE_BYTES // 4
 
 
@@ -281,6 +281,38 @@ def test_a_sender_that_will_not_wait_can_be_cancelled_before_it_runs() -> None:
     assert (answer.failed, answer.error) == (True, abi.IPC_RECEIVE_CANCELLED)
     world.call(sender, abi.CAP_INVALID, abi.OP_RECV)
     assert world.running() is None
+    check_all(world.kernel)
+
+
+def test_a_sender_that_will_not_wait_takes_an_interrupt_that_comes_before_it_runs() -> None:
+    """Its open wait ends with that, not with the timeout."""
+    world = World()
+    sender = world.new_thread(THREAD)
+    world.create(IRQ, abi.PROTO_IRQ_SENDER)
+    world.object_call(IRQ, abi.PROTO_KOBJECT, abi.ENDPOINT_BIND, 0x70, items=item(THREAD))
+    world.run_thread(abi.BOOT_CAP_THREAD, 5)  # above the sender
+    world.call(sender, cap(abi.BOOT_CAP_THREAD), abi.OP_SEND_AND_WAIT, tag(0x77), timeouts=NO_WAITING)
+    world.call(world.root, abi.CAP_INVALID, abi.OP_WAIT)
+    assert sender.state == LATE
+    world.call(world.root, cap(IRQ), abi.OP_SEND, tag(abi.PROTO_IRQ, 1), abi.IRQ_TRIGGER)
+    check_all(world.kernel)
+    world.call(world.root, abi.CAP_INVALID, abi.OP_RECV)  # sleeps: the sender runs
+    assert world.running() is sender
+    answer = world.answer(sender)
+    assert (answer.failed, answer.label) == (False, 0x70)
+
+
+def test_an_operation_without_any_phase_ends_when_its_gate_is_bound() -> None:
+    """It has waited for that, and then has nothing to do: error 4, and it runs as what outranks who bound it."""
+    world = World()
+    world.new_gate(GATE)
+    sender = world.new_thread(THREAD)
+    assert world.call(sender, cap(GATE), 0, tag(1)) is None
+    assert sender.state != READY
+    world.bind_gate(GATE, abi.BOOT_CAP_THREAD, 0x40)
+    assert world.running() is sender
+    answer = world.answer(sender)
+    assert (answer.failed, answer.error) == (True, abi.IPC_SEND_NOT_EXISTENT)
     check_all(world.kernel)
 
 
