@@ -312,7 +312,7 @@ def test_an_operation_without_any_phase_ends_when_its_gate_is_bound() -> None:
     world.bind_gate(GATE, abi.BOOT_CAP_THREAD, 0x40)
     assert world.running() is sender
     answer = world.answer(sender)
-    assert (answer.failed, answer.error) == (True, abi.IPC_SEND_NOT_EXISTENT)
+    assert (answer.failed, answer.error) == (True, abi.IPC_NOT_EXISTENT)
     check_all(world.kernel)
 
 
