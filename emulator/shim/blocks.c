@@ -18,7 +18,7 @@ _Static_assert(sizeof(struct block) == 32, "two blocks per cache line");
 
 /* What in a block books_block_entered() cannot deal with. */
 #define SLOW_FLAGS (INSN_REPEAT | INSN_CROSSES_PAGE | INSN_REFUSED | INSN_LOADS_SEGMENT | INSN_BREAKPOINT \
-                    | INSN_POPS_FLAGS | 1u << (WRITES_SHIFT + X86_CS))
+                    | INSN_POPS_FLAGS | INSN_ALONE | 1u << (WRITES_SHIFT + X86_CS))
 
 struct block *blocks_new(void)
 {

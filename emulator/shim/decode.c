@@ -9,7 +9,7 @@ static uint8_t written_segments(const struct decoding *s, uint32_t flags)
 {
     if (s->map == 1 && s->opcode == 0xf7 && s->register_form)  /* maskmovq */
         return (uint8_t)(1 << (s->segment >= 0 ? s->segment : X86_DS));
-    if (!(s->word & W))
+    if (!(s->word & W) || (s->map == 0 && s->opcode == 0x63))  /* arpl need not */
         return 0;
     return (uint8_t)(s->word & STR ? 1 << X86_ES : flags & INSN_SEGMENTS);
 }
@@ -59,8 +59,8 @@ static size_t prefixes(const uint8_t *code, size_t available, struct decoding *s
         case 0x66: s->operand16 = 1; break;
         case 0x67: s->address16 = 1; break;
         case 0xf0: s->lock = 1; break;
-        case 0xf2: s->f2 = 1; break;
-        case 0xf3: s->f3 = 1; break;
+        case 0xf2: s->f2 = 1; s->f3 = 0; break;  /* the last of them counts */
+        case 0xf3: s->f3 = 1; s->f2 = 0; break;
         default: return at;
         }
     }
@@ -143,6 +143,7 @@ static void set_flags(const struct decoding *s, struct insn *insn)
         if (s->f3)
             insn->flags |= INSN_PAUSE | INSN_ENDS_BLOCK;
         break;
+    case 0xe0: case 0xe1: insn->flags |= INSN_ALONE; break;  /* loopne, loope: if they count down to zero */
     case 0x9c: insn->flags |= INSN_PUSHES_FLAGS; break;
     case 0x9d: case 0xcf: insn->flags |= INSN_POPS_FLAGS; break;
     case 0xcd: insn->int_vector = s->second; insn->flags |= INSN_SOFTWARE_INT; break;

@@ -68,6 +68,8 @@ enum {
     INSN_TRUNCATED = 1 << 17,   /* the bytes given end within it, or it is longer than 15 bytes */
     INSN_CROSSES_PAGE = 1 << 18,/* only in the flags of a block: it lies on two pages */
     INSN_BREAKPOINT = 1 << 19,  /* only in the flags of a block: there is a breakpoint in it */
+    /* Bits 20..25: only in the flags of a block, see WRITES_SHIFT. */
+    INSN_ALONE = 1 << 26,       /* the engine loses the flags of what it has executed in the same block before */
 };
 
 /* What x86 does in user mode with the instructions that the engine must not see. */

@@ -26,6 +26,7 @@ struct floating {
     uint32_t ip, dp;
     uint32_t mxcsr;
     struct extended st[8];
+    bool is_amd;      /* AMD's processors do some things that Intel's manual says are not done */
 };
 
 enum { STATUS_SF = 0x40, STATUS_ES = 0x80, STATUS_C0 = 0x100, STATUS_C1 = 0x200, STATUS_C2 = 0x400, STATUS_C3 = 0x4000,
@@ -53,6 +54,11 @@ static inline bool floating_is_pending(const struct floating *f)
     return f->status & STATUS_ES;
 }
 
+static inline void floating_init(struct floating *f, bool is_amd)
+{
+    f->is_amd = is_amd;
+}
+
 /* All registers out, and in again: as fxsave has them, those of the x87 by their place in the stack. */
 void floating_save(const struct vcpu *v, struct fxsave_area *area);
 void floating_load(struct vcpu *v, const struct fxsave_area *area);
@@ -60,8 +66,10 @@ void floating_load(struct vcpu *v, const struct fxsave_area *area);
 void x87_classify(struct operation *op);
 enum ending x87_execute(struct vcpu *v, const struct operation *op);
 enum ending x87_check_pending(struct vcpu *v);
+enum ending x87_begin(struct vcpu *v, const struct operation *op);
 bool sse_classify(struct operation *op);
 enum ending simd_execute(struct vcpu *v, const struct operation *op);
+bool simd_is_mmx(const struct operation *op);
 void simd_enter_mmx(struct vcpu *v);
 enum ending fxsave(struct vcpu *v, const struct operation *op);
 enum ending fxrstor(struct vcpu *v, const struct operation *op);

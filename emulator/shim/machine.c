@@ -7,6 +7,8 @@
 #include <string.h>
 
 #include "engine.h"
+#include "features.h"
+#include "floating.h"
 #include "memory.h"
 #include "mmu.h"
 #include "step.h"
@@ -89,6 +91,7 @@ struct vcpu *vcpu_new(struct machine *m)
     books_use_blocks(&v->books, books_own_blocks(&m->books));
     step_init(&v->step);
     debug_init(&v->debug);
+    floating_init(&v->floating, features_are_amds(&m->features));
     if (engine_init(&v->engine) && coherence_init(&v->coherence, &m->ram) && mmu_init(&v->mmu)) {
         m->vcpus[m->vcpu_count++] = v;
         return v;

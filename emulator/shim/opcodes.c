@@ -101,7 +101,7 @@ static uint32_t x87_word(uint8_t opcode, uint8_t modrm)
 
 int opcodes_prefix(const struct decoding *s)
 {
-    return s->operand16 ? 0x66 : s->f3 ? 0xf3 : s->f2 ? 0xf2 : 0;
+    return s->f3 ? 0xf3 : s->f2 ? 0xf2 : s->operand16 ? 0x66 : 0;
 }
 
 static void refine_one_byte(struct decoding *s)

@@ -6,7 +6,7 @@
 #include "decode.h"
 #include "floating.h"
 #include "fpu.h"
-#include "operand.h"
+#include "integer.h"
 #include "vcpu.h"
 
 static void sixteen_bit_address(struct operation *op)
@@ -59,61 +59,19 @@ static const uint8_t *decode_address(const uint8_t *p, struct operation *op, int
     return p + bytes;
 }
 
-/* --- integer instructions ---------------------------------------------------------------------- */
-
-enum { CF = 1, PF = 4, ZF = 64, SF = 128, OF = 2048 };
-
-/* test by F6/1 and F7/1, which the engine does not know (APM vol. 3, table A-6). */
-static enum ending test(struct vcpu *v, const struct operation *op)
-{
-    uint32_t size = op->opcode == 0xf6 ? 1 : op->operand16 ? 2 : 4, value = 0, sign = 1u << (8 * size - 1);
-    if (op->memory) {
-        TRY(operand_read(v, operand_address(v, op), &value, size));
-    } else if (size == 1) {
-        unsigned number = op->modrm & 7;
-        value = operand_general(v, number & 3) >> (number & 4 ? 8 : 0) & 0xff;
-    } else {
-        value = operand_general(v, op->modrm & 7) & (sign | (sign - 1));
-    }
-    value &= size == 1 ? op->immediate : op->wide_immediate;
-    uint32_t flags = (value == 0 ? ZF : 0) | (value & sign ? SF : 0) | (__builtin_parity(value & 0xff) ? 0 : PF);
-    operand_set_eflags(v, flags, CF | PF | ZF | SF | OF);
-    return DONE;
-}
-
-/* lzcnt on a processor without it: the prefix means nothing, and it is bsr. */
-static enum ending scan_reverse(struct vcpu *v, const struct operation *op)
-{
-    uint32_t value = 0, to = op->modrm >> 3 & 7;
-    if (op->memory)
-        TRY(operand_read(v, operand_address(v, op), &value, op->operand16 ? 2 : 4));
-    else
-        value = operand_general(v, op->modrm & 7) & (op->operand16 ? 0xffff : UINT32_MAX);
-    if (value != 0) {
-        uint32_t index = 31 - (uint32_t)__builtin_clz(value);
-        operand_set_general(v, to, op->operand16 ? (operand_general(v, to) & 0xffff0000) | index : index);
-    }
-    operand_set_eflags(v, value == 0 ? ZF : 0, ZF);
-    return DONE;
-}
-
 /* --- execution --------------------------------------------------------------------------------- */
 
 /* Chooses the function that executes it. */
 static void choose(struct operation *op)
 {
+    if (integer_classify(op))
+        return;
     op->uses_fpu = true;
-    if (op->map == 0 && (op->opcode == 0xf6 || op->opcode == 0xf7)) {
-        op->execute = test;
-        op->uses_fpu = false;
-    } else if (op->map == 1 && op->opcode == 0xbd) {
-        op->execute = scan_reverse;
-        op->uses_fpu = false;
-    } else if (op->map == 0) {
-        op->execute = x87_execute;
+    if (op->map == 0) {
         x87_classify(op);
     } else if (!sse_classify(op)) {
         op->execute = simd_execute;
+        op->waits = simd_is_mmx(op);
     }
 }
 
@@ -133,19 +91,25 @@ void operation_decode(const uint8_t *code, struct operation *op)
         case 0x65: override = X86_GS; continue;
         case 0x66: op->operand16 = true; continue;
         case 0x67: op->address16 = true; continue;
-        case 0xf2: f2 = true; continue;
-        case 0xf3: f3 = true; continue;
+        case 0xf0: continue;
+        case 0xf2: f2 = true; f3 = false; continue;
+        case 0xf3: f3 = true; f2 = false; continue;
         default: break;
         }
         break;
     }
-    op->prefix = op->operand16 ? 0x66 : f3 ? 0xf3 : f2 ? 0xf2 : 0;
+    op->prefix = f3 ? 0xf3 : f2 ? 0xf2 : op->operand16 ? 0x66 : 0;
     op->opcode = *p++;
     if (op->opcode == 0x0f) {
         op->map = 1;
         op->opcode = *p++;
     }
-    if (op->map == 1 && op->opcode == 0x77) {
+    bool alone = op->map == 1 ? op->opcode == 0x77 : op->opcode == 0x60 || op->opcode == 0x61;
+    if (alone || (op->map == 0 && op->opcode == 0xc8)) {  /* no ModRM byte */
+        if (!alone) {  /* enter */
+            op->wide_immediate = (uint32_t)(p[0] | p[1] << 8);
+            op->immediate = p[2];
+        }
         choose(op);
         return;
     }
@@ -156,9 +120,20 @@ void operation_decode(const uint8_t *code, struct operation *op)
     else if (override >= 0)
         op->segment = (uint8_t)override;  /* of maskmovq's implicit operand */
     op->immediate = *p;
+    if (op->map == 1 && op->opcode == 0x78)
+        op->wide_immediate = p[1];
     choose(op);
     if (op->map == 0 && op->opcode == 0xf7)
         memcpy(&op->wide_immediate, p, op->operand16 ? 2 : 4);
+}
+
+enum ending operation_begin(struct vcpu *v, const struct operation *op)
+{
+    if (!op->uses_fpu)
+        return DONE;
+    if (fpu_traps(&v->fpu))
+        fpu_switch(v);
+    return x87_begin(v, op);
 }
 
 enum ending operation_execute(struct vcpu *v, const struct operation *op)

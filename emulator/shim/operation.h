@@ -1,6 +1,6 @@
 /*
  * Instructions that the shim executes itself: decoded, and executed where blocks meet. What they do is in floating.h
- * and, for the few integer ones, in operation.c.
+ * and, for the few integer ones, in integer.h.
  */
 #ifndef L4LAB_OPERATION_H
 #define L4LAB_OPERATION_H
@@ -47,11 +47,14 @@ struct operation {
     int8_t base, index;   /* general register, or -1 */
     uint8_t scale;
     uint32_t displacement;
-    uint32_t wide_immediate;  /* of test */
+    uint32_t wide_immediate;  /* of test; the second byte of extrq's and insertq's */
 };
 
 /* `code` is an instruction that decode_insn() says is ours. */
 void operation_decode(const uint8_t *code, struct operation *op);
+
+/* What it ends with before its memory operand is looked at: DONE, if it goes on. */
+enum ending operation_begin(struct vcpu *v, const struct operation *op);
 
 /* Moves nothing but registers, flags, memory and x87/SSE state; not EIP. */
 enum ending operation_execute(struct vcpu *v, const struct operation *op);

@@ -122,7 +122,7 @@ static uint64_t of_fault(struct vcpu *v, const struct insn *stepped)
     books_settle(v, v->eip);
     uint32_t address = v->report.fault.exact ? v->report.fault.address : hidden_fault_address(&v->engine);
     bool write = v->report.fault.write, present = v->report.fault.present;
-    if (!write) {
+    if (!write && !v->report.fault.exact) {
         /* The engine reads first what the instruction will write; hardware asks for the write at once. */
         struct insn insn;
         uint32_t pfns[2];

@@ -42,7 +42,7 @@ static uint32_t state_feature(const struct decoding *s)
                                        FEATURE_NO_CPU, FEATURE_NO_CPU, FEATURE_CLFLUSH};
     uint8_t reg = s->modrm >> 3 & 7;
     if (!s->register_form)
-        return memory[reg];
+        return opcodes_prefix(s) == 0 ? memory[reg] : FEATURE_NO_CPU;
     return reg == 7 ? FEATURE_SSE : reg >= 5 ? FEATURE_SSE2 : FEATURE_NO_CPU;
 }
 
@@ -80,7 +80,10 @@ static int ours_simd(const struct decoding *s)
 {
     int prefix = opcodes_prefix(s), memory = !s->register_form, packed = prefix == 0 || prefix == 0x66;
     uint8_t o = s->opcode;
+    if (s->operand16 && prefix >= 0xf2)  /* where the engine goes by the wrong one */
+        return 1;
     switch (o) {
+    case 0x78: case 0x79: return 1;
     case 0x11: case 0x14: case 0x15: case 0x28: case 0x29: case 0x2b:
     case 0x54: case 0x55: case 0x56: case 0x57: case 0xc6:
         return memory && packed;
@@ -112,12 +115,21 @@ int requires_shim(const struct decoding *s)
 {
     uint8_t reg = s->modrm >> 3 & 7;
     if (s->map == 0) {
-        int test = (s->opcode == 0xf6 || s->opcode == 0xf7) && reg == 1;
-        return test || (s->opcode >= 0xd8 && s->opcode <= 0xdf);
+        int test = (s->opcode == 0xf6 || s->opcode == 0xf7) && (reg == 1 || (reg == 3 && s->lock));
+        int shifts = s->opcode == 0xc0 || s->opcode == 0xc1 || (s->opcode >= 0xd0 && s->opcode <= 0xd3);
+        int rotates = shifts && (reg == 2 || reg == 3) && !s->register_form;
+        int frames = s->opcode == 0x60 || s->opcode == 0x61 || s->opcode == 0xc8;
+        return test || rotates || frames || s->opcode == 0x63 || (s->opcode >= 0xd8 && s->opcode <= 0xdf);
     }
     if (s->map != 1)
         return 0;
+    if (s->opcode == 0x18)
+        return s->register_form;
+    if ((s->opcode & 0xf0) == 0x90)  /* setcc */
+        return !s->register_form;
+    if (s->opcode == 0xc7)
+        return reg == 1 && !s->register_form;
     if (s->opcode == 0xae)
-        return !s->register_form && reg <= 3 && opcodes_prefix(s) == 0;
+        return !s->register_form && (reg <= 3 || reg == 7) && opcodes_prefix(s) == 0;
     return is_simd(s) && ours_simd(s);
 }

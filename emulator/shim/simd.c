@@ -375,11 +375,84 @@ static enum ending wide_execute(struct vcpu *v, const struct operation *op)
     }
 }
 
+/* Whether it is an instruction with an MMX register, of those that simd_execute() has. */
+bool simd_is_mmx(const struct operation *op)
+{
+    bool floats = op->opcode < 0x60 || op->opcode == 0xc6;
+    return !floats && (op->prefix == 0 || (op->opcode == 0xd6 && op->prefix != 0x66));
+}
+
+/* extrq, insertq: a field of the low half; what becomes of the high half is open (APM vol. 4). */
+static enum ending bit_field(struct vcpu *v, const struct operation *op)
+{
+    bool inserts = op->prefix == 0xf2, immediate = op->opcode == 0x78;
+    unsigned reg = op->modrm >> 3 & 7, rm = op->modrm & 7;
+    union xmm *d = operand_xmm(v, inserts || !immediate ? reg : rm);
+    const union xmm *s = operand_xmm(v, rm);
+    unsigned length = immediate ? op->immediate : inserts ? s->b[8] : s->b[0];
+    unsigned index = (immediate ? op->wide_immediate : inserts ? s->b[9] : s->b[1]) & 63;
+    uint64_t mask = UINT64_MAX >> (-length & 63);
+    if (inserts)
+        d->q[0] = (d->q[0] & ~(mask << index)) | (s->q[0] & mask) << index;
+    else
+        d->q[0] = d->q[0] >> index & mask;
+    d->q[1] = 0;
+    return DONE;
+}
+
+/*
+ * With F2 or F3, moves and shuffles that the engine would take for those with 66, were there that prefix, too: F2 and F3
+ * are part of the opcode, and 66 then means nothing (SDM vol. 2, 2.1.2; APM vol. 3, 1.2.2).
+ */
+static enum ending move_prefixed(struct vcpu *v, const struct operation *op)
+{
+    bool stores = op->opcode == 0x11 || op->opcode == 0x2b || op->opcode == 0x7f || op->opcode == 0xd6;
+    unsigned reg = op->modrm >> 3 & 7, rm = op->modrm & 7;
+    uint32_t size = op->opcode == 0x7e || (op->prefix == 0xf2 && op->opcode != 0x70 && op->opcode != 0xf0) ? 8
+                  : op->opcode < 0x30 && (op->opcode & ~5) != 0x12 ? 4 : 16;
+    union xmm s, *d = operand_xmm(v, reg);
+    if (op->memory && stores)
+        return operand_write(v, operand_address(v, op), d, size);
+    bool aligned = size == 16 && op->opcode != 0x6f && op->opcode != 0xf0;
+    if (op->memory && aligned && operand_address(v, op) & 15)
+        return raise_vector(v, VECTOR_GP);
+    if (op->memory)
+        TRY(operand_read(v, operand_address(v, op), &s, size));
+    else
+        s = *operand_xmm(v, stores ? reg : rm);
+    if (stores)
+        d = operand_xmm(v, rm);
+    switch (op->opcode) {
+    case 0x10: case 0x11:
+        if (op->memory)
+            *d = (union xmm){.q = {0, 0}};
+        memcpy(d, &s, size);
+        return DONE;
+    case 0x12: case 0x16:
+        for (unsigned i = 0; i < 4; i++)
+            d->d[i] = s.d[op->prefix == 0xf2 ? i & 1 : op->opcode == 0x12 ? i & ~1u : i | 1];
+        return DONE;
+    case 0x70:
+        shuffle(op, d, &s);
+        return DONE;
+    case 0x7e:
+        *d = (union xmm){.q = {s.q[0], 0}};
+        return DONE;
+    case 0x6f: case 0x7f: case 0xf0:
+        *d = s;
+        return DONE;
+    default:
+        return raise_vector(v, VECTOR_UD);
+    }
+}
+
 enum ending simd_execute(struct vcpu *v, const struct operation *op)
 {
+    if (op->opcode == 0x78 || op->opcode == 0x79)
+        return bit_field(v, op);
+    if (op->operand16 && op->prefix >= 0xf2 && op->opcode != 0xd6)
+        return move_prefixed(v, op);
     if (op->opcode == 0xf7 && op->prefix == 0x66)
         return store_masked(v, op, operand_xmm(v, op->modrm >> 3 & 7), operand_xmm(v, op->modrm & 7), 16);
-    bool floats = op->opcode < 0x60 || op->opcode == 0xc6;
-    bool mmx = !floats && (op->prefix == 0 || (op->opcode == 0xd6 && op->prefix != 0x66));
-    return mmx ? mmx_execute(v, op) : wide_execute(v, op);
+    return simd_is_mmx(op) ? mmx_execute(v, op) : wide_execute(v, op);
 }

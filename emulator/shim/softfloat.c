@@ -124,13 +124,20 @@ struct number round_in_general(bool sign, int32_t e, uint64_t m, uint64_t below,
     uint64_t rounded = m;
     bool inexact = round_significand(sign, &rounded, below, bits, env->rounding, &up, &carry);
     int32_t exponent = e + carry;
+    /* Not masked, an x87 register gets the result with another exponent; SSE gets none, but the same flags. */
+    bool keeps_exponent = env->sse || format->bits == format_extended.bits;
     if (exponent < format->emin) {
-        if (env->sse || env->masks & FE_U || format != &format_extended)
+        if (env->masks & FE_U || !keeps_exponent)
             return underflow(sign, e, m, below, bits, format, env);
         env->flags |= FE_U;
         exponent += EXPONENT_ADJUSTMENT;
+        if (exponent < format->emin) {
+            env->flags |= FE_P;
+            env->up = false;
+            return (struct number){.sign = sign};
+        }
     } else if (exponent > format->emax) {
-        if (env->sse || env->masks & FE_O || format != &format_extended)
+        if (env->masks & FE_O || !keeps_exponent)
             return overflow(sign, bits, format, env);
         env->flags |= FE_O;
         exponent -= EXPONENT_ADJUSTMENT;

@@ -127,6 +127,18 @@ static uint64_t complete_step(struct vcpu *v, const struct insn *insn, bool own_
     return own_tf && !(insn->flags & INSN_LOADS_SS) ? exception(VECTOR_DB, 0) : GO_ON;
 }
 
+/* Whether it may use the segments of its memory operands. */
+static uint64_t check_segments(struct vcpu *v, const struct insn *insn)
+{
+    uint32_t count = insn->flags & INSN_REPEAT ? engine_word(&v->engine, UC_X86_REG_ECX) : 1;
+    if ((insn->flags & INSN_ADDRESS16 ? count & 0xffff : count) == 0)
+        return GO_ON;  /* no time at all */
+    uint32_t null = insn->flags & segments_null(&v->segments);
+    if (null)
+        return exception(null & 1 << X86_SS ? VECTOR_SS : VECTOR_GP, 0);
+    return insn->writes & segments_read_only(&v->segments) ? exception(VECTOR_GP, 0) : GO_ON;
+}
+
 /* An instruction that the shim executes; the engine does not see it. */
 static uint64_t step_ours(struct vcpu *v, const struct insn *insn, const uint32_t pfns[2])
 {
@@ -139,7 +151,11 @@ static uint64_t step_ours(struct vcpu *v, const struct insn *insn, const uint32_
     }
     operation_decode(code, &op);
     op.eip = v->eip;
-    enum ending ending = operation_execute(v, &op);
+    enum ending ending = operation_begin(v, &op);
+    uint64_t outcome = ending == DONE ? check_segments(v, insn) : GO_ON;
+    if (outcome != GO_ON)
+        return outcome;
+    ending = ending == DONE ? operation_execute(v, &op) : ending;
     if (ending == DONE) {
         v->eip += insn->length;
         return complete_step(v, insn, own_tf);
@@ -181,13 +197,11 @@ uint64_t step(struct vcpu *v, bool shared)
         return outcome;
     if (insn.flags & INSN_REFUSED)
         return refuse_insn(v, &insn);
-    uint32_t null = insn.flags & segments_null(&v->segments);
-    if (null)
-        return exception(null & 1 << X86_SS ? VECTOR_SS : VECTOR_GP, 0);
-    if (insn.writes & segments_read_only(&v->segments))
-        return exception(VECTOR_GP, 0);
     if (insn.ours)
         return step_ours(v, &insn, pfns);
+    outcome = check_segments(v, &insn);
+    if (outcome != GO_ON)
+        return outcome;
     patch_check_step(v, &insn, pfns);
 
     uint32_t eip = v->eip;

@@ -202,8 +202,10 @@ struct number transcendental_exponential(const struct number *x, struct float_en
 {
     env->up = false;
     note_denormal(x, env);
-    if (x->e > 0 || (x->e == 0 && x->m != UINT64_C(1) << 63))
+    if (x->e > 0 || (x->e == 0 && x->m != UINT64_C(1) << 63)) {  /* the manual leaves the result open */
+        env->flags |= FE_P;
         return *x;
+    }
     if (x->e == 0) {  /* 1 or -1/2 */
         struct number result = *x;
         result.e = x->sign ? -1 : 0;

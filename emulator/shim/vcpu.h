@@ -18,7 +18,8 @@
  *   mmu          page walker, modelled TLB, and from them the engine's TLB
  *   coherence    page frames: executed or writable, never both
  *   answers      rdtsc and cpuid
- *   operations   instructions that the shim executes itself, where blocks meet; one of them: operation, operand
+ *   operations   instructions that the shim executes itself, where blocks meet; one of them: operation, operand;
+ *                the integer ones: integer
  *   floating     what most of them are: x87 (with transcendental), sse, simd, on numbers of softfloat
  *   patch        copies of pages in which the engine passes them by
  *   features     what the processor has

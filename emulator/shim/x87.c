@@ -101,11 +101,12 @@ static bool prevented(const struct float_env *env)
 /* Ends an operation that wrote (or would write) one register. True: it happened. */
 static bool conclude(struct floating *f, const struct float_env *env)
 {
-    raise_flags(f, env->flags);
     if (prevented(env)) {
+        raise_flags(f, env->flags & (FE_I | FE_D | FE_Z));
         set_c1(f, false);
         return false;
     }
+    raise_flags(f, env->flags);
     set_c1(f, env->up);
     return true;
 }
@@ -163,9 +164,10 @@ static enum ordering ordering_of(struct floating *f, const struct number *b, boo
     set_c1(f, false);
     raise_flags(f, env.flags);
     *happened = !prevented(&env);
-    return order;
+    return prevented(&env) && env.flags & FE_I ? UNORDERED : order;
 }
 
+/* AMD's set the condition codes also if an unmasked exception keeps the comparison from popping. */
 static void compare(struct floating *f, const struct number *b, bool missing, bool signal, unsigned pops)
 {
     static const uint16_t codes[] = {
@@ -173,26 +175,31 @@ static void compare(struct floating *f, const struct number *b, bool missing, bo
     };
     bool happened;
     enum ordering order = ordering_of(f, b, missing, signal, &happened);
-    if (!happened)
+    if (!happened && !f->is_amd)
         return;
     f->status = (uint16_t)((f->status & ~(STATUS_C0 | STATUS_C2 | STATUS_C3)) | codes[order]);
+    if (!happened)
+        return;
     while (pops-- > 0)
         pop(f);
 }
 
 enum { CF = 1, PF = 4, AF = 16, ZF = 64, SF = 128, OF = 2048 };
 
+/* Likewise; and C1 stays as it is on AMD's. */
 static void compare_to_eflags(struct vcpu *v, unsigned i, bool signal, bool pops)
 {
     static const uint32_t flags[] = {[LESS] = CF, [EQUAL] = ZF, [GREATER] = 0, [UNORDERED] = CF | PF | ZF};
     struct floating *f = &v->floating;
     struct number b = number_at(f, i);
-    bool happened;
-    enum ordering order = ordering_of(f, &b, is_empty(f, 0) || is_empty(f, i), signal, &happened);
-    if (!happened)
-        return;
-    operand_set_eflags(v, flags[order], CF | PF | AF | ZF | SF | OF);
-    if (pops)
+    uint16_t c1 = f->status & STATUS_C1;
+    bool happened, missing = is_empty(f, 0) || is_empty(f, i);
+    enum ordering order = ordering_of(f, &b, missing, signal, &happened);
+    if (f->is_amd && !missing)
+        f->status = (uint16_t)((f->status & ~STATUS_C1) | c1);
+    if (happened || f->is_amd)
+        operand_set_eflags(v, flags[order], CF | PF | AF | ZF | SF | OF);
+    if (happened && pops)
         pop(f);
 }
 
@@ -206,7 +213,7 @@ static void load(struct floating *f, struct extended value, const struct float_e
     }
     raise_flags(f, env->flags);
     set_c1(f, false);
-    if (!prevented(env))
+    if (!prevented(env) || (f->is_amd && !(env->flags & FE_I)))  /* AMD's load a denormal, and then tell */
         push(f, value);
 }
 
@@ -296,11 +303,10 @@ struct number x87_remainder(const struct number *a, const struct number *b, bool
 
 static void remainder_of(struct floating *f, bool nearest)
 {
+    f->status &= (uint16_t)~STATUS_C2;
     if (is_empty(f, 0) || is_empty(f, 1)) {
-        if (stack_fault(f, false)) {
-            f->status &= (uint16_t)~STATUS_C2;
+        if (stack_fault(f, false))
             put(f, 0, DEFAULT_NAN);
-        }
         return;
     }
     struct float_env env = environment(f);
@@ -380,9 +386,9 @@ static void circular(struct floating *f, unsigned rm)
 {
     enum { TANGENT = 2, SINE_COSINE = 3, SINE = 6 };
     bool pushes = rm == TANGENT || rm == SINE_COSINE;
+    f->status &= (uint16_t)~STATUS_C2;
     if (is_empty(f, 0) || (pushes && !is_empty(f, 7))) {
         if (stack_fault(f, !is_empty(f, 0))) {
-            f->status &= (uint16_t)~STATUS_C2;
             put(f, 0, DEFAULT_NAN);
             if (pushes)
                 push(f, DEFAULT_NAN);
@@ -391,7 +397,6 @@ static void circular(struct floating *f, unsigned rm)
     }
     struct float_env env = environment(f);
     struct number x = number_at(f, 0), first = x, second = unpack_integer(1);
-    f->status &= (uint16_t)~STATUS_C2;
     if (is_nan(&x)) {
         first = second = choose_nan(&x, &x, &env);
     } else if (x.class == INFINITE) {
@@ -479,8 +484,12 @@ static struct number log2_plus_one_times(const struct number *y, const struct nu
             env->flags |= FE_D;
         return (struct number){.sign = x->sign ^ y->sign};
     }
-    if (x->sign && x->e >= 0)  /* -1 and less: the manual leaves the result open */
+    if (x->sign && x->e >= 0) {  /* -1 and less: the manual leaves the result open */
+        env->flags |= FE_P | (y->denormal ? FE_D : 0);
         return *x;
+    }
+    if (x->e >= 0)  /* beyond what the manual defines */
+        env->flags |= FE_P;
     return transcendental_log2_plus_one(y, x, env);
 }
 
@@ -522,36 +531,34 @@ static void exponential(struct floating *f, struct number *a, struct float_env *
     replace(f, &result, env);
 }
 
-/* D9 E0 to D9 FF. False: no such instruction. */
-static bool one_operand(struct floating *f, uint8_t modrm)
+/* D9 E0 to D9 FF */
+static void one_operand(struct floating *f, uint8_t modrm)
 {
     unsigned which = modrm & 31;
     if (which >= 8 && which <= 14) {
         load_constant(f, which - 8);
-        return true;
+        return;
     }
     switch (which) {
-    case 0x02: case 0x03: case 0x06: case 0x07: case 0x0f:
-        return false;
     case 0x05:
         examine(f);
-        return true;
+        return;
     case 0x16: case 0x17:  /* fdecstp, fincstp */
         f->top = (f->top + (which == 0x17 ? 1 : 7)) & 7;
         set_c1(f, false);
-        return true;
+        return;
     case 0x18: case 0x15:
         remainder_of(f, which == 0x15);
-        return true;
+        return;
     case 0x14:
         extract(f);
-        return true;
+        return;
     case 0x12: case 0x1b: case 0x1e: case 0x1f:
         circular(f, which & 7);
-        return true;
+        return;
     case 0x11: case 0x13: case 0x19:
         two_operands(f, which & 15);
-        return true;
+        return;
     default:
         break;
     }
@@ -560,7 +567,7 @@ static bool one_operand(struct floating *f, uint8_t modrm)
             compare(f, NULL, true, true, 0);
         else if (stack_fault(f, false))
             put(f, 0, DEFAULT_NAN);
-        return true;
+        return;
     }
     struct float_env env = environment(f);
     struct number a = number_at(f, 0), b, result;
@@ -590,7 +597,6 @@ static bool one_operand(struct floating *f, uint8_t modrm)
         replace(f, &result, &env);
         break;
     }
-    return true;
 }
 
 /* --- loads and stores -------------------------------------------------------------------------- */
@@ -651,16 +657,21 @@ static enum ending load_extended(struct vcpu *v, uint32_t address)
     return DONE;
 }
 
-/* Writes `size` bytes, then takes the flags and pops. Page faults come first: nothing has changed then. */
+/*
+ * Writes `size` bytes, then takes the flags and pops. Page faults come first, also if an unmasked exception prevents the
+ * store: nothing has changed then. Prevented, it is not inexact (SDM vol. 1, 8.5.4, 8.5.5).
+ */
 static inline enum ending store(struct vcpu *v, uint32_t address, const void *bytes, uint32_t size, const struct float_env *env,
                          unsigned preventing, bool pops)
 {
     struct floating *f = &v->floating;
-    if (!(env->flags & ~env->masks & preventing)) {
-        TRY(operand_write(v, address, bytes, size));
-    } else {
-        pops = false;
+    if (UNLIKELY(env->flags & ~env->masks & preventing)) {
+        TRY(operand_probe_write(v, address, size));
+        raise_flags(f, env->flags & preventing);
+        set_c1(f, false);
+        return DONE;
     }
+    TRY(operand_write(v, address, bytes, size));
     raise_flags(f, env->flags);
     set_c1(f, env->up);
     if (pops)
@@ -673,6 +684,7 @@ static enum ending store_missing(struct vcpu *v, uint32_t address, const void *b
 {
     struct floating *f = &v->floating;
     if (!(f->control & FE_I)) {
+        TRY(operand_probe_write(v, address, size));
         stack_fault(f, false);
         return DONE;
     }
@@ -908,6 +920,8 @@ enum ending fxrstor(struct vcpu *v, const struct operation *op)
         return raise_vector(v, VECTOR_GP);
     floating_load(v, &area);
     summarize(&v->floating);
+    if (UNLIKELY(fpu_must_show(&v->fpu, &v->floating)))
+        fpu_write_pending(v);
     return DONE;
 }
 
@@ -1019,6 +1033,15 @@ static void store_register(struct floating *f, unsigned i, bool pops)
         pop(f);
 }
 
+/* fstpnouflow, D9 D8+i: of an empty register it is but a pop (APM vol. 3, table A-15). */
+static void store_without_underflow(struct floating *f, unsigned i)
+{
+    if (!is_empty(f, 0))
+        put(f, i, *st(f, 0));
+    set_c1(f, false);
+    pop(f);
+}
+
 static bool condition(struct vcpu *v, unsigned which)
 {
     uint32_t flags = operand_eflags(v);
@@ -1045,8 +1068,6 @@ static enum ending register_form(struct vcpu *v, const struct operation *op)
     bool missing = is_empty(f, 0) || is_empty(f, i);
     struct number b = number_at(f, i);
     if (row == 0 || row == 4 || row == 6) {
-        if (row == 6 && reg == 3 && i != 1)
-            return raise_vector(v, VECTOR_UD);
         if ((reg & 6) == 2)
             compare(f, &b, missing, true, row == 6 ? 1 + (reg & 1) : reg & 1);
         else
@@ -1056,24 +1077,22 @@ static enum ending register_form(struct vcpu *v, const struct operation *op)
     switch (row << 3 | reg) {
     case 010: load_register(f, i); return DONE;
     case 011: case 051: case 071: exchange(f, i); return DONE;
-    case 012: return i == 0 ? DONE : raise_vector(v, VECTOR_UD);
-    case 013: case 053: case 072: case 073: store_register(f, i, true); return DONE;
+    case 012: return DONE;  /* fnop */
+    case 013: store_without_underflow(f, i); return DONE;
+    case 053: case 072: case 073: store_register(f, i, true); return DONE;
     case 052: store_register(f, i, false); return DONE;
     case 014: case 015: case 016: case 017:
-        return one_operand(f, op->modrm) ? DONE : raise_vector(v, VECTOR_UD);
+        one_operand(f, op->modrm);
+        return DONE;
     case 020: case 021: case 022: case 023: conditional_move(v, i, condition(v, reg)); return DONE;
     case 030: case 031: case 032: case 033: conditional_move(v, i, !condition(v, reg)); return DONE;
-    case 025:
-        if (i != 1)
-            return raise_vector(v, VECTOR_UD);
-        compare(f, &b, missing, false, 2);
-        return DONE;
+    case 025: compare(f, &b, missing, false, 2); return DONE;
     case 034:
         if (i == 2)
             f->status &= 0x7f00;
         else if (i == 3)
             initialize(f);
-        return i <= 4 ? DONE : raise_vector(v, VECTOR_UD);
+        return DONE;
     case 035: compare_to_eflags(v, i, false, false); return DONE;
     case 036: compare_to_eflags(v, i, true, false); return DONE;
     case 075: compare_to_eflags(v, i, false, true); return DONE;
@@ -1086,8 +1105,6 @@ static enum ending register_form(struct vcpu *v, const struct operation *op)
         return DONE;
     case 054: case 055: compare(f, &b, missing, false, reg & 1); return DONE;
     case 074:
-        if (i != 0)
-            return raise_vector(v, VECTOR_UD);
         operand_set_general(v, 0, (operand_general(v, 0) & 0xffff0000) | status_word(f));
         return DONE;
     default: return raise_vector(v, VECTOR_UD);
@@ -1099,10 +1116,34 @@ enum ending x87_check_pending(struct vcpu *v)
     return v->floating.status & STATUS_ES ? raise_vector(v, VECTOR_MF) : DONE;
 }
 
+/* Whether there is no such instruction: #UD comes before what is pending (SDM vol. 3, table 6-2). */
+static bool is_reserved(const struct operation *op)
+{
+    unsigned reg = op->modrm >> 3 & 7, row = op->opcode & 7, low = op->modrm & 63;
+    if (op->memory)
+        return (row == 1 && reg == 1) || (row == 3 && (reg == 4 || reg == 6)) || (row == 5 && reg == 5);
+    switch (row) {
+    case 1: return (reg == 2 && low != 020) || low == 042 || low == 043 || low == 046 || low == 047 || low == 057;
+    case 2: return reg >= 4 && low != 051;
+    case 3: return (reg == 4 && low > 044) || reg == 7;
+    case 5: return reg >= 6;
+    case 6: return reg == 3 && low != 031;
+    case 7: return (reg == 4 && low != 040) || reg == 7;
+    default: return false;
+    }
+}
+
+static enum ending refuse(struct vcpu *v, const struct operation *op)
+{
+    (void)op;
+    return raise_vector(v, VECTOR_UD);
+}
+
 /* fnclex, fninit, fnstsw, fnstcw, fnstenv, fnsave and the like: they do not wait, and are not remembered. */
 void x87_classify(struct operation *op)
 {
     unsigned reg = op->modrm >> 3 & 7, row = op->opcode & 7;
+    op->execute = is_reserved(op) ? refuse : x87_execute;
     if (op->memory) {
         op->control = (row == 1 && reg >= 4) || (row == 5 && (reg == 4 || reg >= 6));
         op->waits = !(op->control && reg >= 6);
@@ -1110,6 +1151,14 @@ void x87_classify(struct operation *op)
         op->control = (row == 3 && reg == 4) || (row == 7 && reg == 4);
         op->waits = !op->control;
     }
+}
+
+/* What comes before anything of a memory operand, its segment included (SDM vol. 3, table 6-2). */
+enum ending x87_begin(struct vcpu *v, const struct operation *op)
+{
+    if (op->execute == refuse)
+        return refuse(v, op);
+    return op->waits ? x87_check_pending(v) : DONE;
 }
 
 enum ending x87_execute(struct vcpu *v, const struct operation *op)

@@ -1,0 +1,163 @@
+"""Whether a case ended alike on both processors, but for what the manuals leave open.
+
+`KINDS` are all exceptions that are made, each with the section that leaves it open, no wider than the bits
+concerned.
+"""
+
+from __future__ import annotations
+
+import re
+import struct
+from collections import Counter
+from typing import Final
+
+from l4lab.tools.check.fuzz.cpu.builder import ARITHMETIC, DATA, DATA_BYTES, ESP, Case
+from l4lab.tools.check.fuzz.cpu.machines import End
+
+KINDS: Final = {
+    "undefined flags": "SDM vol. 1, appendix A: flags that an instruction leaves undefined",
+    "undefined memory": "SDM vol. 1, 8.1.8, 10.5.1: x87 pointers and reserved bytes of a saved state; AMD saves "
+    "pointers only while an exception is pending (APM vol. 2, 11.4.4.3)",
+    "transcendental": "SDM vol. 1, 8.3.10: results differ by less than one unit in the last place; whether they are "
+    "inexact, and rounded up, with them",
+    "comparison": "SDM vol. 2, FCOM, FCOMI: condition codes of a comparison that an unmasked exception ends, and C1; "
+    "AMD sets the former and leaves the latter",
+    "fault address": "SDM vol. 3, 4.7: which byte of an operand of more than 8 bytes CR2 names",
+    "access rights": "SDM vol. 2, LAR: bits 16 to 19 are undefined",
+    "pushes": "SDM vol. 2, PUSHA, ENTER: below ESP, what was pushed before one of several pushes faulted",
+    "enter": "SDM vol. 2, ENTER: the high half of EBP with an operand size of 16 bits",
+    "approximation": "SDM vol. 2, RCPPS, RSQRTPS: relative error up to 1.5 * 2^-12",
+    "resume flag": "SDM vol. 3, 18.3.1.1: RF in the EFLAGS of a fault",
+}
+
+_EFLAGS: Final = 0x240DD5
+_RESUME: Final = 0x10000
+_C1: Final = 0x200
+_PUSHED_BYTES: Final = 32 * 4 + 4
+_CODES: Final = 0x4700
+_TINY_INEXACT: Final = 0x80B0
+"""Underflow, inexact, and that they are pending."""
+_LONG: Final = ("fxsave", "fxrstor", "x87 dd /6", "x87 dd /4", "x87 d9 /4", "x87 d9 /6")
+"""What may name any byte of its operand in a page fault."""
+_COMPARISON: Final = re.compile(
+    r"x87 (d[8ce] (/[23]|d[0-9a-f])|da (/[23]|e9)|dd e[0-9a-f]|d[bf] [ef][0-9a-f]|d9 e4)"
+)
+_REGISTERS: Final = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
+
+
+def differences(case: Case, ours: End, host: End, kinds: Counter[str]) -> list[str]:
+    """What is not alike, in words; counts in `kinds` what was passed over."""
+    found = []
+    where_ours, where_host = (ours.vector, ours.eip - case.eip), (host.vector, host.eip - case.eip)
+    if where_ours != where_host:
+        found.append("ends with {} at +{}, host {} at +{}".format(*where_ours, *where_host))
+    elif ours.vector == 14 and (ours.error_code, ours.address) != (host.error_code & 7, host.address):
+        same_page = ours.error_code == host.error_code & 7 and not (ours.address ^ host.address) >> 12
+        if same_page and any(name in _LONG for name in case.names):
+            kinds["fault address"] += 1
+        else:
+            found.append(
+                f"page fault {ours.error_code:#x} at {ours.address:#x}, "
+                f"host {host.error_code & 7:#x} at {host.address:#x}"
+            )
+    elif ours.vector in (10, 11, 12, 13) and ours.error_code != host.error_code:
+        found.append(f"error code {ours.error_code:#x}, host {host.error_code:#x}")
+    for name, a, b in zip(_REGISTERS, ours.general, host.general, strict=True):
+        if a == b:
+            continue
+        if "lar" in case.names and not (a ^ b) & ~0xF0000:
+            kinds["access rights"] += 1
+        elif name == "ebp" and "enter" in case.names and not (a ^ b) & 0xFFFF:
+            kinds["enter"] += 1
+        else:
+            found.append(f"{name} {a:#x}, host {b:#x}")
+    undefined = 0
+    done = ours.eip - case.eip
+    for offset, flags in case.undefined:
+        if offset <= done:
+            undefined = flags
+    wrong = (ours.eflags ^ host.eflags) & _EFLAGS
+    if wrong & undefined:
+        kinds["undefined flags"] += 1
+    compares = any(_COMPARISON.fullmatch(name) for name in case.names)
+    if compares and wrong & ~undefined and host.fxsave[2] & 0x81 == 0x81:
+        kinds["comparison"] += 1
+        undefined |= ARITHMETIC
+    if (ours.eflags ^ host.eflags) & _RESUME:
+        kinds["resume flag"] += 1
+    if wrong & ~undefined:
+        found.append(f"eflags differ in {wrong & ~undefined:#x}: {ours.eflags:#x}, host {host.eflags:#x}")
+    if ours.memory != host.memory:
+        pushed = ours.vector == 14 and not {"pusha", "enter"}.isdisjoint(case.names)
+        found += _memory(case, ours.memory, host.memory, ours.general[ESP] if pushed else None, kinds)
+    if ours.fxsave != host.fxsave:
+        found += _floating(case, ours.fxsave, host.fxsave, kinds, compares=compares)
+    return found
+
+
+def _memory(case: Case, ours: bytes, host: bytes, esp: int | None, kinds: Counter[str]) -> list[str]:
+    """`esp`: below it may be what was pushed before a fault, unless None."""
+    left, right = bytearray(ours), bytearray(host)
+    masks = case.memory_masks
+    if esp is not None:
+        masks += ((esp - DATA - _PUSHED_BYTES, _PUSHED_BYTES),)
+    for offset, size in masks:
+        first, last = max(offset, 0), min(max(offset + size, 0), DATA_BYTES)
+        left[first:last] = right[first:last] = bytes(max(last - first, 0))
+    if left == right:
+        kinds["undefined memory" if esp is None else "pushes"] += 1
+        return []
+    at = [i for i in range(DATA_BYTES) if left[i] != right[i]]
+    first, last = at[0], min(at[-1], at[0] + 15) + 1
+    return [
+        f"memory +{first:#x}: {ours[first:last].hex()}, host {host[first:last].hex()} ({len(at)} bytes differ)"
+    ]
+
+
+def _floating(case: Case, ours: bytes, host: bytes, kinds: Counter[str], *, compares: bool) -> list[str]:
+    found = []
+    a, b = (struct.unpack_from("<HHB19xI", state) for state in (ours, host))
+    for name, x, y in zip(("control", "status", "tags", "mxcsr"), a, b, strict=True):
+        wrong = x ^ y
+        if name == "status" and case.tolerance and not wrong & ~(_C1 | _TINY_INEXACT):
+            kinds["transcendental"] += wrong != 0
+            wrong = 0
+        elif name == "status" and wrong and compares:
+            open_bits = _CODES if y & 0x81 == 0x81 else _C1
+            kinds["comparison"] += wrong & open_bits != 0
+            wrong &= ~open_bits
+        if wrong:
+            found.append(f"{name} {x:#x}, host {y:#x}")
+    for i in range(8):
+        x, y = ours[32 + 16 * i : 42 + 16 * i], host[32 + 16 * i : 42 + 16 * i]
+        if x != y:
+            if case.tolerance and i < 2 and _ulps(x, y) <= 1:
+                kinds["transcendental"] += 1
+            else:
+                found.append(f"st{i} {x[::-1].hex()}, host {y[::-1].hex()}")
+    for i in range(8):
+        x, y = ours[160 + 16 * i : 176 + 16 * i], host[160 + 16 * i : 176 + 16 * i]
+        if x != y:
+            if case.tolerance in ("rcp", "rsqrt") and _approximate(x, y):
+                kinds["approximation"] += 1
+            else:
+                found.append(f"xmm{i} {x[::-1].hex()}, host {y[::-1].hex()}")
+    return found
+
+
+def _ulps(x: bytes, y: bytes) -> int:
+    """How many numbers of the extended format lie between two of one sign."""
+    (m, se), (n, tf) = struct.unpack("<QH", x), struct.unpack("<QH", y)
+    if (se ^ tf) & 0x8000:
+        return 1 << 64
+    positions = [(r & 0x7FFF) << 63 | s & (1 << 63) - 1 for s, r in ((m, se), (n, tf))]
+    distance: int = abs(positions[0] - positions[1])
+    return distance
+
+
+def _approximate(x: bytes, y: bytes) -> bool:
+    """Whether single precision numbers are alike within twice the error that the manual allows."""
+    for a, b in zip(struct.unpack("<4I", x), struct.unpack("<4I", y), strict=True):
+        if a != b and abs(a - b) > 3 << 12:
+            return False
+    return True
