@@ -190,7 +190,8 @@ void decode_insn(const uint8_t *code, size_t available, struct insn *insn)
         if (!s.register_form && !(s.word & REG)) {
             size_t left = available > at ? available - at : 0;
             insn->flags |= 1u << operand_segment(&s, code + at, left);
-            if (!(s.word & RW))
+            bool flushes = s.map == 1 && s.opcode == 0xae && (s.modrm >> 3 & 7) == 7;
+            if (!(s.word & RW) && !flushes)
                 insn->flags &= ~(uint32_t)INSN_SEGMENTS;  /* lea, prefetch, nop: an address, no access */
             at += modrm_bytes(&s, code + at, left);
         }
@@ -213,7 +214,8 @@ void decode_insn(const uint8_t *code, size_t available, struct insn *insn)
             insn->flags |= 1u << (s.segment >= 0 ? s.segment : X86_DS);
         if (s.f2 || s.f3)
             insn->flags |= INSN_REPEAT | INSN_ENDS_BLOCK;
-    } else if ((s.word & IA) || (s.map == 0 && s.opcode == 0xd7)) {  /* moffs, xlat */
+    } else if ((s.word & IA) || (s.map == 0 && s.opcode == 0xd7)  /* moffs, xlat */
+               || (s.map == 1 && s.opcode == 0xf7 && s.register_form)) {  /* maskmovq */
         insn->flags |= 1u << (s.segment >= 0 ? s.segment : X86_DS);
     }
     if (!s.register_form || !(s.word & M)) {

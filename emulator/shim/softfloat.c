@@ -141,8 +141,11 @@ struct number round_in_general(bool sign, int32_t e, uint64_t m, uint64_t below,
             return overflow(sign, bits, format, env);
         env->flags |= FE_O;
         exponent -= EXPONENT_ADJUSTMENT;
-        if (exponent > format->emax)
-            return overflow(sign, bits, format, env);
+        if (exponent > format->emax) {
+            env->flags |= FE_P;
+            env->up = true;
+            return (struct number){.sign = sign, .class = INFINITE};
+        }
     }
     env->up = up;
     if (inexact)

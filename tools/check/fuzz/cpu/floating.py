@@ -368,6 +368,8 @@ def _simd(b: Builder) -> None:
     if "0" in options:
         b.emit("emms", b"\x0f\x77")
         return
+    if opcode == 0xF7 and "mov sreg" in b.names:  # the host enters MMX before it faults
+        return
     if opcode == 0xF7:  # to where EDI points; which bytes can fault is the processor's (SDM vol. 2, MASKMOVQ)
         b.emit("mov", b"\xbf" + word(DATA + b.rng.randrange(0x1F00)))
         b.clobber(EDI)

@@ -1,0 +1,134 @@
+"""Random code on our processor and on the host's: a short run, and that a difference would be seen."""
+
+from __future__ import annotations
+
+import dataclasses
+import re
+from collections import Counter
+
+import pytest
+from click.testing import CliRunner
+
+from l4lab.tools.check.fuzz.cpu import hunt, machines, report
+from l4lab.tools.check.fuzz.cpu.builder import AF, CF, DATA, SLOT_BYTES, Case
+from l4lab.tools.check.fuzz.cpu.cases import case_of
+from l4lab.tools.check.fuzz.cpu.compare import KINDS, differences
+from l4lab.tools.check.fuzz.cpu.machines import End, Ours, code_pages
+from l4lab.tools.cli.main import cli
+
+HOST = machines.host_identity()
+FEATURES = frozenset(("popcnt", "abm", "sse4a"))
+needs_x86 = pytest.mark.skipif(HOST is None, reason=report.SKIPPED)
+
+
+def ended(case: Case) -> End:
+    """How it ends on ours, with the selectors of a 64-bit Linux."""
+    ours = Ours(0x2B, 0x23)
+    try:
+        return ours.run([case])[0]
+    finally:
+        ours.close()
+
+
+@needs_x86
+def test_a_short_run_has_no_finding() -> None:
+    summary = hunt.hunt(0, 4000, 7)
+    assert summary is not None
+    assert (summary.cases, summary.findings) == (4000, ())
+    assert {0, 6, 13, 14, 16, 19} <= summary.ends.keys()
+    assert summary.kinds.keys() <= KINDS.keys()
+
+
+@needs_x86
+def test_the_report_names_the_processor_and_the_kinds() -> None:
+    result = CliRunner().invoke(cli, ["fuzz", "cpu", "--cases", "300"], standalone_mode=False)
+    assert result.return_value == 0
+    assert HOST is not None and HOST[0] in result.output
+    assert "undefined flags: SDM vol. 1, appendix A" in result.output and result.output.endswith(
+        "no finding\n"
+    )
+
+
+def test_elsewhere_it_is_skipped_with_one_line(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(hunt, "host_identity", lambda: None)
+    result = CliRunner().invoke(cli, ["fuzz", "cpu"], standalone_mode=False)
+    assert (result.return_value, result.output) == (0, f"{report.SKIPPED}\n")
+
+
+def test_a_case_depends_on_its_seed_and_number_alone() -> None:
+    """So it is run again by its number, in whatever company."""
+    cases = [case_of(5, number, FEATURES) for number in range(40)]
+    assert cases[17] == case_of(5, 17, FEATURES)
+    assert cases[17] != case_of(6, 17, FEATURES)
+    assert ended(cases[17]) == ended(case_of(5, 17, FEATURES))
+
+
+def test_every_case_fits_its_slot_and_ends() -> None:
+    cases = [case_of(9, number, FEATURES) for number in range(256)]
+    pages = code_pages(cases)
+    for case in cases:
+        offset = case.number % 256 * SLOT_BYTES
+        assert pages[offset : offset + len(case.code)] == case.code
+        assert b"\xcd\x30" in pages[offset + len(case.code) : offset + SLOT_BYTES]
+
+
+def test_at_most_ten_kinds_each_with_a_section() -> None:
+    assert len(KINDS) <= 10
+    assert all(re.match(r"(SDM|APM) vol\. \d", reason) for reason in KINDS.values())
+
+
+@pytest.mark.parametrize(
+    ("change", "word"),
+    [
+        ({"eflags": CF}, "eflags"),
+        ({"general": 1}, "eax"),
+        ({"memory": 1}, "memory"),
+        ({"fxsave": 4}, "tags"),
+        ({"fxsave": 33}, "st0"),
+        ({"fxsave": 161}, "xmm0"),
+        ({"fxsave": 24}, "mxcsr"),
+        ({"vector": 1}, "ends with"),
+        ({"eip": 1}, "ends with"),
+        ({"error_code": 1}, "error code"),
+    ],
+)
+def test_one_bit_that_differs_is_a_finding(change: dict[str, int], word: str) -> None:
+    case = dataclasses.replace(
+        case_of(1, 0, FEATURES), code=b"\x90", names=("nop",), undefined=(), tolerance=""
+    )
+    ours = ended(case)
+    host = ours
+    for name, where in change.items():
+        value = getattr(ours, name)
+        if isinstance(value, bytes):
+            value = value[:where] + bytes((value[where] ^ 1,)) + value[where + 1 :]
+        elif isinstance(value, tuple):
+            value = (value[0] ^ 1, *value[1:])
+        else:
+            value ^= where
+        host = dataclasses.replace(host, **{name: value})
+    assert differences(case, ours, ours, Counter()) == []
+    assert any(word in line for line in differences(case, ours, host, Counter()))
+
+
+def test_an_undefined_flag_is_passed_over_and_its_neighbour_is_not() -> None:
+    """`and` leaves AF undefined (SDM vol. 2, AND)."""
+    case = dataclasses.replace(
+        case_of(1, 0, FEATURES), code=b"\x21\xc0", names=("and",), undefined=((2, AF),), tolerance=""
+    )
+    ours, kinds = ended(case), Counter[str]()
+    assert differences(case, ours, dataclasses.replace(ours, eflags=ours.eflags ^ AF), kinds) == []
+    assert kinds == {"undefined flags": 1}
+    assert differences(case, ours, dataclasses.replace(ours, eflags=ours.eflags ^ AF ^ CF), kinds) != []
+
+
+def test_what_a_saved_state_leaves_open_is_masked_where_it_lies() -> None:
+    case = dataclasses.replace(
+        case_of(1, 0, FEATURES), memory_masks=((16, 4),), names=("fxsave",), tolerance=""
+    )
+    ours, kinds = ended(case), Counter[str]()
+    inside = ours.memory[:17] + bytes((ours.memory[17] ^ 1,)) + ours.memory[18:]
+    beside = ours.memory[:20] + bytes((ours.memory[20] ^ 1,)) + ours.memory[21:]
+    assert differences(case, ours, dataclasses.replace(ours, memory=inside), kinds) == []
+    assert differences(case, ours, dataclasses.replace(ours, memory=beside), kinds) != []
+    assert DATA % 4096 == 0 and kinds["undefined memory"] == 1
