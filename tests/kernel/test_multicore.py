@@ -5,11 +5,11 @@ from __future__ import annotations
 from l4lab.kernel.fiasco import abi
 from l4lab.kernel.frame import CR3
 from l4lab.kernel.state import FlushTlb
-from l4lab.kernel.thread import DEAD, READY, RECEIVING, TAKING, Thread
+from l4lab.kernel.thread import DEAD, READY, RECEIVING, REMOTE, TAKING, Thread
 from l4lab.kernel.traps import DEADLINE_REACHED, SYSTEM_CALL, CpuException, PageFault
 from support.kernel_world import World, cap, item, memory_page, object_page, tag
 
-CLIENT, SERVER, OTHER = 20, 21, 22
+CLIENT, SERVER, OTHER, GATE = 20, 21, 22, 23
 CLIENT_TASK, SERVER_TASK = 30, 31
 
 
@@ -124,6 +124,21 @@ def test_call_across_cores_and_reply() -> None:
         for core in order * 3:
             world.deliver(core)
         assert world.root.state == READY and world.answer(world.root).tag == tag(4)
+
+
+def test_gate_bound_to_a_thread_of_another_core_passes_on_who_waits_for_that() -> None:
+    """Its send phase is a request to that core, as if the gate had been bound before."""
+    world = World(cores=2, late=True)
+    server = on_core_1(world, SERVER)
+    world.call(server, abi.CAP_INVALID, abi.OP_WAIT)
+    world.new_gate(GATE)
+    client = world.new_thread(CLIENT)
+    assert world.call(client, cap(GATE), abi.OP_SEND, tag(3, 1), 11) is None
+    world.bind_gate(GATE, SERVER, 0x40)
+    assert client.state == REMOTE and server.state == RECEIVING
+    world.settle()
+    assert (server.state, client.state) == (READY, READY)
+    assert (world.message(server, 1), world.answer(client).tag) == ([11], tag(3, 1))
 
 
 def test_partner_killed_while_the_request_is_under_way() -> None:
