@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from l4lab.kernel.fiasco import abi
+from l4lab.kernel.invariants import check_all
 from l4lab.kernel.thread import READY, RECEIVING, SENDING
 from support.kernel_world import NOW, World, item, memory_page, object_page, tag
 
@@ -38,6 +39,25 @@ def test_send_to_receiver_waiting_for_another_blocks() -> None:
     world.call(other, cap(20), abi.OP_SEND, tag(2))
     assert server.state == READY
     assert world.answer(server).tag == tag(2)
+
+
+def test_one_receive_sets_off_a_chain_of_those_who_wait_for_each_other() -> None:
+    """Root takes from a, which then waits and takes from b, which takes from c: each runs with its message."""
+    world = World()
+    a, b, c = (world.new_thread(slot) for slot in (20, 21, 22))
+    for sender, target in ((a, abi.BOOT_CAP_THREAD), (b, 20), (c, 21)):
+        assert world.call(sender, cap(target), abi.OP_SEND_AND_WAIT, tag(target, 1), target) is None
+        assert sender.state == SENDING
+    got = world.call(world.root, abi.CAP_INVALID, abi.OP_WAIT) or world.answer(world.root)
+    assert (got.tag, a.state, b.state, c.state) == (tag(abi.BOOT_CAP_THREAD, 1), READY, READY, RECEIVING)
+    assert (world.message(a, 1), world.message(b, 1)) == ([20], [21])
+    check_all(world.kernel)
+    world.call(world.root, abi.CAP_INVALID, abi.OP_RECV)
+    ran = []
+    while (running := world.running()) is not None:
+        ran.append(running)
+        world.call(running, abi.CAP_INVALID, abi.OP_RECV)
+    assert sorted(ran, key=[a, b].index) == [a, b]
 
 
 def test_zero_timeout_send_fails_with_send_timeout() -> None:

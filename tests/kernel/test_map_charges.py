@@ -61,6 +61,22 @@ def test_a_superpage_is_one_entry() -> None:
     assert spaces.charged(MAP) == 4 * MAP_PAGE_CYCLES
 
 
+@pytest.mark.parametrize(("source", "target"), [(0, 1), (1, 0), (1, 2), (1, 1)])
+def test_a_superpage_needs_both_sides_aligned(source: int, target: int) -> None:
+    """And a whole one: between two that are off by as much, only the pages in between are one."""
+    spaces = Spaces()
+    memory = spaces.world.kernel.memory
+    to, pages = spaces.task.space, 3 * 1024 - 2
+    memory.map_range(spaces.sigma0.space, FROM + source, to, AT + target, pages, abi.MEMORY_RIGHTS)
+    mappings = [memory.lookup(to, AT + target + page) for page in range(pages)]
+    assert all(mapping is not None for mapping in mappings)
+    frames = [to.tables.translate((AT + target + page) << 12) for page in range(pages)]
+    expected = [(FROM + source + page) << 12 for page in range(pages)]
+    assert [found is not None and found.physical for found in frames] == expected
+    whole = [mapping for mapping in mappings if mapping is not None and mapping.is_superpage]
+    assert len(whole) == (1024 if source == target else 0)
+
+
 def test_only_what_is_there_is_charged() -> None:
     """Pages 0, 1, 5 and 7 of eight."""
     spaces = Spaces()
