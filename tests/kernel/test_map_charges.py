@@ -9,6 +9,7 @@ from l4lab.kernel.events import MAP as MAP_EVENT
 from l4lab.kernel.events import EventLog, decode
 from l4lab.kernel.fiasco import abi, items
 from l4lab.kernel.fiasco.flexpage import decode as decode_page
+from l4lab.kernel.invariants import check_all
 from l4lab.kernel.objects import Task
 from support.kernel_world import World, memory_page
 
@@ -75,6 +76,21 @@ def test_a_superpage_needs_both_sides_aligned(source: int, target: int) -> None:
     assert [found is not None and found.physical for found in frames] == expected
     whole = [mapping for mapping in mappings if mapping is not None and mapping.is_superpage]
     assert len(whole) == (1024 if source == target else 0)
+
+
+def test_a_superpage_takes_away_what_was_made_of_it_and_of_that() -> None:
+    """Root's goes; with it the task's, whole, and the single pages of another that were made of parts of it."""
+    spaces = Spaces()
+    other = spaces.world.new_task(0x61)
+    memory = spaces.world.kernel.memory
+    spaces.map(spaces.sigma0, FROM, 22, spaces.root, AT)
+    spaces.map(spaces.root, AT, 22, spaces.task, AT)
+    for page in (0, 3, 1023):
+        spaces.map(spaces.task, AT + page, 12, other, SINGLE + page)
+    assert spaces.world.unmap(abi.BOOT_CAP_TASK, memory_page(AT << 12, 22)).value == 0
+    for task, at in ((spaces.root, AT), (spaces.task, AT), (other, SINGLE)):
+        assert all(memory.lookup(task.space, at + page) is None for page in (0, 3, 1023))
+    check_all(spaces.world.kernel)
 
 
 def test_only_what_is_there_is_charged() -> None:
