@@ -280,14 +280,21 @@ class Target:
         return True
 
     def _physical(self, thread: GdbThread, address: int) -> int | None:
-        """Where a byte may be written; None: nowhere. The kernel's own frames cannot: it would come to harm."""
+        """Where a byte may be written; None: nowhere.
+
+        In programs' memory and in what the kernel shares with them for messages. The kernel's own frames, the
+        page of the system call and the info page among them, cannot be: every program would come to harm.
+        """
+        machine = self.debugger.machine
+        programs_bytes = machine.kernel.memory.user_frames * PAGE_BYTES
         if self.physical:
-            return address if address < self.debugger.machine.kernel.frames.first_pfn * PAGE_BYTES else None
+            return address if address < programs_bytes else None
         task = self.task_of(thread)
         found = task.space.tables.translate(address) if task is not None and address < 1 << 32 else None
-        if found is None or found.physical >= self.debugger.machine.ram.size_bytes:
+        if task is None or found is None:
             return None
-        return found.physical
+        is_shared = address // PAGE_BYTES in task.space.ku_pages
+        return found.physical if is_shared or found.physical < programs_bytes else None
 
     # --- breakpoints ----------------------------------------------------------------------------------
 

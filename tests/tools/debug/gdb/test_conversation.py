@@ -256,6 +256,22 @@ def test_writing_needs_all_of_it_mapped(in_hello: Client) -> None:
     assert in_hello.ask("X0,0:") == "OK"
 
 
+def test_the_page_of_the_system_call_cannot_be_written(in_hello: Client) -> None:
+    """It is in every address space: not by either packet, nor together with what comes before it."""
+    before = in_hello.ask(f"m{SYSTEM_CALL_PAGE:x},8")
+    assert in_hello.ask(f"M{SYSTEM_CALL_PAGE:x},1:cc") == "E0e"
+    assert in_hello.ask(f"X{SYSTEM_CALL_PAGE + 4:x},2:ab") == "E0e"
+    assert in_hello.ask(f"m{SYSTEM_CALL_PAGE:x},8") == before
+
+
+def test_kernel_user_memory_can_be_written(in_hello: Client) -> None:
+    """A message that a program has not sent yet, say."""
+    space = in_hello.machine.kernel.tasks[in_hello.process("hello.0")].space
+    address = space.ku_areas[0].vpn << 12
+    assert in_hello.ask(f"M{address:x},2:beef") == "OK"
+    assert in_hello.ask(f"m{address:x},2") == "beef"
+
+
 def test_physical_memory_as_qemu_shows_it(in_hello: Client) -> None:
     main = in_hello.symbol("hello", "main")
     code = in_hello.ask(f"m{main:x},10")
@@ -270,6 +286,10 @@ def test_physical_memory_as_qemu_shows_it(in_hello: Client) -> None:
     assert in_hello.ask(f"m{physical:x},10") == code
     size = in_hello.machine.ram.size_bytes
     assert in_hello.ask(f"m{size:x},4") == "E0e"
+    kernels = (
+        in_hello.machine.kernel.memory.user_frames << 12
+    )  # the kernel's image and its info page begin here
+    assert (in_hello.ask(f"M{kernels:x},1:00"), in_hello.ask(f"M{kernels - 1:x},1:00")) == ("E0e", "OK")
     directory = in_hello.ask(f"m{register(in_hello, 'cr3'):x},4")
     assert in_hello.ask(f"M{register(in_hello, 'cr3'):x},4:00000000") == "E0e"
     assert in_hello.ask(f"m{register(in_hello, 'cr3'):x},4") == directory
