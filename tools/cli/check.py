@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Final
 
 import click
+from click.core import ParameterSource
 
 from l4lab.tools.cli.options import checkout, json_option
 
@@ -86,6 +87,15 @@ def fuzz(
     kernel's console against ours.
     """
     if context.invoked_subcommand is not None:
+        own = [
+            name
+            for name in context.params
+            if context.get_parameter_source(name) is ParameterSource.COMMANDLINE
+        ]
+        if own:
+            raise click.UsageError(
+                f"found --{own[0].replace('_', '-')} before `cpu`, expected its options behind it"
+            )
         return 0
     if program is not None or compare is not None:
         from l4lab.tools.check.fuzz.programs import compare_with, run_program
@@ -186,7 +196,7 @@ def mutation(
     if a mutant has survived that tests/equivalent_mutants.toml does not call equivalent.
 
     \b
-    l4lab check mutation --limit 200             200 more of some 2,300
+    l4lab check mutation --limit 200             200 more of some 2,200
     l4lab check mutation --only ipc --again      those of one module that survived, after adding tests
     l4lab check mutation --limit 0               only the figures so far
     """

@@ -1,7 +1,7 @@
 /*
  * Runs code on the host's own processor, for `l4lab fuzz cpu`: a static executable for Linux on x86, no program for our
  * kernel. Reads batches of cases from its standard input and answers each batch on its standard output; what both are
- * made of is below, and in tools/check/fuzz/cpu/host.py.
+ * made of is below, and in tools/check/fuzz/cpu/machines.py.
  *
  * Every case ends with an exception, at the latest by the `int 0x30` behind it, which Linux delivers as a signal. Its
  * handler has all registers, and goes on with the next case without returning.

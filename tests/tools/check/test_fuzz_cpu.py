@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import dataclasses
 import re
+import struct
 from collections import Counter
+from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
@@ -15,8 +17,19 @@ from l4lab.tools.check.fuzz.cpu.cases import case_of
 from l4lab.tools.check.fuzz.cpu.compare import KINDS, differences
 from l4lab.tools.check.fuzz.cpu.machines import End, Ours, code_pages
 from l4lab.tools.cli.main import cli
+from support.command import call
 
-HOST = machines.host_identity()
+
+def usable_host() -> machines.HostIdentity | None:
+    """The host's processor, if it runs 32-bit programs."""
+    try:
+        machines.Host().close()
+    except machines.NoProcessorError:
+        return None
+    return machines.host_identity()
+
+
+HOST = usable_host()
 FEATURES = frozenset(("popcnt", "abm", "sse4a"))
 needs_x86 = pytest.mark.skipif(HOST is None, reason=report.SKIPPED)
 
@@ -43,7 +56,7 @@ def test_a_short_run_has_no_finding() -> None:
 def test_the_report_names_the_processor_and_the_kinds() -> None:
     result = CliRunner().invoke(cli, ["fuzz", "cpu", "--cases", "300"], standalone_mode=False)
     assert result.return_value == 0
-    assert HOST is not None and HOST[0] in result.output
+    assert HOST is not None and HOST.name in result.output
     assert "undefined flags: SDM vol. 1, appendix A" in result.output and result.output.endswith(
         "no finding\n"
     )
@@ -53,6 +66,35 @@ def test_elsewhere_it_is_skipped_with_one_line(monkeypatch: pytest.MonkeyPatch) 
     monkeypatch.setattr(hunt, "host_identity", lambda: None)
     result = CliRunner().invoke(cli, ["fuzz", "cpu"], standalone_mode=False)
     assert (result.return_value, result.output) == (0, f"{report.SKIPPED}\n")
+
+
+def test_where_no_32_bit_program_runs_it_is_skipped_too(
+    monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    """A kernel without them says so (ENOEXEC), or lets it end before its first word."""
+    identity = machines.HostIdentity("GenuineIntel", "GenuineIntel, none", FEATURES)
+    monkeypatch.setattr(hunt, "host_identity", lambda: identity)
+    monkeypatch.setattr(machines, "PACKAGE_DIR", tmp_path)
+    assert hunt.hunt(0, 1, 1) is None
+    program = tmp_path / "_native/programs/processor"
+    program.parent.mkdir(parents=True)
+    program.write_text("#!/bin/sh\nexit 1\n", encoding="ascii")
+    program.chmod(0o755)
+    assert hunt.hunt(0, 1, 1) is None
+
+
+@pytest.mark.parametrize(("vendor", "c1"), [("AuthenticAMD", 0x200), ("GenuineIntel", 0)])
+def test_our_processor_is_of_the_vendor_that_is_compared_with(vendor: str, c1: int) -> None:
+    """AMD's fcomi leaves C1, Intel's clears it (SDM vol. 2, FCOMI): the identity decides."""
+    state = bytearray(case_of(1, 0, FEATURES).fxsave)
+    struct.pack_into("<HHB", state, 0, 0x37F, 0x200, 0x03)
+    case = dataclasses.replace(case_of(1, 0, FEATURES), code=b"\xdb\xf0", fxsave=bytes(state))
+    ours = Ours(0x2B, 0x23, vendor)
+    try:
+        [end] = ours.run([case])
+    finally:
+        ours.close()
+    assert struct.unpack_from("<H", end.fxsave, 2)[0] & 0x200 == c1
 
 
 def test_a_case_depends_on_its_seed_and_number_alone() -> None:
@@ -132,3 +174,9 @@ def test_what_a_saved_state_leaves_open_is_masked_where_it_lies() -> None:
     assert differences(case, ours, dataclasses.replace(ours, memory=inside), kinds) == []
     assert differences(case, ours, dataclasses.replace(ours, memory=beside), kinds) != []
     assert DATA % 4096 == 0 and kinds["undefined memory"] == 1
+
+
+def test_options_of_the_other_fuzzer_are_not_taken_without_a_word() -> None:
+    result = call("fuzz", "--seed", "5", "cpu", "--cases", "1")
+    assert (result.returncode, result.stdout) == (2, "")
+    assert result.stderr.startswith("l4lab: found --seed before `cpu`, expected its options behind it")

@@ -118,7 +118,7 @@ class Builder:
         form = rng.randrange(4) if known else 0
         middle = reg << 3
         if form == 0:
-            return bytes((middle | 5,)) + _word(address)
+            return bytes((middle | 5,)) + word(address)
         base = rng.choice(known)
         index = rng.choice(known)
         scale = rng.randrange(4)
@@ -128,11 +128,11 @@ class Builder:
             displacement = address - base_value
             if -128 <= displacement < 128:
                 return bytes((0x40 | middle | base,)) + sib + _byte(displacement)
-            return bytes((0x80 | middle | base,)) + sib + _word(displacement)
+            return bytes((0x80 | middle | base,)) + sib + word(displacement)
         if form == 2:
-            return bytes((middle | 4, scale << 6 | index << 3 | 5)) + _word(address - (index_value << scale))
+            return bytes((middle | 4, scale << 6 | index << 3 | 5)) + word(address - (index_value << scale))
         displacement = address - base_value - (index_value << scale)
-        return bytes((0x80 | middle | 4, scale << 6 | index << 3 | base)) + _word(displacement)
+        return bytes((0x80 | middle | 4, scale << 6 | index << 3 | base)) + word(displacement)
 
     def prefixes(self, *, lock: bool = False) -> bytes:
         """Mostly none; else ones that change nothing, or the segment to another that is the same."""
@@ -185,12 +185,9 @@ EDGES: Final = (
 )
 
 
-def _word(value: int) -> bytes:
+def word(value: int) -> bytes:
     return (value & 0xFFFF_FFFF).to_bytes(4, "little")
 
 
 def _byte(value: int) -> bytes:
     return (value & 0xFF).to_bytes(1, "little")
-
-
-word = _word

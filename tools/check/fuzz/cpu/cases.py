@@ -7,7 +7,7 @@ import itertools
 from random import Random
 from typing import Final
 
-from l4lab.tools.check.fuzz.cpu import floating, integer
+from l4lab.tools.check.fuzz.cpu import control, floating, integer
 from l4lab.tools.check.fuzz.cpu.builder import (
     CODE,
     DATA,
@@ -44,7 +44,7 @@ _STACK_EDGES: Final = (
 )
 
 _GROUPS: Final = (
-    (integer.INSTRUCTIONS, 45),
+    (integer.INSTRUCTIONS + control.INSTRUCTIONS, 45),
     (floating.X87, 25),
     (floating.SIMD, 30),
 )

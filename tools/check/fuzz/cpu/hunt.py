@@ -10,7 +10,7 @@ from typing import Any, Final
 from l4lab.tools.check.fuzz.cpu.builder import Case
 from l4lab.tools.check.fuzz.cpu.cases import SLOTS, case_of
 from l4lab.tools.check.fuzz.cpu.compare import differences
-from l4lab.tools.check.fuzz.cpu.machines import Host, Ours, host_identity
+from l4lab.tools.check.fuzz.cpu.machines import Host, NoProcessorError, Ours, host_identity
 
 MAX_FINDINGS: Final = 20
 """After that many the hunt ends: there is enough to look at."""
@@ -60,9 +60,11 @@ def hunt(
     identity = host_identity()
     if identity is None:
         return None
-    processor, features = identity
-    host = Host()
-    ours = Ours(host.data_selector, host.code_selector)
+    try:
+        host = Host()
+    except NoProcessorError:
+        return None
+    ours = Ours(host.data_selector, host.code_selector, identity.vendor)
     kinds: Counter[str] = Counter()
     ends: Counter[int] = Counter()
     findings: list[Finding] = []
@@ -70,7 +72,7 @@ def hunt(
     try:
         while done < count and len(findings) < MAX_FINDINGS:
             numbers = range(first + done, first + min(count, done + SLOTS))
-            cases = [case_of(seed, number, features) for number in numbers]
+            cases = [case_of(seed, number, identity.features) for number in numbers]
             host.send(cases)
             mine = ours.run(cases)
             for case, a, b in zip(cases, mine, host.receive(len(cases)), strict=True):
@@ -84,7 +86,7 @@ def hunt(
         host.close()
         ours.close()
     return Summary(
-        processor,
+        identity.name,
         seed,
         done,
         dict(sorted(kinds.items())),

@@ -7,11 +7,12 @@ import struct
 import subprocess
 import sys
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import Final
+from typing import Final, NamedTuple
 
 from l4lab.emulator.costs import CostTable
+from l4lab.emulator.cpuid import OPTERON_6174
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.inputs import PACKAGE_DIR
 from l4lab.emulator.ram import Ram
@@ -32,7 +33,11 @@ _THREAD_SELECTOR: Final = 0x63
 
 
 class ProcessorError(OperatorError):
-    """The host's processor cannot be asked, or its runner is gone."""
+    """The runner of the host's processor is gone."""
+
+
+class NoProcessorError(Exception):
+    """The host has no processor to compare with, or runs no 32-bit programs on it."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,13 +74,14 @@ class _Linux(Fiasco):
 class Ours:
     """Our vCPU, without a kernel. A system call is shown as Linux would: `int 0x30` is not for user mode there."""
 
-    def __init__(self, data_selector: int, code_selector: int) -> None:
-        """With the selectors of the host's Linux, so that programs see the same."""
+    def __init__(self, data_selector: int, code_selector: int, vendor: str = OPTERON_6174.vendor) -> None:
+        """With the selectors of the host's Linux, and a processor of the same vendor, so that programs see the same."""
         self._selectors = Selectors(
             code_selector, data_selector, _UTCB_SELECTOR, _THREAD_SELECTOR, FIASCO.selectors.thread_entries
         )
         self._ram = Ram(4 << 20)
-        self._engine = Engine(self._ram, CostTable.uniform(), interface=_Linux(self._selectors))
+        cpuid = replace(OPTERON_6174, vendor=vendor)
+        self._engine = Engine(self._ram, CostTable.uniform(), cpuid, _Linux(self._selectors))
         self._vcpu = Vcpu(self._engine, 0)
         self._pool = FramePool(self._selectors)
         words = self._ram.words
@@ -137,8 +143,16 @@ _END: Final = struct.Struct(f"<8IIIIII12x{FXSAVE_BYTES}s{DATA_BYTES}s")
 _HEADER: Final = struct.Struct("<I12x")
 
 
-def host_identity() -> tuple[str, frozenset[str]] | None:
-    """Vendor and model of the host's processor, and its features; None where it is no x86 under Linux."""
+class HostIdentity(NamedTuple):
+    """The host's processor: its vendor as `cpuid` has it; `name`, for people; its features, as Linux names them."""
+
+    vendor: str
+    name: str
+    features: frozenset[str]
+
+
+def host_identity() -> HostIdentity | None:
+    """None where it is no x86 under Linux."""
     if sys.platform != "linux" or platform.machine() not in ("x86_64", "i686", "i386"):
         return None
     lines = Path("/proc/cpuinfo").read_text(encoding="utf-8", errors="replace").split("\n\n")[0].splitlines()
@@ -147,7 +161,7 @@ def host_identity() -> tuple[str, frozenset[str]] | None:
         [facts.get("vendor_id", "?"), facts.get("model name", "?")]
         + [f"{key} {facts[key]}" for key in ("cpu family", "model", "stepping") if key in facts]
     )
-    return name, frozenset(facts.get("flags", "").split())
+    return HostIdentity(facts.get("vendor_id", "?"), name, frozenset(facts.get("flags", "").split()))
 
 
 class Host:
@@ -157,9 +171,13 @@ class Host:
         program = PACKAGE_DIR / "_native/programs/processor"
         try:
             self._process = subprocess.Popen([program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
-        except OSError as error:
-            raise ProcessorError(f"{program.name} cannot be run here: {error.strerror}") from None
-        self.data_selector, self.code_selector = struct.unpack("<II", self._read(8))
+        except OSError:
+            raise NoProcessorError from None
+        try:
+            self.data_selector, self.code_selector = struct.unpack("<II", self._read(8))
+        except ProcessorError:
+            self.close()
+            raise NoProcessorError from None
 
     def _read(self, size: int) -> bytes:
         assert self._process.stdout is not None
@@ -191,7 +209,8 @@ class Host:
         return [End(tuple(w[:8]), *w[8:]) for w in _END.iter_unpack(found)]
 
     def close(self) -> None:
-        """Ends the runner."""
+        """Ends the runner, also one that is caught in a case."""
+        self._process.kill()
         for pipe in (self._process.stdin, self._process.stdout):
             if pipe is not None:
                 pipe.close()

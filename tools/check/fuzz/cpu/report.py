@@ -11,7 +11,7 @@ from l4lab.tools.common.report import grouped, print_json
 from l4lab.tools.common.versions import versions
 
 FORMAT = 1
-SKIPPED = "skipped: needs an x86 host with Linux, to compare with its processor"
+SKIPPED = "skipped: needs an x86 host with Linux that runs 32-bit programs, to compare with its processor"
 
 
 def run_fuzz_cpu(*, first: int, count: int, seed: int, as_json: bool) -> int:
