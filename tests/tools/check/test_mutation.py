@@ -11,9 +11,10 @@ from types import ModuleType
 
 import pytest
 
+from l4lab.emulator.errors import OperatorError
 from l4lab.tools.check.mutation.judge import SURVIVED, Verdict
 from l4lab.tools.check.mutation.mutants import Mutant, mutants_of, put
-from l4lab.tools.check.mutation.report import read_equivalent, read_verdicts, summary
+from l4lab.tools.check.mutation.report import read_equivalent, read_verdicts, run_mutation, summary
 from l4lab.tools.native.build import CHECKOUT
 
 VICTIM = '''
@@ -153,6 +154,16 @@ def test_a_test_that_fails_without_a_mutant_is_named(tmp_path: Path) -> None:
     assert judged(tmp_path, tests) == (0, "test_victim.py::test_bad", {})
 
 
+def test_a_session_that_cannot_be_kept_is_refused(tmp_path: Path) -> None:
+    """Before anything is judged."""
+    (tmp_path / "file").touch()
+    with pytest.raises(OperatorError, match=r"--session .*session\.jsonl: (File exists|Not a directory)"):
+        run_mutation(
+            CHECKOUT, only=["timeouts"], limit=1, again=False, jobs=1,
+            session=tmp_path / "file/session.jsonl", as_json=False,
+        )  # fmt: skip
+
+
 def test_verdicts_are_read_again_but_for_a_line_that_was_cut_short(tmp_path: Path) -> None:
     """What an interrupted run leaves; the last verdict on a mutant counts."""
     path = tmp_path / "session.jsonl"
@@ -163,7 +174,7 @@ def test_verdicts_are_read_again_but_for_a_line_that_was_cut_short(tmp_path: Pat
         '{"key": "a", "by": "u"}',
         '{"key": "c"',
     )
-    path.write_text("\n".join(lines), encoding="utf-8")
+    path.write_bytes("\n".join(lines).encode() + b"\n\xff\n[1]\n")
     assert read_verdicts(path) == {"a": "u", "b": "t"}
 
 

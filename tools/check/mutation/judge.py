@@ -25,7 +25,8 @@ PATIENCE: Final = 4
 PATIENCE_SECONDS: Final = 2.0
 """How many times as long a test may take with a mutant, of the processor, and how much longer."""
 SILENT_SECONDS: Final = 900
-"""So long without a word from any process, and those at work are ended: they wait for something."""
+"""So long without a word from any process, and those at work are ended, without a verdict: they wait for something, or
+for a busy host. A test that waits in vain fails before that."""
 
 SURVIVED: Final = "survived"
 TOO_LONG: Final = "ran too long"
@@ -86,14 +87,19 @@ class Judge:
         if not child:
             self._work(items, lambda item, seconds: self._say(f"{seconds} {item.nodeid}\n"))
         os.close(self._voice)
-        with open(ears, encoding="utf-8") as words:
-            for line in words:
-                seconds, _, name = line.rstrip("\n").partition(" ")
-                if seconds == "!":
-                    self.flaw = name
-                else:
-                    self._seconds[name] = float(seconds)
-        _, status = os.waitpid(child, 0)
+        try:
+            with open(ears, encoding="utf-8") as words:
+                for line in words:
+                    seconds, _, name = line.rstrip("\n").partition(" ")
+                    if seconds == "!":
+                        self.flaw = name
+                    else:
+                        self._seconds[name] = float(seconds)
+        except KeyboardInterrupt:
+            os.kill(child, signal.SIGKILL)
+            raise
+        finally:
+            _, status = os.waitpid(child, 0)
         if status and not self.flaw:
             self.flaw = "the process of the tests died"
         return not self.flaw
@@ -131,7 +137,7 @@ class Judge:
                 os.close(other)
             try:
                 put(self.modules[mutant.module], mutant.function, text())
-            except Exception:
+            except Exception:  # of the mutant's making, whatever it is
                 self._say("! its import\n")
                 os._exit(0)
             self._work(order, None)
@@ -148,6 +154,8 @@ class Judge:
         os.close(ears)
         _, status = os.waitpid(trial.process, 0)
         by = trial.words.decode().partition(" ")[2].strip()
+        if not by and os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGKILL:
+            return  # somebody's decision, which says nothing about the mutant
         if not by and status:
             by = TOO_LONG if os.WIFSIGNALED(status) and os.WTERMSIG(status) == signal.SIGPROF else DIED
         for function in (f"{trial.mutant.module}.{trial.mutant.function}", ""):
@@ -165,7 +173,8 @@ class Judge:
     def _work(
         self, items: Sequence[pytest.Item], told: Callable[[pytest.Item, float], None] | None
     ) -> NoReturn:
-        """Run tests in this order until one fails, and end the process."""
+        """Run tests in this order until one fails, and end the process. Ctrl-C is for the one that waits for it."""
+        os.setpgrp()
         nothing = os.open(os.devnull, os.O_RDWR)
         for stream in (0, 1, 2):
             os.dup2(nothing, stream)
@@ -181,7 +190,9 @@ class Judge:
                 item.ihook.pytest_runtest_protocol(item=item, nextitem=after)
                 if told is not None:
                     told(item, time.process_time() - start)
-        except BaseException:
+        except (
+            BaseException
+        ):  # of the mutant's making; and this process must not return into the loop of the other
             self._say("! pytest itself\n")
         os._exit(0)
 

@@ -85,9 +85,15 @@ def _judge(
     if not todo:
         return
     line = Line()
-    kept.parent.mkdir(parents=True, exist_ok=True)
     done = 0
-    with kept.open("a", encoding="utf-8") as file:
+    try:
+        kept.parent.mkdir(parents=True, exist_ok=True)
+        file = kept.open("a", encoding="utf-8")
+    except OSError as error:
+        raise OperatorError(
+            f"--session {kept}: {error.strerror}, expected a file to add verdicts to"
+        ) from None
+    with file:
 
         def tell(verdict: Verdict) -> None:
             nonlocal done
@@ -106,6 +112,8 @@ def _judge(
         with open(os.devnull, "w") as nothing, redirect_stdout(nothing):
             code = pytest.main([*arguments, *TESTS], plugins=[judge])
         line.clear()
+    if code == pytest.ExitCode.INTERRUPTED:
+        raise KeyboardInterrupt
     if judge.flaw:
         raise OperatorError(f"{judge.flaw}: found that it fails without a mutant, expected it to pass")
     if code:
@@ -116,7 +124,7 @@ def read_verdicts(path: Path) -> dict[str, str]:
     """Key of a mutant -> the test that found it first, or SURVIVED. A line that was cut short does not count."""
     verdicts = {}
     if path.exists():
-        for line in path.read_text(encoding="utf-8").splitlines():
+        for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
             try:
                 record = json.loads(line)
                 verdicts[str(record["key"])] = str(record["by"])
