@@ -24,6 +24,8 @@ STACK_TOP = 0x0060_1000
 UNMAPPED = 0x0070_0000
 
 SYSTEM_CALL = bytes.fromhex("cd30")
+ANNOUNCE = bytes.fromhex("c605") + DATA.to_bytes(4, "little") + b"\x01"
+"""movb $1, DATA: in front of code that another host thread waits for, see `Guest.has_run`."""
 
 
 class AddressSpace:
@@ -80,8 +82,11 @@ class Guest:
         self.stack_pfn = self.new_page(STACK_TOP - 0x1000)
 
     def has_run(self) -> bool:
-        """Whether code has been fetched from CODE: seen in the page table, also by another thread while it runs."""
-        return bool(self.ram.words[self.space.entry(CODE)] & ACCESSED)
+        """Whether ANNOUNCE has been executed: seen in the data page, also by another host thread while the guest runs.
+
+        An accessed bit is no such sign: it is set when code is fetched, and a stop may come before the first instruction.
+        """
+        return self.word(self.data_pfn) != 0
 
     def take_frame(self) -> int:
         return next(self._free_frames)

@@ -26,7 +26,7 @@ from l4lab.kernel.fiasco.interface import FIASCO
 from l4lab.kernel.frame import CS, EAX, EBX, ECX, EIP, GDT_ENTRIES, UTCB_BASE
 from l4lab.kernel.interface import Interface, Selectors
 from l4lab.kernel.traps import DEADLINE_REACHED, HOST_STOP, CpuException
-from support.guest import CODE, DATA, Guest, as_bytes, instructions
+from support.guest import ANNOUNCE, CODE, DATA, Guest, as_bytes, instructions
 from support.handshake import PATIENCE_SECONDS, spin_until
 
 TESTS = Path(__file__).parents[2]
@@ -35,7 +35,7 @@ ENDLESS = "40 ebfd"  # inc eax; jmp back
 
 def test_stop_from_another_thread() -> None:
     guest = Guest()
-    guest.put(guest.code_pfn, as_bytes(ENDLESS))
+    guest.put(guest.code_pfn, ANNOUNCE + as_bytes(ENDLESS))
     frame = guest.thread()
 
     def stop_when_it_runs() -> None:
@@ -46,8 +46,9 @@ def test_stop_from_another_thread() -> None:
     other.start()
     assert guest.run(frame) is HOST_STOP
     other.join()
-    assert frame[EIP] in (CODE, CODE + 1)
-    assert instructions(frame) == 2 * frame[EAX] - (frame[EIP] == CODE + 1)
+    loop = CODE + len(ANNOUNCE)
+    assert frame[EIP] in (loop, loop + 1)
+    assert instructions(frame) == 1 + 2 * frame[EAX] - (frame[EIP] == loop + 1)
 
 
 def test_a_stop_asked_for_before_a_run_ends_it_and_only_it() -> None:
@@ -82,13 +83,13 @@ def test_stopping_does_not_change_what_is_counted(code: str) -> None:
 CTRL_C = """
     import signal, sys, threading
     sys.path.insert(0, {tests!r})
-    from support.guest import Guest, instructions
+    from support.guest import ANNOUNCE, Guest, instructions
     from support.handshake import spin_until
     from l4lab.emulator.vcpu import catch_interrupts
     from l4lab.kernel.traps import HOST_STOP
 
     guest = Guest()
-    guest.put(guest.code_pfn, bytes.fromhex({code!r}))
+    guest.put(guest.code_pfn, ANNOUNCE + bytes.fromhex({code!r}))
     frame = guest.thread()
 
     def tell_when_it_runs():
