@@ -158,6 +158,8 @@ static enum ending mmx_store(struct vcpu *v, const struct operation *op)
 {
     uint64_t value = v->floating.st[op->modrm >> 3 & 7].m;
     bool doubleword = op->opcode == 0x7e;
+    if (op->memory && !v->floating.is_amd)
+        v->floating.top = 0;  /* also if the store faults, as Intel's do */
     if (op->memory)
         TRY(operand_write(v, operand_address(v, op), &value, doubleword ? 4 : 8));
     simd_enter_mmx(v);

@@ -167,7 +167,7 @@ static enum ordering ordering_of(struct floating *f, const struct number *b, boo
     return prevented(&env) && env.flags & FE_I ? UNORDERED : order;
 }
 
-/* AMD's set the condition codes also if an unmasked exception keeps the comparison from popping. */
+/* The condition codes are set also if an unmasked exception keeps the comparison from popping. */
 static void compare(struct floating *f, const struct number *b, bool missing, bool signal, unsigned pops)
 {
     static const uint16_t codes[] = {
@@ -175,8 +175,6 @@ static void compare(struct floating *f, const struct number *b, bool missing, bo
     };
     bool happened;
     enum ordering order = ordering_of(f, b, missing, signal, &happened);
-    if (!happened && !f->is_amd)
-        return;
     f->status = (uint16_t)((f->status & ~(STATUS_C0 | STATUS_C2 | STATUS_C3)) | codes[order]);
     if (!happened)
         return;
@@ -186,7 +184,7 @@ static void compare(struct floating *f, const struct number *b, bool missing, bo
 
 enum { CF = 1, PF = 4, AF = 16, ZF = 64, SF = 128, OF = 2048 };
 
-/* Likewise; and C1 stays as it is on AMD's. */
+/* Likewise; C1 stays as it is. */
 static void compare_to_eflags(struct vcpu *v, unsigned i, bool signal, bool pops)
 {
     static const uint32_t flags[] = {[LESS] = CF, [EQUAL] = ZF, [GREATER] = 0, [UNORDERED] = CF | PF | ZF};
@@ -195,10 +193,9 @@ static void compare_to_eflags(struct vcpu *v, unsigned i, bool signal, bool pops
     uint16_t c1 = f->status & STATUS_C1;
     bool happened, missing = is_empty(f, 0) || is_empty(f, i);
     enum ordering order = ordering_of(f, &b, missing, signal, &happened);
-    if (f->is_amd && !missing)
+    if (!missing)
         f->status = (uint16_t)((f->status & ~STATUS_C1) | c1);
-    if (happened || f->is_amd)
-        operand_set_eflags(v, flags[order], CF | PF | AF | ZF | SF | OF);
+    operand_set_eflags(v, flags[order], CF | PF | AF | ZF | SF | OF);
     if (happened && pops)
         pop(f);
 }
@@ -213,7 +210,7 @@ static void load(struct floating *f, struct extended value, const struct float_e
     }
     raise_flags(f, env->flags);
     set_c1(f, false);
-    if (!prevented(env) || (f->is_amd && !(env->flags & FE_I)))  /* AMD's load a denormal, and then tell */
+    if (!(env->flags & ~env->masks & FE_I))  /* a denormal is loaded first, and then told */
         push(f, value);
 }
 
@@ -657,16 +654,22 @@ static enum ending load_extended(struct vcpu *v, uint32_t address)
     return DONE;
 }
 
+/* An unmasked exception prevents a store: AMD's processors still look whether it could be made, Intel's do not. */
+static enum ending probe_prevented(struct vcpu *v, uint32_t address, uint32_t size)
+{
+    return v->floating.is_amd ? operand_probe_write(v, address, size) : DONE;
+}
+
 /*
- * Writes `size` bytes, then takes the flags and pops. Page faults come first, also if an unmasked exception prevents the
- * store: nothing has changed then. Prevented, it is not inexact (SDM vol. 1, 8.5.4, 8.5.5).
+ * Writes `size` bytes, then takes the flags and pops. Page faults come first: nothing has changed then. Prevented by an
+ * unmasked exception, a store is not inexact (SDM vol. 1, 8.5.4, 8.5.5).
  */
 static inline enum ending store(struct vcpu *v, uint32_t address, const void *bytes, uint32_t size, const struct float_env *env,
                          unsigned preventing, bool pops)
 {
     struct floating *f = &v->floating;
     if (UNLIKELY(env->flags & ~env->masks & preventing)) {
-        TRY(operand_probe_write(v, address, size));
+        TRY(probe_prevented(v, address, size));
         raise_flags(f, env->flags & preventing);
         set_c1(f, false);
         return DONE;
@@ -684,7 +687,7 @@ static enum ending store_missing(struct vcpu *v, uint32_t address, const void *b
 {
     struct floating *f = &v->floating;
     if (!(f->control & FE_I)) {
-        TRY(operand_probe_write(v, address, size));
+        TRY(probe_prevented(v, address, size));
         stack_fault(f, false);
         return DONE;
     }

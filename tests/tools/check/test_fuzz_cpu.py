@@ -83,18 +83,57 @@ def test_where_no_32_bit_program_runs_it_is_skipped_too(
     assert hunt.hunt(0, 1, 1) is None
 
 
-@pytest.mark.parametrize(("vendor", "c1"), [("AuthenticAMD", 0x200), ("GenuineIntel", 0)])
-def test_our_processor_is_of_the_vendor_that_is_compared_with(vendor: str, c1: int) -> None:
-    """AMD's fcomi leaves C1, Intel's clears it (SDM vol. 2, FCOMI): the identity decides."""
-    state = bytearray(case_of(1, 0, FEATURES).fxsave)
-    struct.pack_into("<HHB", state, 0, 0x37F, 0x200, 0x03)
-    case = dataclasses.replace(case_of(1, 0, FEATURES), code=b"\xdb\xf0", fxsave=bytes(state))
+def end_of(vendor: str, code: str, control: int, status: int, st0: str) -> machines.End:
+    """`code` on a processor of ours, all x87 registers valid, `st0` in ST0 and, if TOP is 0, ST0 in R0."""
+    first = case_of(1, 0, FEATURES)
+    state = bytearray(first.fxsave)
+    struct.pack_into("<HHB", state, 0, control, status, 0xFF)
+    state[32:42] = bytes.fromhex(st0)[::-1]
     ours = Ours(0x2B, 0x23, vendor)
     try:
-        [end] = ours.run([case])
+        [end] = ours.run([dataclasses.replace(first, code=bytes.fromhex(code), fxsave=bytes(state))])
     finally:
         ours.close()
-    assert struct.unpack_from("<H", end.fxsave, 2)[0] & 0x200 == c1
+    return end
+
+
+NAN = "7fffc000000000000001"
+DENORMAL = "00004000000000000000"
+NOWHERE = "00000040"  # 1 GiB, where nothing is
+SYSTEM_CALL_ENDS = 13
+
+
+@pytest.mark.parametrize("store", ["db15", "db1d", "df1d", "df3d", "df35", "dd0d"])
+def test_the_identity_decides_whether_a_prevented_store_faults(store: str) -> None:
+    """fist, fistp, fbstp, fisttp of a NaN, invalid unmasked: AMD's look at the page first, Intel's not at all."""
+    for vendor, vector in (("AuthenticAMD", 14), ("GenuineIntel", SYSTEM_CALL_ENDS)):
+        end = end_of(vendor, store + NOWHERE, 0x37E, 0, NAN)
+        assert end.vector == vector
+        status = struct.unpack_from("<H", end.fxsave, 2)[0]
+        assert status == (0 if vector == 14 else 0x8081)
+
+
+@pytest.mark.parametrize("store", ["0f7e05", "0f7f05", "0fe705"])
+def test_the_identity_decides_whether_an_mmx_store_that_faults_has_moved_top(store: str) -> None:
+    for vendor, top in (("AuthenticAMD", 5), ("GenuineIntel", 0)):
+        end = end_of(vendor, store + NOWHERE, 0x37F, 5 << 11, NAN)
+        assert (end.vector, struct.unpack_from("<H", end.fxsave, 2)[0]) == (14, top << 11)
+
+
+@pytest.mark.parametrize("vendor", ["AuthenticAMD", "GenuineIntel"])
+def test_what_both_vendors_do_beyond_the_manual(vendor: str) -> None:
+    """A comparison sets its codes before its unmasked exception, fcomi leaves C1, a denormal is loaded and then told."""
+    compared = end_of(vendor, "d8d0", 0x37D, 0, DENORMAL)  # fcom st0, denormal unmasked
+    assert struct.unpack_from("<H", compared.fxsave, 2)[0] == 0xC082
+    to_flags = end_of(vendor, "dbf0", 0x37E, 0x200, NAN)  # fcomi, invalid unmasked
+    assert to_flags.eflags & 0x8D5 == 0x45
+    assert struct.unpack_from("<H", to_flags.fxsave, 2)[0] == 0x8281
+    code = "c7050000500001000000ddc7d90500005000"  # a denormal; ffree st7; fld of it, denormal unmasked
+    loaded = end_of(vendor, code, 0x37D, 0, NAN)
+    assert (loaded.vector, struct.unpack_from("<H", loaded.fxsave, 2)[0]) == (
+        SYSTEM_CALL_ENDS,
+        7 << 11 | 0x8082,
+    )
 
 
 def test_a_case_depends_on_its_seed_and_number_alone() -> None:

@@ -24,6 +24,8 @@ ARITHMETIC: Final = CF | PF | AF | ZF | SF | OF
 LOGIC: Final = ARITHMETIC & ~AF
 
 SEGMENT_PREFIXES: Final = (0x26, 0x2E, 0x36, 0x3E)
+_NOT_WRITABLE: Final = b"\x2e\x64\x65"
+"""CS, and FS and GS, which are empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -134,8 +136,11 @@ class Builder:
         displacement = address - base_value - (index_value << scale)
         return bytes((0x80 | middle | 4, scale << 6 | index << 3 | base)) + word(displacement)
 
-    def prefixes(self, *, lock: bool = False) -> bytes:
-        """Mostly none; else ones that change nothing, or the segment to another that is the same."""
+    def prefixes(self, *, lock: bool = False, writable: bool = False) -> bytes:
+        """Mostly none; else ones that change nothing, or the segment to another that is the same.
+
+        `writable`: of segments only those that may be written through.
+        """
         rng = self.rng
         some = bytearray(b"\xf0" if lock else b"")
         if rng.random() < 0.06:
@@ -144,7 +149,7 @@ class Builder:
             some.append(rng.choice((0x64, 0x65)))
         if len(some) > 1:
             rng.shuffle(some)
-        return bytes(some)
+        return bytes(some).translate(None, _NOT_WRITABLE if writable else b"")
 
     def register(self, *, pointers: bool = False) -> int:
         """A general register to write: seldom one that operands are found by, and not ESP."""

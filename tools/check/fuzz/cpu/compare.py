@@ -20,11 +20,11 @@ KINDS: Final = {
     "pointers only while an exception is pending (APM vol. 2, 11.4.4.3)",
     "transcendental": "SDM vol. 1, 8.3.10: results differ by less than one unit in the last place; whether they are "
     "inexact, and rounded up, with them",
-    "comparison": "SDM vol. 2, FCOM, FCOMI: condition codes of a comparison that an unmasked exception ends, and C1; "
-    "AMD sets the former and leaves the latter",
+    "comparison": "SDM vol. 2, FCOM, FCOMI: condition codes of a comparison that an unmasked exception ends, and C1",
     "fault address": "SDM vol. 3, 4.7: which byte of an operand of more than 8 bytes CR2 names",
     "access rights": "SDM vol. 2, LAR: bits 16 to 19 are undefined",
-    "pushes": "SDM vol. 2, PUSHA, ENTER: below ESP, what was pushed before one of several pushes faulted",
+    "halfway": "SDM vol. 2, PUSHA, ENTER, FSTP of 80 bits, FBSTP: what was written before one of several accesses "
+    "faulted",
     "enter": "SDM vol. 2, ENTER: the high half of EBP with an operand size of 16 bits",
     "approximation": "SDM vol. 2, RCPPS, RSQRTPS: relative error up to 1.5 * 2^-12",
     "resume flag": "SDM vol. 3, 18.3.1.1: RF in the EFLAGS of a fault",
@@ -34,6 +34,8 @@ _EFLAGS: Final = 0x240DD5
 _RESUME: Final = 0x10000
 _C1: Final = 0x200
 _PUSHED_BYTES: Final = 32 * 4 + 4
+_EXTENDED_BYTES: Final = 10
+_ADJUSTMENT: Final = 24576
 _CODES: Final = 0x4700
 _TINY_INEXACT: Final = 0x80B0
 """Underflow, inexact, and that they are pending."""
@@ -88,24 +90,34 @@ def differences(case: Case, ours: End, host: End, kinds: Counter[str]) -> list[s
     if wrong & ~undefined:
         found.append(f"eflags differ in {wrong & ~undefined:#x}: {ours.eflags:#x}, host {host.eflags:#x}")
     if ours.memory != host.memory:
-        pushed = ours.vector == 14 and not {"pusha", "enter"}.isdisjoint(case.names)
-        found += _memory(case, ours.memory, host.memory, ours.general[ESP] if pushed else None, kinds)
+        halfway = _written_halfway(case, ours) if ours.vector == 14 else None
+        found += _memory(case, ours.memory, host.memory, halfway, kinds)
     if ours.fxsave != host.fxsave:
         found += _floating(case, ours.fxsave, host.fxsave, kinds, compares=compares)
     return found
 
 
-def _memory(case: Case, ours: bytes, host: bytes, esp: int | None, kinds: Counter[str]) -> list[str]:
-    """`esp`: below it may be what was pushed before a fault, unless None."""
+def _written_halfway(case: Case, ours: End) -> tuple[int, int] | None:
+    """Offset in the data and size of what an instruction that ends with a page fault may have written before it."""
+    if not {"pusha", "enter"}.isdisjoint(case.names):
+        return ours.general[ESP] - DATA - _PUSHED_BYTES, _PUSHED_BYTES
+    if not {"x87 db /7", "x87 df /6"}.isdisjoint(case.names):
+        return (ours.address & ~0xFFF) - DATA - _EXTENDED_BYTES, _EXTENDED_BYTES
+    return None
+
+
+def _memory(
+    case: Case, ours: bytes, host: bytes, halfway: tuple[int, int] | None, kinds: Counter[str]
+) -> list[str]:
     left, right = bytearray(ours), bytearray(host)
     masks = case.memory_masks
-    if esp is not None:
-        masks += ((esp - DATA - _PUSHED_BYTES, _PUSHED_BYTES),)
+    if halfway is not None:
+        masks += (halfway,)
     for offset, size in masks:
         first, last = max(offset, 0), min(max(offset + size, 0), DATA_BYTES)
         left[first:last] = right[first:last] = bytes(max(last - first, 0))
     if left == right:
-        kinds["undefined memory" if esp is None else "pushes"] += 1
+        kinds["undefined memory" if halfway is None else "halfway"] += 1
         return []
     at = [i for i in range(DATA_BYTES) if left[i] != right[i]]
     first, last = at[0], min(at[-1], at[0] + 15) + 1
@@ -146,11 +158,15 @@ def _floating(case: Case, ours: bytes, host: bytes, kinds: Counter[str], *, comp
 
 
 def _ulps(x: bytes, y: bytes) -> int:
-    """How many numbers of the extended format lie between two of one sign."""
+    """How many numbers of the extended format lie between two of one sign; if one is tiny and that is unmasked, it is
+    there with its exponent adjusted (SDM vol. 1, 8.5.5)."""
     (m, se), (n, tf) = struct.unpack("<QH", x), struct.unpack("<QH", y)
     if (se ^ tf) & 0x8000:
         return 1 << 64
-    positions = [(r & 0x7FFF) << 63 | s & (1 << 63) - 1 for s, r in ((m, se), (n, tf))]
+    exponents = [se & 0x7FFF, tf & 0x7FFF]
+    if {_ADJUSTMENT, 1} == set(exponents):
+        exponents = [exponent % _ADJUSTMENT for exponent in exponents]
+    positions = [e << 63 | s & (1 << 63) - 1 for s, e in zip((m, n), exponents, strict=True)]
     distance: int = abs(positions[0] - positions[1])
     return distance
 

@@ -228,7 +228,9 @@ def _x87(b: Builder) -> None:
         if (opcode, reg) in ((1, 6), (5, 6)):
             b.memory_masks.append((b.address - DATA + (6 if prefix else 12), 8 if prefix else 16))
             b.end()
-        b.emit(name, b.prefixes() + prefix + bytes((0xD8 + opcode,)) + modrm)
+        # An Intel does not look at the segment if an unmasked exception prevents the store.
+        writes = opcode % 2 == 1 and reg not in (0, 4, 5)
+        b.emit(name, b.prefixes(writable=writes) + prefix + bytes((0xD8 + opcode,)) + modrm)
         return
     second = 0xC0 | b.rng.randrange(64)
     if opcode == 1 and b.rng.random() < 0.3:
@@ -381,7 +383,8 @@ def _simd(b: Builder) -> None:
         b.clobber(EAX, ECX, EDX)
     elif "g" in options and opcode != 0x7E:
         modrm = bytes((modrm[0] & 0xC7 | b.rng.choice((EAX, ECX, EDX, EBX)) << 3,)) + modrm[1:]
-    segment = b"" if opcode == 0xF7 else b.prefixes()
+    # An Intel has set TOP before it refuses the segment.
+    segment = b"" if opcode == 0xF7 else b.prefixes(writable=opcode in (0x7E, 0x7F, 0xE7) and not prefix)
     more = b"\x66" if prefix in (_F3, _F2) and b.rng.random() < 0.05 else b""  # means nothing there
     extra = [part for part in (prefix, segment, more) if part]
     b.rng.shuffle(extra)
