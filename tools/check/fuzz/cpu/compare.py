@@ -27,7 +27,8 @@ KINDS: Final = {
     "faulted",
     "enter": "SDM vol. 2, ENTER: the high half of EBP with an operand size of 16 bits",
     "approximation": "SDM vol. 2, RCPPS, RSQRTPS: relative error up to 1.5 * 2^-12",
-    "resume flag": "SDM vol. 3, 18.3.1.1: RF in the EFLAGS of a fault",
+    "flags of a fault": "SDM vol. 3, 18.3.1.1: RF; vol. 2, REP: Intel's have the flags from before a CMPS or SCAS that "
+    "faults while it is repeated",
 }
 
 _EFLAGS: Final = 0x240DD5
@@ -44,6 +45,10 @@ _LONG: Final = ("fxsave", "fxrstor", "x87 dd /6", "x87 dd /4", "x87 d9 /4", "x87
 _COMPARISON: Final = re.compile(
     r"x87 (d[8ce] (/[23]|d[0-9a-f])|da (/[23]|e9)|dd e[0-9a-f]|d[bf] [ef][0-9a-f]|d9 e4)"
 )
+_REPEATED_COMPARISON: Final = re.compile(
+    rb"[\x26\x2e\x36\x3e\x64-\x67]*[\xf2\xf3][\x26\x2e\x36\x3e\x64-\x67\xf2\xf3]*[\xa6\xa7\xae\xaf]"
+)
+"""Any prefixes, a repeat among them, and cmps or scas."""
 _REGISTERS: Final = ("eax", "ecx", "edx", "ebx", "esp", "ebp", "esi", "edi")
 
 
@@ -85,8 +90,11 @@ def differences(case: Case, ours: End, host: End, kinds: Counter[str]) -> list[s
     if compares and wrong & ~undefined and host.fxsave[2] & 0x81 == 0x81:
         kinds["comparison"] += 1
         undefined |= ARITHMETIC
-    if (ours.eflags ^ host.eflags) & _RESUME:
-        kinds["resume flag"] += 1
+    repeats = ours.vector == 14 and _REPEATED_COMPARISON.match(case.code, done)
+    if (ours.eflags ^ host.eflags) & _RESUME or (repeats and wrong & ~undefined & ARITHMETIC):
+        kinds["flags of a fault"] += 1
+    if repeats:
+        undefined |= ARITHMETIC
     if wrong & ~undefined:
         found.append(f"eflags differ in {wrong & ~undefined:#x}: {ours.eflags:#x}, host {host.eflags:#x}")
     if ours.memory != host.memory:
