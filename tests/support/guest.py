@@ -84,7 +84,7 @@ class Guest:
     def has_run(self) -> bool:
         """Whether ANNOUNCE has been executed: seen in the data page, also by another host thread while the guest runs.
 
-        An accessed bit is no such sign: it is set when code is fetched, and a stop may come before anything is executed.
+        An accessed bit is no such sign: it is set when code is fetched, and a stop may come before any is executed.
         """
         return self.word(self.data_pfn) != 0
 

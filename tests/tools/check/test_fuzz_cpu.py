@@ -122,7 +122,7 @@ def test_the_identity_decides_whether_an_mmx_store_that_faults_has_moved_top(sto
 
 @pytest.mark.parametrize("vendor", ["AuthenticAMD", "GenuineIntel"])
 def test_what_both_vendors_do_beyond_the_manual(vendor: str) -> None:
-    """A comparison sets its codes before its unmasked exception, fcomi leaves C1, a denormal is loaded and then told."""
+    """A comparison sets its codes before its unmasked exception, fcomi leaves C1, a denormal is loaded, then told."""
     compared = end_of(vendor, "d8d0", 0x37D, 0, DENORMAL)  # fcom st0, denormal unmasked
     assert struct.unpack_from("<H", compared.fxsave, 2)[0] == 0xC082
     to_flags = end_of(vendor, "dbf0", 0x37E, 0x200, NAN)  # fcomi, invalid unmasked
