@@ -104,6 +104,17 @@ class CapabilityTable:
             self.pages.add(page)
         return True
 
+    def places(self, first: int, end: int) -> int:
+        """How many places a walk over the slots from `first` up to `end` sees: a page without slots counts once."""
+        pages = [
+            page for page in self.pages if first // SLOTS_PER_PAGE <= page <= (end - 1) // SLOTS_PER_PAGE
+        ]
+        all_pages = (end - 1) // SLOTS_PER_PAGE - first // SLOTS_PER_PAGE + 1
+        slots = sum(
+            min(end, (page + 1) * SLOTS_PER_PAGE) - max(first, page * SLOTS_PER_PAGE) for page in pages
+        )
+        return all_pages - len(pages) + slots
+
     def free(self) -> None:
         """Give back what was paid; the table must be empty."""
         self.quota.refund(len(self.pages) * PAGE_BYTES)

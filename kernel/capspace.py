@@ -58,7 +58,7 @@ def map_range(
     """
     mapped = 0
     outcome = MapOutcome.LACKED
-    for index in _occupied(source, source_index, count):
+    for index in _occupied(kernel, source, source_index, count, MAP):
         at = target_index + index - source_index
         if at >= kernel.interface.object_index_limit:
             break
@@ -103,25 +103,33 @@ def _map_one(
 def unmap_range(kernel: Kernel, task: Task, index: int, count: int, *, delete: bool) -> None:
     """Take the capabilities of `count` slots; `delete`: with the delete right, end their objects at once."""
     slots = task.capability_table.slots
-    for slot in _occupied(task, index, count):
+    for slot in _occupied(kernel, task, index, count, UNMAP):
         cap = slots.get(slot)
         if cap is not None:  # it may have gone with another of the range
             displace(kernel, cap) if delete else remove(kernel, cap)
 
 
-def restrict_range(task: Task, index: int, count: int, rights: int) -> None:
+def restrict_range(kernel: Kernel, task: Task, index: int, count: int, rights: int) -> None:
     """Take `rights` from the capabilities of `count` slots, which stay there."""
     slots = task.capability_table.slots
-    for slot in _occupied(task, index, count):
+    for slot in _occupied(kernel, task, index, count, UNMAP):
+        kernel.bill[UNMAP] += kernel.costs.map_capability
         slots[slot].rights &= ~rights
 
 
-def _occupied(task: Task, index: int, count: int) -> list[int]:
-    """The occupied slots of a range, by index. O(min(range, capabilities))."""
+def _occupied(kernel: Kernel, task: Task, index: int, count: int, cause: int) -> list[int]:
+    """The occupied slots of a range, by index. O(min(range, capabilities)).
+
+    The others are billed to `cause`: one by one where the table has a page, else by the page.
+    """
     slots = task.capability_table.slots
     if count <= len(slots):
-        return [slot for slot in range(index, index + count) if slot in slots]
-    return sorted(slot for slot in slots if index <= slot < index + count)
+        found = [slot for slot in range(index, index + count) if slot in slots]
+    else:
+        found = sorted(slot for slot in slots if index <= slot < index + count)
+    looked_at = task.capability_table.places(index, index + count)
+    kernel.bill[cause] += (looked_at - len(found)) * kernel.costs.range_step
+    return found
 
 
 def remove(kernel: Kernel, cap: Capability) -> None:
@@ -144,6 +152,7 @@ def kill_object(kernel: Kernel, obj: KernelObject) -> None:
     if not obj.alive or obj.permanent:
         return
     obj.alive = False
+    kernel.bill[UNMAP] += len(obj.capabilities) * kernel.costs.map_capability
     for cap in list(obj.capabilities):
         capability.drop(cap)
     kernel.dying.append(obj)

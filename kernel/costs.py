@@ -36,7 +36,9 @@ class KernelCosts:
     ipc_path: int = 0
     """One message from sender to receiver, without words and items."""
     ipc_block: int = 0
-    """Putting a thread to wait: queue, timeout."""
+    """Putting a thread to wait for a message, a gate's thread or a semaphore; without its timeout."""
+    ipc_abort: int = 0
+    """Ending a wait otherwise than by a message: out of the queue, a result code."""
     copy_word: int = 0
     """Each message word."""
     map_item: int = 0
@@ -48,17 +50,34 @@ class KernelCosts:
     unmap_page: int = 0
     """The same backwards, for each mapping removed."""
     map_capability: int = 0
-    """Each capability mapped or unmapped."""
+    """Each capability mapped or unmapped, also by the end of its object or task."""
+    map_port: int = 0
+    """Each I/O port mapped or unmapped."""
+    range_step: int = 0
+    """Each place of a range, named to be mapped or unmapped, that was looked at and is empty."""
+    clear_page: int = 0
+    """Filling a page of the kernel's memory with zeros: page table, directory, kernel-user memory."""
     object_invoke: int = 0
     """A kernel object's operation, beyond decode."""
+    create_object: int = 0
+    """Making a kernel object, without its pages and its capability."""
+    end_object: int = 0
+    """Ending one, without its pages, its capabilities and whoever waits for it."""
     thread_switch: int = 0
     """Another thread's registers and stack, without the space."""
     schedule: int = 0
-    """Choosing from the ready queue."""
+    """Choosing who runs, without changes to the ready queue."""
+    ready_queue: int = 0
+    """Each thread put into a ready queue, or taken out."""
+    list_step: int = 0
+    """Each entry of one of the kernel's lists that is gone through: senders, gates and interrupts of a thread, threads
+    and tables of a task, requests that come with another core's interrupt after its first."""
+    wake_up_queue: int = 0
+    """Each timeout armed, cancelled or expired."""
     fault_path: int = 0
     """Turning a fault into a message."""
     timer_tick: int = 0
-    """The tick's own work: clock, wake-up queue, quantum."""
+    """The tick's own work: clock, a look at the wake-up queue, quantum; without what expires."""
 
 
 # Causes, the ledger's categories for kernel time: indices into a bill.

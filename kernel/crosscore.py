@@ -24,6 +24,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, assert_never
 
 from l4lab.kernel import contention, dispatch, ipc, requests, shootdown
+from l4lab.kernel.costs import IPI
 from l4lab.kernel.drq import (
     AnswerDrq,
     Drq,
@@ -49,6 +50,7 @@ def serve(kernel: Kernel, core: Core, drq: Drq, merged: list[Drq]) -> None:
     contention.use(kernel, core, contention.DRQ_LINES)
     waits_on = [_serve_one(kernel, core, drq)]
     if merged:
+        kernel.bill[IPI] += len(merged) * kernel.costs.list_step
         served = kernel.served
         waits_on += [_serve_one(kernel, core, more) for more in merged]
         kernel.served = served

@@ -10,7 +10,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from l4lab.kernel import contention, tracing
-from l4lab.kernel.costs import SCHEDULE, SPACE_SWITCH, SWITCH
+from l4lab.kernel.costs import SCHEDULE, SPACE_SWITCH, SWITCH, TIMER
 from l4lab.kernel.drq import WakeDrq, post
 from l4lab.kernel.frame import CR3
 from l4lab.kernel.sched import outranks_running
@@ -31,11 +31,11 @@ def wake(kernel: Kernel, core: Core, thread: Thread) -> None:
     if thread.core != core.number:
         _wake_remote(kernel, thread, preempt=True)
     elif outranks_running(core, thread):
-        _put_aside(core)
+        _put_aside(kernel, core)
         core.current = core.context = thread
         core.context_since_cycles = kernel.now_cycles
     else:
-        core.ready.add(thread, front=True)
+        enqueue(kernel, core, thread, front=True)
 
 
 def wake_without_preempting(kernel: Kernel, thread: Thread) -> None:
@@ -48,14 +48,14 @@ def wake_without_preempting(kernel: Kernel, thread: Thread) -> None:
     if thread.core != kernel.here:
         _wake_remote(kernel, thread, preempt=False)
         return
-    home.ready.add(thread, front=True)
+    enqueue(kernel, home, thread, front=True)
     if home.current is None:
         home.reschedule = True
 
 
 def wake_by_timeout(kernel: Kernel, core: Core, thread: Thread) -> None:
     """Woken by its own timeout: preempts lower priorities at once, but not an equal one."""
-    core.ready.add(thread, front=True)
+    enqueue(kernel, core, thread, front=True)
     current, context = core.current, core.context
     if current is None or context is None:
         core.reschedule = True
@@ -71,23 +71,30 @@ def _wake_remote(kernel: Kernel, thread: Thread, *, preempt: bool) -> None:
 
 def switch_donating(kernel: Kernel, core: Core, thread: Thread) -> None:
     """Run `thread` now, on the scheduling context that is running, whatever its own priority."""
-    _put_aside(core)
+    _put_aside(kernel, core)
     core.current = thread
     if core.context is None:
         core.context = thread
 
 
-def _put_aside(core: Core) -> None:
+def _put_aside(kernel: Kernel, core: Core) -> None:
     """The running thread leaves the core; if it could go on, to the front of its priority."""
     current = core.current
     if current is not None and (current.state == READY or current.state == LATE) and not current.queued:
-        core.ready.add(current, front=True)
+        enqueue(kernel, core, current, front=True)
 
 
 def unqueue(kernel: Kernel, thread: Thread) -> None:
     """Take a thread out of its ready queue, if it is in one."""
     if thread.queued:
+        kernel.bill[SCHEDULE] += kernel.costs.ready_queue
         kernel.cores[thread.core].ready.remove(thread)
+
+
+def enqueue(kernel: Kernel, core: Core, thread: Thread, *, front: bool) -> None:
+    """Put a thread that is in no ready queue into that of `core`, its own."""
+    kernel.bill[SCHEDULE] += kernel.costs.ready_queue
+    core.ready.add(thread, front=front)
 
 
 def preempt_if_outranked(core: Core) -> None:
@@ -107,7 +114,7 @@ def preempt_if_lower(core: Core) -> None:
             core.reschedule = True
 
 
-def end_of_quantum(core: Core) -> None:
+def end_of_quantum(kernel: Kernel, core: Core) -> None:
     """The context has used its time: a fresh quantum, and to the back of its priority."""
     context, current = core.context, core.current
     if context is None:
@@ -115,11 +122,11 @@ def end_of_quantum(core: Core) -> None:
     context.quantum_left_cycles = context.quantum_cycles
     core.reschedule = True
     if current is not None and current is context and current.state == READY:
-        core.ready.add(current, front=False)
+        enqueue(kernel, core, current, front=False)
         core.current = core.context = None
     elif context.queued:
-        core.ready.remove(context)
-        core.ready.add(context, front=False)
+        unqueue(kernel, context)
+        enqueue(kernel, core, context, front=False)
 
 
 def choose(kernel: Kernel, core: Core) -> None:
@@ -135,7 +142,9 @@ def choose(kernel: Kernel, core: Core) -> None:
         core.context = current
     else:
         chosen = core.ready.pop()
-        _put_aside(core)
+        if chosen is not None:
+            kernel.bill[SCHEDULE] += kernel.costs.ready_queue
+        _put_aside(kernel, core)
         core.current = core.context = chosen
     core.context_since_cycles = kernel.now_cycles
     if kernel.trace is not None:
@@ -148,8 +157,7 @@ def place(kernel: Kernel, core: Core, thread: Thread, home: int, priority: int, 
     Runs on the thread's own core, or anywhere while it has none.
     """
     was_running = thread is core.current
-    if thread.queued:
-        core.ready.remove(thread)
+    unqueue(kernel, thread)
     thread.priority = priority
     thread.quantum_cycles = thread.quantum_left_cycles = quantum_cycles
     if thread.core != home:
@@ -171,7 +179,7 @@ def _leave(kernel: Kernel, core: Core, thread: Thread, home: int) -> None:
     thread.core = home
     if thread.timeout is not None and thread.timeout.thread is not None:
         deadline_us = thread.timeout.deadline_us
-        thread.timeout.cancel()
+        disarm(kernel, thread)
         thread.timeout = arm(kernel, thread, deadline_us)
     if core.current is thread:
         core.current = None
@@ -185,7 +193,16 @@ def arm(kernel: Kernel, thread: Thread, deadline_us: int) -> Timeout:
     home = max(thread.core, 0)
     if home != kernel.here:
         kernel.effects.append(TimerSet(home))
+    kernel.bill[TIMER] += kernel.costs.wake_up_queue
     return kernel.cores[home].wake_ups.arm(thread, deadline_us)
+
+
+def disarm(kernel: Kernel, thread: Thread) -> None:
+    """Cancel the thread's timeout, if one is armed."""
+    if thread.timeout is not None:
+        kernel.bill[TIMER] += kernel.costs.wake_up_queue
+        thread.timeout.cancel()
+        thread.timeout = None
 
 
 def visit(kernel: Kernel, core: Core, thread: Thread) -> None:
@@ -197,7 +214,7 @@ def visit(kernel: Kernel, core: Core, thread: Thread) -> None:
     costs, bill = kernel.costs, kernel.bill
     core.switches += 2
     contention.use(kernel, thread, contention.THREAD_LINES)
-    bill[SCHEDULE] += 2 * costs.schedule
+    bill[SCHEDULE] += 2 * costs.schedule + 4 * costs.ready_queue
     bill[SWITCH] += 2 * costs.thread_switch
     task = thread.task
     if task is not None and task.alive and task.space is not core.space:

@@ -104,8 +104,8 @@ def _interrupt(kernel: Kernel, core: Core, trap: Interrupt) -> None:
     advance_clock(kernel)
     core.interrupted = True
     kernel.served = 0
+    kernel.bill[IPI] += kernel.costs.ipi_receive
     if trap.drq is not None:
-        kernel.bill[IPI] += kernel.costs.ipi_receive
         crosscore.serve(kernel, core, trap.drq, trap.merged)
     else:
         dispatch.preempt_if_outranked(core)
@@ -118,6 +118,7 @@ def _tick(kernel: Kernel, core: Core) -> None:
     advance_clock(kernel)
     while (thread := core.wake_ups.pop_expired(kernel.clock_us)) is not None:
         thread.timeout = None
+        kernel.bill[TIMER] += kernel.costs.wake_up_queue
         waiting.time_out(kernel, thread)
         if thread.core == core.number:
             dispatch.wake_by_timeout(kernel, core, thread)
@@ -125,7 +126,7 @@ def _tick(kernel: Kernel, core: Core) -> None:
             dispatch.wake_without_preempting(kernel, thread)
     context = core.context
     if context is not None and context.quantum_left_cycles <= 0:
-        dispatch.end_of_quantum(core)
+        dispatch.end_of_quantum(kernel, core)
     dispatch.preempt_if_lower(core)
 
 

@@ -18,6 +18,8 @@
 12. nothing is left over from the last entry: translations to forget, objects to end
 13. a thread's state changes as `thread.TRANSITIONS` allows; this one is checked at each change, while
     `transitions_checked` is entered
+14. what a kernel entry has changed was charged, at its price: mappings, ports, capabilities, objects, ready queues,
+    timeouts, waits (`Census`); and whatever has changed costs more than entry and exit
 
 For tests and for `KernelBug` dumps; O(everything). A child may have more rights than its parent: the
 parent was granted on with fewer (ABI sheet section 7; K/map_util.cpp leaves the children alone).
@@ -30,6 +32,7 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn
 
 from l4lab.kernel import mapdb, paging
+from l4lab.kernel.costs import CAUSE_NAMES, ENTRY, EXIT, IPC, MAP, OBJECT, SCHEDULE, TIMER, UNMAP
 from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.mapdb import WRITE, Mapping
 from l4lab.kernel.objects import Factory, Gate, Icu, Irq, Semaphore
@@ -89,6 +92,63 @@ def check_nothing_left(kernel: Kernel) -> None:
         _fail(f"translations still to be forgotten: {kernel.memory.stale[0]}")
     if kernel.held:
         _fail(f"{kernel.held[0]!r} is still locked")
+    memory = kernel.memory
+    if memory.removals or memory.cleared_pages or memory.range_steps:
+        _fail("steps of memory operations still to be billed")
+
+
+# --- charges ------------------------------------------------------------------------------------
+
+
+class Census:
+    """Invariant 14: all of the kernel that costs something to change, taken between two entries. O(everything).
+
+    What comes and goes within one entry is not seen, so what was charged may be more than what shows.
+    """
+
+    def __init__(self, kernel: Kernel) -> None:
+        tasks = kernel.tasks.values()
+        self.mappings = {
+            m for task in tasks for m in (*task.space.pages.values(), *task.space.superpages.values())
+        }
+        self.ports = {port for task in tasks for port in task.ports.values()}
+        self.capabilities = {cap for task in tasks for cap in task.capability_table.slots.values()}
+        self.objects = {cap.object for cap in self.capabilities}
+        self.queued = {thread for core in kernel.cores for thread in core.ready.threads()}
+        self.timeouts = {timeout for core in kernel.cores for timeout in core.wake_ups.timeouts()}
+        waits = (SENDING, WAITING, RECEIVING)
+        self.waiting = {
+            (thread, thread.state, thread.partner)
+            for thread in kernel.threads.values()
+            if thread.state in waits
+        }
+
+    def check_charged(self, kernel: Kernel, bill: list[int]) -> None:
+        """`bill`: of the one entry since this census."""
+        now, costs = Census(kernel), kernel.costs
+        tables = (
+            (self.mappings, now.mappings),
+            (self.ports, now.ports),
+            (self.capabilities, now.capabilities),
+        )
+        gone = [len(before - after) for before, after in tables]
+        come = [len(after - before) for before, after in tables]
+        removing = (costs.unmap_page, costs.map_port, costs.map_capability)
+        mapping = (costs.map_page, costs.map_port, costs.map_capability)
+        least = {
+            UNMAP: sum(n * price for n, price in zip(gone, removing, strict=True)),
+            MAP: sum(n * price for n, price in zip(come, mapping, strict=True)),
+            OBJECT: len({obj for obj in self.objects if not obj.alive}) * costs.end_object,
+            SCHEDULE: len(self.queued ^ now.queued) * costs.ready_queue,
+            TIMER: len(self.timeouts ^ now.timeouts) * costs.wake_up_queue,
+            IPC: len(now.waiting - self.waiting) * costs.ipc_block,
+        }
+        for cause, cycles in least.items():
+            if bill[cause] < cycles:
+                _fail(f"{CAUSE_NAMES[cause]}: {bill[cause]} cycles billed for work of {cycles}")
+        changed = any(gone) or any(come) or self.queued != now.queued or self.waiting != now.waiting
+        if changed and sum(bill) == bill[ENTRY] + bill[EXIT] and costs.schedule:
+            _fail("something has changed, and only entry and exit were billed")
 
 
 # --- states -------------------------------------------------------------------------------------

@@ -102,7 +102,7 @@ def deliver(kernel: Kernel, sender: Thread, receiver: Thread) -> bool:
 def _stop_receiving(kernel: Kernel, me: Thread, state: int) -> None:
     """The wait of `me` for a message is over: it takes one now, in `state`."""
     if me.timeout is not None:
-        waiting.disarm(me)
+        dispatch.disarm(kernel, me)
     if me.state == LATE:
         dispatch.unqueue(kernel, me)
     me.state = state
@@ -190,6 +190,7 @@ def take(kernel: Kernel, core: Core, me: Thread, sender: KernelObject) -> None:
         if isinstance(taken, Irq):
             receiver.senders.remove(taken, taken.queued_priority)
             taken.queued = False
+            kernel.bill[IPC] += kernel.costs.ipc_path
             kernel.interface.notify(kernel, receiver, taken)
         elif isinstance(taken, Thread):
             following = _take_from_thread(kernel, core, receiver, taken)
@@ -205,7 +206,7 @@ def _take_from_thread(kernel: Kernel, core: Core, receiver: Thread, sender: Thre
     """Transfer from a queued thread; returns the sender that *it* can take at once, if any."""
     receiver.senders.remove(sender, sender.queued_priority)
     if sender.timeout is not None:
-        waiting.disarm(sender)
+        dispatch.disarm(kernel, sender)
     sent = deliver(kernel, sender, receiver)
     sender.state = READY
     sender.partner = None
@@ -253,7 +254,8 @@ def gate_bound(kernel: Kernel, core: Core, gate: Gate) -> None:
         if not isinstance(sender, Thread):
             raise KernelBug(f"{sender!r} waits for a gate")
         gate.waiting.remove(sender, sender.queued_priority)
-        waiting.disarm(sender)
+        dispatch.disarm(kernel, sender)
+        kernel.bill[IPC] += kernel.costs.list_step
         sender.partner = None
         sender.state = READY
         kernel.interface.address_to(sender, gate)
@@ -296,6 +298,7 @@ def resume_send(kernel: Kernel, core: Core, sender: Thread, partner: Thread) -> 
         _reserve(kernel, partner, sender)
         return
     if not acceptable:
+        kernel.bill[IPC] += kernel.costs.ipc_block
         kernel.interface.send_queued(sender)
         if kernel.events is not None:
             requests.queued(kernel, kernel.events, sender, partner)

@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from l4lab.kernel import capspace, dispatch, ipc, ports, requests, tracing, waiting
-from l4lab.kernel.costs import IPI
+from l4lab.kernel import capspace, charges, dispatch, ipc, ports, requests, tracing, waiting
+from l4lab.kernel.costs import IPC, IPI, MAP, OBJECT, UNMAP
 from l4lab.kernel.frame import CR3
 from l4lab.kernel.interface import CANCELLED, NOT_EXISTENT
 from l4lab.kernel.memory import EVERY_PAGE
@@ -44,6 +44,7 @@ def create_task(kernel: Kernel, quota: Quota, name: str = "") -> Task | None:
     if space is None:
         quota.refund(TASK_BYTES)
         return None
+    charges.memory(kernel, MAP)
     task = Task(number, quota, TASK_BYTES, space)
     task.name = name
     kernel.tasks[number] = task
@@ -99,6 +100,7 @@ def create_factory(kernel: Kernel, quota: Quota, limit_bytes: int) -> Factory | 
 def add_ku_memory(kernel: Kernel, task: Task, vpn: int, pages: int) -> str:
     """Kernel-user memory for `task`; "" on success, else why not (`Memory.add_ku_area`)."""
     area = kernel.memory.add_ku_area(task.space, vpn, pages)
+    charges.memory(kernel, MAP)
     if isinstance(area, str):
         return area
     kernel.effects.append(KernelWritten(area.first_pfn, area.pages, active=True))
@@ -132,6 +134,7 @@ def reap(kernel: Kernel, core: Core) -> None:
     for obj in kernel.dying:  # which grows meanwhile
         if kernel.trace is not None:
             tracing.destroyed(kernel, kernel.trace, obj)
+        kernel.bill[OBJECT] += kernel.costs.end_object
         _end(kernel, core, obj)
         obj.quota.refund(obj.charged_bytes)
     kernel.dying.clear()
@@ -170,7 +173,8 @@ def kill(kernel: Kernel, me: Thread) -> None:
         if isinstance(sender, Thread):
             me.senders.remove(sender, sender.queued_priority)
             sender.partner = None
-            waiting.disarm(sender)
+            kernel.bill[IPC] += kernel.costs.ipc_abort
+            dispatch.disarm(kernel, sender)
             sender.state = READY
             kernel.interface.send_failed(kernel, sender, CANCELLED)
             dispatch.wake_without_preempting(kernel, sender)
@@ -178,6 +182,7 @@ def kill(kernel: Kernel, me: Thread) -> None:
             me.senders.remove(sender, sender.queued_priority)
             sender.queued = False
             sender.pending = True
+            kernel.bill[IPC] += kernel.costs.list_step
     if me.delete_irq is not None:
         _stop_notifying(me.delete_irq)
         me.delete_irq = None
@@ -197,6 +202,7 @@ def _stop_notifying(irq: KernelObject) -> None:
 
 def _forget_thread(kernel: Kernel, me: Thread) -> None:
     """A dead thread that nobody can name: its memory goes."""
+    kernel.bill[OBJECT] += (len(me.bound_gates) + len(me.bound_irqs)) * kernel.costs.list_step
     for gate in list(me.bound_gates):
         if isinstance(gate, Gate):
             gate.thread = me  # stays bound to the dead thread: IPC fails with error 4
@@ -229,6 +235,8 @@ def _check_root_end(kernel: Kernel, me: Thread) -> None:
 
 def _end_task(kernel: Kernel, task: Task) -> None:
     """Memory and capabilities go; threads that others can name live on without a space."""
+    steps = len(task.reply_slots) + len(task.threads) + len(task.space.tables.table_pfns)
+    kernel.bill[OBJECT] += steps * kernel.costs.list_step
     for slot in task.reply_slots.values():
         slot.clear()
     task.reply_slots.clear()
@@ -246,6 +254,7 @@ def _end_task(kernel: Kernel, task: Task) -> None:
             core.space = None
             kernel.memory.stale.append((1 << core.number, EVERY_PAGE))
     kernel.memory.destroy_space(task.space)
+    charges.memory(kernel, UNMAP)
     task.space.live_cores = 0
     if not task.threads:
         _release_ku_memory(kernel, task)
@@ -257,6 +266,7 @@ def _end_task(kernel: Kernel, task: Task) -> None:
 
 def _release_ku_memory(kernel: Kernel, task: Task) -> None:
     for area in kernel.memory.release_ku_areas(task.space):
+        kernel.bill[OBJECT] += kernel.costs.list_step
         kernel.effects.append(KernelWritten(area.first_pfn, area.pages, active=False))
 
 

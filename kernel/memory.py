@@ -98,12 +98,15 @@ class Memory:
     `user_frames`: frames below this number belong to sigma0 at boot; those above are the kernel's, up to
     `ram_frames`, the end of RAM.
     `stale`: (bit mask of cores, vpn) of what was taken away from a space that is live on those cores,
-    in this kernel entry; EVERY_PAGE for a whole space. `removals`: mappings removed or restricted, ever.
+    in this kernel entry; EVERY_PAGE for a whole space. Not billed yet (`charges`): `removals`, mappings removed
+    or restricted; `cleared_pages`, kernel frames filled with zeros; `range_steps`, empty places of ranges looked at.
     """
 
     __slots__ = (
+        "cleared_pages",
         "frames",
         "ram_frames",
+        "range_steps",
         "removals",
         "roots",
         "shared_tables",
@@ -125,6 +128,8 @@ class Memory:
         self.sigma0: Space | None = None
         self.stale: list[tuple[int, int]] = []
         self.removals = 0
+        self.cleared_pages = 0
+        self.range_steps = 0
 
     # --- spaces ---------------------------------------------------------------------------------
 
@@ -150,6 +155,7 @@ class Memory:
         if space is self.sigma0:
             for root in self.roots.values():
                 for mapping in reversed(mapdb.subtree_over(root, root.pfn, root.pages)):
+                    self.removals += 1
                     self._remove(mapping)
             self.roots.clear()
             self.sigma0 = None
@@ -216,6 +222,7 @@ class Memory:
         first_word = first_pfn * (PAGE_BYTES // 4)
         count = pages * (PAGE_BYTES // 4)
         self.words[first_word : first_word + count] = memoryview(bytes(count * 4)).cast("I")
+        self.cleared_pages += pages
         for offset, page in enumerate(wanted):
             space.ku_pages[page] = first_pfn + offset
             space.tables.set_page(page, first_pfn + offset, writable=True, cached=True)
@@ -282,9 +289,13 @@ class Memory:
 
     def _skip_empty(self, source: Space, vpn: int, offset: int) -> int:
         """Where to go on after the unmapped page `vpn`: at the next entry in use, or past these 4 MiB."""
+        self.range_steps += 1
         if source is self.sigma0:
             return offset + max(self.ram_frames - vpn, 1)  # past the kernel's share
-        return offset + source.tables.unused_entries(vpn + 1) + 1
+        unused = source.tables.unused_entries(vpn + 1)
+        if not source.tables.needs_table(vpn):
+            self.range_steps += unused
+        return offset + unused + 1
 
     def _can_be_superpage(self, target: Space, vpn: int) -> bool:
         """False where there is a page table already, even an empty one (as on the real kernel)."""
@@ -379,7 +390,9 @@ class Memory:
         are still there. A new mapping starts with the marks of the one it comes from.
         """
         touched = 0
-        for mapping in self.mappings_in(space, vpn, pages):
+        found = self.mappings_in(space, vpn, pages)
+        self.range_steps += self._empty_places(space, vpn, pages, found)
+        for mapping in found:
             if mapping.space is None:
                 continue
             first = max(vpn, mapping.vpn)
@@ -419,6 +432,17 @@ class Memory:
                 ]
         return found
 
+    def _empty_places(self, space: Space, vpn: int, pages: int, found: list[Mapping]) -> int:
+        """Entries without a mapping that a walk over the range sees: of the directory, and of page tables."""
+        end = min(vpn + pages, self.user_pages if space is not self.sigma0 else FRAMES)
+        if end <= vpn:
+            return 0
+        directory_entries = ((end + _SUPER_MASK) >> 10) - (vpn >> 10)
+        tables = space.tables.table_pfns if space is not self.sigma0 else {}
+        covered = [index for index in tables if vpn >> 10 <= index < (end + _SUPER_MASK) >> 10]
+        in_tables = sum(min(end, (index + 1) << 10) - max(vpn, index << 10) for index in covered)
+        return directory_entries - len(covered) + in_tables - len(found)
+
     def _take_rights(self, mapping: Mapping, rights: int) -> int:
         """Remove `rights` from one mapping; returns the ACCESSED and DIRTY bits it had."""
         space = mapping.space
@@ -437,7 +461,9 @@ class Memory:
     # --- parts ------------------------------------------------------------------------------------
 
     def _remove_tree(self, mapping: Mapping) -> None:
-        for node in reversed(mapdb.subtree_over(mapping, mapping.pfn, mapping.pages)):
+        derived = mapdb.subtree_over(mapping, mapping.pfn, mapping.pages)
+        self.removals += len(derived) + 1
+        for node in reversed(derived):
             self._remove(node)
         self._remove(mapping)
 
@@ -454,6 +480,7 @@ class Memory:
         """A granted mapping leaves its space; the tree has it no more."""
         if mapping.space is None:
             raise KernelBug(f"{mapping!r} granted after removal")
+        self.removals += 1
         mapping.space.tables.clear(mapping.vpn, mapping.is_superpage)
         self._forget_index(mapping.space, mapping)
 
@@ -492,6 +519,8 @@ class Memory:
         pfn = self.frames.take()
         if pfn is None:
             quota.refund(PAGE_BYTES)
+        else:
+            self.cleared_pages += 1  # a directory or a page table, which starts empty
         return pfn
 
     def _give_back_frame(self, pfn: int, quota: Quota) -> None:

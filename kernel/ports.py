@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
+from l4lab.kernel.costs import FAULT, MAP, UNMAP
 from l4lab.kernel.frame import EAX, EDX, EIP
 from l4lab.kernel.outcomes import MapOutcome
 from l4lab.kernel.quota import MAPPING_BYTES
@@ -57,6 +58,7 @@ def map_range(
         if not target.quota.charge(MAPPING_BYTES):
             return MapOutcome.OUT_OF_MEMORY
         # POINT OF NO RETURN
+        kernel.bill[MAP] += kernel.costs.map_port
         if grant_this and parent is not None:
             _move(parent, target)
             continue
@@ -121,6 +123,7 @@ def _remove_tree(kernel: Kernel, top: PortMapping) -> None:
     while pending:
         mapping = pending.pop()
         pending.extend(mapping.children or ())
+        kernel.bill[UNMAP] += kernel.costs.map_port
         del mapping.task.ports[mapping.port]
         mapping.task.quota.refund(MAPPING_BYTES)
 
@@ -164,6 +167,7 @@ def access(kernel: Kernel, thread: Thread) -> bool:
     if not all(_may(kernel, task, port + offset) for offset in range(size)):
         return False
     # POINT OF NO RETURN
+    kernel.bill[FAULT] += kernel.costs.fault_path
     if opcode in _INPUT:
         frame[EAX] |= (1 << 8 * size) - 1
     frame[EIP] = frame[EIP] + length & 0xFFFFFFFF

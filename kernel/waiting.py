@@ -45,7 +45,6 @@ def queue_up(kernel: Kernel, me: Thread, partner: Thread) -> None:
     if deadline_us == EXPIRED:
         kernel.interface.send_failed(kernel, me, TIMED_OUT)
         return
-    kernel.bill[IPC] += kernel.costs.ipc_block
     kernel.interface.send_queued(me)
     _enter(kernel, me, SENDING, partner, partner.senders, deadline_us)
 
@@ -74,6 +73,7 @@ def _enter(
     """Block `me` in a queue, with its priority of now. POINT OF NO RETURN."""
     if kernel.events is not None:
         requests.queued(kernel, kernel.events, me, partner)
+    kernel.bill[IPC] += kernel.costs.ipc_block
     me.state = state
     me.partner = partner
     me.queued_priority = me.priority
@@ -97,20 +97,14 @@ def arm(kernel: Kernel, thread: Thread, deadline_us: int) -> None:
     thread.timeout = dispatch.arm(kernel, thread, deadline_us)
 
 
-def disarm(thread: Thread) -> None:
-    """Cancel the thread's timeout, if one is armed."""
-    if thread.timeout is not None:
-        thread.timeout.cancel()
-        thread.timeout = None
-
-
 # --- ends of waiting ----------------------------------------------------------------------------
 
 
 def stop_waiting(kernel: Kernel, me: Thread) -> None:
     """Take a blocked thread out of whatever it waits in; its state is the caller's to set."""
-    if me.timeout is not None:
-        disarm(me)
+    if me.state not in (READY, DORMANT, DEAD):
+        kernel.bill[IPC] += kernel.costs.ipc_abort
+    dispatch.disarm(kernel, me)
     partner = me.partner
     if me.state == SENDING:
         if isinstance(partner, Gate):
@@ -160,6 +154,7 @@ def cancel(kernel: Kernel, me: Thread) -> None:
 
 def finish_late(kernel: Kernel, me: Thread) -> None:
     """A LATE thread is about to run and nobody has sent: now its timeout counts."""
+    kernel.bill[IPC] += kernel.costs.ipc_abort
     me.state = READY
     me.partner = None
     kernel.interface.receive_failed(kernel, me, TIMED_OUT)

@@ -18,7 +18,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from l4lab.kernel import capspace, events, ipc, lifecycle, ports, requests, tracing, waiting
-from l4lab.kernel.costs import FAULT
+from l4lab.kernel.costs import COPY, FAULT, IPC
 from l4lab.kernel.fiasco import abi, items, messages
 from l4lab.kernel.fiasco.threadstate import NEVER_SET, state_of
 from l4lab.kernel.frame import (
@@ -251,6 +251,7 @@ def get_stuck(kernel: Kernel, me: Thread, fault: tuple[int, int, int]) -> None:
         f"{me.name or me!r}: trap {number}, error {error:#x}, address {address:#x}, "
         f"EIP {me.frame[EIP]:#x}: nobody handles it"
     )
+    kernel.bill[IPC] += kernel.costs.ipc_block
     me.kernel_message = FaultMessage(STUCK, (), fault)
     me.state = SENDING
     me.partner = me
@@ -309,6 +310,7 @@ def state_words(me: Thread, fault: tuple[int, int, int]) -> tuple[int, ...]:
 def load_state(kernel: Kernel, me: Thread, first_word: int) -> None:
     """Replace the registers by the 19 words at `first_word`; CS is kept, EFLAGS made harmless."""
     frame, words = me.frame, kernel.words
+    kernel.bill[COPY] += len(_STATE_ORDER) * kernel.costs.copy_word
     for offset, index in enumerate(_STATE_ORDER):
         if index is None or index == CS:
             continue
@@ -329,6 +331,7 @@ def _enter_trampoline(kernel: Kernel, me: Thread, word: int, fault: tuple[int, i
     block = state.trampoline
     assert block is not None
     words, frame = kernel.words, me.frame
+    kernel.bill[COPY] += len(_STATE_ORDER) * kernel.costs.copy_word
     requests.end(kernel, me)
     state.trampoline_armed = False
     words[block + abi.TRAMPOLINE_SAVED_MR0 // 4] = words[me.utcb]

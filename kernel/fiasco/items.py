@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel import capspace, contention, ports, tracing
+from l4lab.kernel import capspace, charges, contention, ports, tracing
 from l4lab.kernel.costs import MAP
 from l4lab.kernel.fiasco import abi, flexpage
 from l4lab.kernel.objects import Gate, Task
@@ -225,6 +225,7 @@ def _map_memory(
         for first, into, pages in mapped.runs:
             tracing.mapped(kernel, kernel.trace, target, first, into, pages)
     kernel.bill[MAP] += mapped.entries * kernel.costs.map_page
+    charges.memory(kernel, MAP)
     return mapped.outcome
 
 

@@ -29,6 +29,9 @@ ERROR: Final = abi.UTCB_ERROR // 4
 FREE_MARKER: Final = abi.UTCB_FREE_MARKER // 4
 ADDRESS: Final = abi.UTCB_ADDRESS // 4
 
+FPU_STATE_WORDS: Final = 128
+"""What FXSAVE writes. Ref: Intel SDM vol. 1, 10.5.1."""
+
 
 def label_of(tag: int) -> int:
     """The signed label of a tag."""
@@ -172,4 +175,5 @@ def transfer(kernel: Kernel, sender: Thread, receiver: Thread) -> bool:
 def transfer_fpu(kernel: Kernel, sender: Thread, receiver: Thread) -> None:
     """The message brings the sender's x87/SSE state, if the capability used has the S right (section 9)."""
     if sender.send_rights & abi.OBJECT_RIGHT_S:
+        kernel.bill[COPY] += FPU_STATE_WORDS * kernel.costs.copy_word
         kernel.effects.append(CopyFpu(sender.frame, receiver.frame))

@@ -14,6 +14,7 @@ import pytest
 from l4lab.kernel import (
     capability,
     capspace,
+    charges,
     costs,
     dispatch,
     entry,
@@ -21,14 +22,14 @@ from l4lab.kernel import (
     mapdb,
     ports,
     shootdown,
-    waiting,
 )
-from l4lab.kernel.capability import Capability
+from l4lab.kernel.capability import Capability, KernelObject
 from l4lab.kernel.fiasco import fastpath
 from l4lab.kernel.mapdb import Mapping
 from l4lab.kernel.memory import Memory
 from l4lab.kernel.paging import PageTables
 from l4lab.kernel.quota import Quota
+from l4lab.kernel.sched import Core
 from l4lab.kernel.state import Kernel
 from l4lab.kernel.thread import READY, ReplySlot, Thread
 from l4lab.tools.check.fuzz.hunt import hunt
@@ -111,7 +112,7 @@ def lost_wake_up(patch: Patch) -> None:
 
 def lost_timeout(patch: Patch) -> None:
     """A thread whose wait is over keeps its timeout armed."""
-    patch.setattr(waiting, "disarm", sometimes(waiting.disarm, nothing, 5))
+    patch.setattr(dispatch, "disarm", sometimes(dispatch.disarm, nothing, 5))
 
 
 def uncounted_capability(patch: Patch) -> None:
@@ -200,7 +201,40 @@ def ready_again(patch: Patch) -> None:
     patch.setattr(lifecycle, "kill", kill)
 
 
+def free_removal(patch: Patch) -> None:
+    """Mappings go without anybody paying."""
+
+    def forget(kernel: Kernel, cause: int) -> None:
+        kernel.memory.removals = kernel.memory.cleared_pages = kernel.memory.range_steps = 0
+
+    patch.setattr(charges, "memory", forget)
+
+
+def free_queueing(patch: Patch) -> None:
+    """A ready thread is queued without anybody paying."""
+
+    def queue(kernel: Kernel, core: Core, thread: Thread, *, front: bool) -> None:
+        core.ready.add(thread, front=front)
+
+    patch.setattr(dispatch, "enqueue", queue)
+
+
+def free_death(patch: Patch) -> None:
+    """What a dying object's capabilities cost to take away is not billed."""
+
+    def kill(kernel: Kernel, obj: KernelObject) -> None:
+        before = list(kernel.bill)
+        original(kernel, obj)
+        kernel.bill[:] = before
+
+    original = capspace.kill_object
+    patch.setattr(capspace, "kill_object", kill)
+
+
 PLANTS = {
+    free_removal: "billed for work",
+    free_queueing: "schedule",
+    free_death: "billed for work",
     short_cut_of_its_own: "leave different things",
     ready_again: "becomes ready from dead",
     stale_translation: "stale translation",

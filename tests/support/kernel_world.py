@@ -17,7 +17,7 @@ from l4lab.kernel.fiasco import abi
 from l4lab.kernel.fiasco.interface import FIASCO
 from l4lab.kernel.frame import EAX, ECX, EDX, ESI
 from l4lab.kernel.interface import BootParameters
-from l4lab.kernel.invariants import check_all
+from l4lab.kernel.invariants import Census, check_all
 from l4lab.kernel.objects import Gate, Task
 from l4lab.kernel.state import ConsoleOutput, Effect, Ipi
 from l4lab.kernel.thread import DEAD, READY, Thread
@@ -94,7 +94,10 @@ class World:
         """The running thread of `core` traps."""
         self.now_cycles += cycles
         decision = self.decisions[core]
+        census = Census(self.kernel) if self.check and self.kernel.costs.schedule else None
         handle_trap(self.kernel, core, trap, self.now_cycles, decision)
+        if census is not None:
+            census.check_charged(self.kernel, decision.bill)
         self.effects += decision.effects
         for effect in decision.effects:
             self.apply(effect)

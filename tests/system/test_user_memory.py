@@ -25,13 +25,19 @@ def boot(folder: Path, program: str, modules: list[str]) -> Machine:
     return Machine(load_manifest(path))
 
 
-def start(machine: Machine, program: str) -> int:
-    """Run until the program's task is there; the cycle."""
-    cycle = 0
-    while not any(task.name == program for task in machine.kernel.tasks.values()):
-        cycle += LOOK_EVERY_CYCLES
+def start(folder: Path, program: str, modules: list[str]) -> tuple[Machine, int]:
+    """A machine at the cycle at which the program's task is there, to the cycle."""
+    cycle, every_cycles = 0, LOOK_EVERY_CYCLES
+    while True:
+        machine = boot(folder, program, modules)
         machine.run(cycle)
-    return cycle
+        while not any(task.name == program for task in machine.kernel.tasks.values()):
+            cycle += every_cycles
+            machine.run(cycle)
+        if every_cycles == 1:
+            return machine, cycle
+        machine.close()
+        cycle, every_cycles = cycle - every_cycles, 1
 
 
 def memory(machine: Machine, program: str) -> dict[int, bytes]:
@@ -53,12 +59,11 @@ def test_memory_does_not_depend_on_where_modules_lie(tmp_path: Path, program: st
     """Stack and all: at the start and a while later, what would be there by chance has had its chance."""
     if program in others:
         others = ["sigma0", *others[1:]]
-    alone, beside = boot(tmp_path, program, []), boot(tmp_path, program, others)
-    starts = [start(machine, program) for machine in (alone, beside)]
+    (alone, first), (beside, second) = (start(tmp_path, program, modules) for modules in ([], others))
     pages = 0
     for later in CYCLES_AFTER_START[program]:
-        for machine, begin in zip((alone, beside), starts, strict=True):
-            machine.run(begin + later)
+        alone.run(first + later)
+        beside.run(second + later)
         found = memory(alone, program)
         assert found == memory(beside, program)
         pages = max(pages, len(found))

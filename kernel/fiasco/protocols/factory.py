@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from l4lab.kernel import capspace, contention, lifecycle, tracing
+from l4lab.kernel.costs import OBJECT
 from l4lab.kernel.fiasco import abi, items
 from l4lab.kernel.fiasco.messages import make_tag
 from l4lab.kernel.fiasco.protocols.common import (
@@ -47,6 +48,7 @@ def handle(call: Call, factory: KernelObject) -> int:
     if isinstance(created, int):
         return created
     # POINT OF NO RETURN
+    call.kernel.bill[OBJECT] += call.kernel.costs.create_object
     assert call.me.task is not None
     words = 1 if isinstance(created, Task) and call.word(2) else 0
     area = area_word(call.word(2))

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from l4lab.kernel import capspace
+from l4lab.kernel.costs import COPY
 from l4lab.kernel.fiasco import abi
 from l4lab.kernel.fiasco.messages import make_tag
 from l4lab.kernel.fiasco.protocols import icu
@@ -14,6 +15,7 @@ from l4lab.kernel.state import ConsoleOutput
 
 if TYPE_CHECKING:
     from l4lab.kernel.capability import KernelObject
+    from l4lab.kernel.state import Kernel
 
 _NAME_MAX_BYTES = 32
 
@@ -51,7 +53,17 @@ def _bytes_at(call: Call, first_word: int, count: int) -> bytes:
 def _write(call: Call) -> None:
     count = call.word(1)
     if 0 < count <= abi.LOG_WRITE_MAX_BYTES:
-        call.kernel.effects.append(ConsoleOutput(_bytes_at(call, 2, count)))
+        _print(call.kernel, _bytes_at(call, 2, count))
+
+
+def _print(kernel: Kernel, data: bytes) -> None:
+    """To the console, a word at a time; how long the device takes is not modelled."""
+    _charge_copy(kernel, len(data))
+    kernel.effects.append(ConsoleOutput(data))
+
+
+def _charge_copy(kernel: Kernel, count: int) -> None:
+    kernel.bill[COPY] += -(-count // 4) * kernel.costs.copy_word
 
 
 def _read(call: Call, log: Log) -> int:
@@ -62,6 +74,7 @@ def _read(call: Call, log: Log) -> int:
     count = min(call.word(0) >> 16, abi.LOG_READ_MAX_BYTES, len(log.input))
     data = bytes(log.input[:count])
     del log.input[:count]
+    _charge_copy(call.kernel, count)
     for index in range(0, count, 4):
         call.answer_word(1 + index // 4, int.from_bytes(data[index : index + 4], "little"))
     call.answer_word(0, count | (0 if log.input else abi.LOG_READ_DRAINED))
@@ -103,7 +116,7 @@ def _output(call: Call, operation: int) -> int:
         data = str((value ^ 0x80000000) - 0x80000000).encode()
     else:
         return error(abi.ENOSYS)
-    call.kernel.effects.append(ConsoleOutput(data))
+    _print(call.kernel, data)
     return OK
 
 

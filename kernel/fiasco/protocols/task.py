@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Final
 
-from l4lab.kernel import capspace, contention, lifecycle, ports, tracing
+from l4lab.kernel import capspace, charges, contention, lifecycle, ports, tracing
 from l4lab.kernel.costs import MAP, UNMAP
 from l4lab.kernel.fiasco import abi, flexpage, items
 from l4lab.kernel.fiasco.messages import make_tag
@@ -85,11 +85,10 @@ def _unmap_page(call: Call, task: Task, page: flexpage.Flexpage, mask: int) -> i
             first, pages = page.address >> 12, 1 << (order - 12)
             for mapping in memory.mappings_in(task.space, first, pages):
                 contention.lock(call.kernel, mapping)
-            before = memory.removals
             rights = flexpage.memory_rights(page.rights)
             touched = memory.unmap_range(task.space, first, pages, rights, also_self=also_self)
             flags = flexpage.access_flags(touched)
-            call.kernel.bill[UNMAP] += (memory.removals - before) * call.kernel.costs.unmap_page
+            charges.memory(call.kernel, UNMAP)
             if trace is not None:
                 tracing.unmapped(call.kernel, trace, task, page.address, pages, page.rights)
     if (page.kind == abi.FPAGE_TYPE_IO or page.is_everything) and page.rights:
@@ -103,7 +102,7 @@ def _unmap_page(call: Call, task: Task, page: flexpage.Flexpage, mask: int) -> i
             delete = bool(mask & abi.UNMAP_DELETE)
             capspace.unmap_range(call.kernel, task, start, 1 << order, delete=delete)
         else:
-            capspace.restrict_range(task, start, 1 << order, page.rights & _REMOVABLE_RIGHTS)
+            capspace.restrict_range(call.kernel, task, start, 1 << order, page.rights & _REMOVABLE_RIGHTS)
         if trace is not None:
             tracing.capabilities_unmapped(call.kernel, trace, task, start, 1 << order, page.rights)
     return flags

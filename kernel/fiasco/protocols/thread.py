@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from l4lab.kernel import dispatch, lifecycle, waiting
+from l4lab.kernel.costs import OBJECT
 from l4lab.kernel.fiasco import abi, faults
 from l4lab.kernel.fiasco.messages import make_tag
 from l4lab.kernel.fiasco.protocols.common import BLOCKED, OK, Call, error, object_argument
@@ -160,7 +161,9 @@ def _modify_senders(call: Call, thread: Thread) -> int:
     if call.words < 5:
         return OK
     groups = [tuple(call.word(at + part) for part in range(4)) for at in range(1, call.words - 3, 4)]
-    for sender in list(thread.senders):
+    senders = list(thread.senders)
+    call.kernel.bill[OBJECT] += len(senders) * len(groups) * call.kernel.costs.list_step
+    for sender in senders:
         if isinstance(sender, Thread) and sender.state == SENDING:
             sender.send_label = _relabel(sender.send_label, groups)
         elif isinstance(sender, Irq):

@@ -23,6 +23,7 @@ from l4lab.kernel.errors import KernelBug
 from l4lab.kernel.events import EventLog
 from l4lab.kernel.frame import CR3
 from l4lab.kernel.interface import BootParameters
+from l4lab.kernel.invariants import Census
 from l4lab.kernel.state import FlushTlb, Ipi
 from l4lab.kernel.thread import READY, Thread
 from l4lab.kernel.traps import DEADLINE_REACHED, INTERRUPT, Interrupt
@@ -37,6 +38,8 @@ KIP_PFN: Final = 1
 _TLB_ENTRIES: Final = 8
 _FEW_PAGES: Final = 64
 _MESSAGE_WORDS: Final = 8
+_ENTRIES_A_CENSUS: Final = 64
+"""Every so many entries, what has changed is held against what was billed."""
 
 
 class Logging(enum.Enum):
@@ -149,7 +152,10 @@ class Rig:
         if log is not None:
             log.entered = decision.thread
             log.sent_to = 0
+        census = Census(self.kernel) if self.entries % _ENTRIES_A_CENSUS == 0 else None
         handle_trap(self.kernel, core, trap, self.now_cycles, decision)
+        if census is not None:
+            census.check_charged(self.kernel, decision.bill)
         for effect in decision.effects:
             self._apply(effect)
         self.trail.append(self._checksum(decision))
