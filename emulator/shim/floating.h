@@ -1,7 +1,7 @@
 /*
  * x87, MMX and SSE instructions, in integers: all of the x87 and MMX, SSE arithmetic, and SSE instructions with an
- * operand of 16 bytes in memory. The engine computes some of them wrongly and reports no exceptions. x87.c (with
- * transcendental.c), sse.c and simd.c execute them, on numbers of softfloat.c.
+ * operand of 16 bytes in memory. The engine computes some of them wrongly and reports no exceptions. x87.c (and
+ * the files that x87.h names), sse.c and simd.c execute them, on numbers of softfloat.c.
  */
 #ifndef L4LAB_FLOATING_H
 #define L4LAB_FLOATING_H
@@ -73,8 +73,6 @@ bool simd_is_mmx(const struct operation *op);
 void simd_enter_mmx(struct vcpu *v);
 enum ending fxsave(struct vcpu *v, const struct operation *op);
 enum ending fxrstor(struct vcpu *v, const struct operation *op);
-struct number x87_remainder(const struct number *a, const struct number *b, bool nearest, uint64_t *quotient, bool *partial,
-                            struct float_env *env);
 
 #pragma GCC visibility pop
 

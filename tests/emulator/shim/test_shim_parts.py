@@ -13,7 +13,18 @@ SOURCES = {
 }
 WHOLE = ("machine", "vcpu")  # embed a struct of every part
 OPEN = ("interface",)  # given once, for everybody to read
-FILES = {"floating": {"floating", "x87", "sse", "simd"}}  # of a part that has more than one
+FILES = {
+    "floating": {
+        "floating",
+        "x87",
+        "x87_arithmetic",
+        "x87_functions",
+        "x87_state",
+        "x87_transfer",
+        "sse",
+        "simd",
+    }
+}  # of a part that has more than one
 
 
 def code(name: str) -> str:
