@@ -64,7 +64,6 @@ void floating_save(const struct vcpu *v, struct fxsave_area *area);
 void floating_load(struct vcpu *v, const struct fxsave_area *area);
 
 void x87_classify(struct operation *op);
-enum ending x87_execute(struct vcpu *v, const struct operation *op);
 enum ending x87_check_pending(struct vcpu *v);
 enum ending x87_begin(struct vcpu *v, const struct operation *op);
 bool sse_classify(struct operation *op);

@@ -30,9 +30,12 @@ enum ending {
             return ending_;           \
     } while (0)
 
+struct operation;
+typedef enum ending (*executor)(struct vcpu *v, const struct operation *op);
+
 /* An instruction of these, decoded. */
 struct operation {
-    enum ending (*execute)(struct vcpu *v, const struct operation *op);
+    executor execute;
     uint32_t eip;
     uint8_t length;
     bool uses_fpu;

@@ -26,6 +26,16 @@ static uint64_t divide_narrow(uint64_t high, uint64_t low, uint64_t divisor, uin
     return q[0] << 32 | q[1];
 }
 
+uint64_t divide_significands(uint64_t a, uint64_t b, uint64_t *below)
+{
+    bool whole = a >= b;
+    uint64_t remainder, quotient = divide_narrow(whole ? a >> 1 : a, whole ? a << 63 : 0, b, &remainder), twice = remainder << 1;
+    /* Only whether it is half a unit, more, or less counts. */
+    bool over_half = remainder >> 63 || twice >= b;
+    *below = (uint64_t)over_half << 63 | (remainder != 0 && twice != b);
+    return quotient;
+}
+
 /* The divisor has bit 63 set. */
 uint128 divide_128_by_64(uint128 dividend, uint64_t divisor, uint64_t *remainder)
 {
@@ -291,19 +301,8 @@ struct number number_divide(struct number a, struct number b, unsigned bits, con
         return infinity(sign);
     if (a.class == ZERO || b.class == INFINITE)
         return signed_zero(sign);
-    int32_t e = a.e - b.e;
-    uint64_t high = a.m, low = 0, remainder;
-    if (a.m >= b.m) {
-        low = high << 63;
-        high >>= 1;
-    } else {
-        e--;
-    }
-    uint64_t quotient = divide_narrow(high, low, b.m, &remainder);
-    /* Below the quotient: only whether it is half a unit, more, or less counts. */
-    uint64_t twice = remainder << 1;
-    bool over_half = remainder >> 63 || twice >= b.m;
-    uint64_t below = (uint64_t)over_half << 63 | (remainder != 0 && twice != b.m);
+    uint64_t below, quotient = divide_significands(a.m, b.m, &below);
+    int32_t e = a.m >= b.m ? a.e - b.e : a.e - b.e - 1;
     return round_number(sign, e, quotient, below, bits, format, env);
 }
 

@@ -13,6 +13,7 @@
 #include <stdint.h>
 
 __extension__ typedef unsigned __int128 uint128;
+__extension__ typedef __int128 int128;
 
 /* Exceptions: bits of the x87 status word and of MXCSR. */
 enum { FE_I = 1, FE_D = 2, FE_Z = 4, FE_O = 8, FE_U = 16, FE_P = 32, FE_ALL = 63 };
@@ -71,6 +72,9 @@ static inline uint128 shift_right_sticky(uint128 x, unsigned by)
     return x >> by | ((x << (128 - by)) != 0);
 }
 
+/* a / b, both with bit 63 set, so shifted that the quotient has it too; and what lies below that, collected in its lowest
+   bit. */
+uint64_t divide_significands(uint64_t a, uint64_t b, uint64_t *below);
 uint128 divide_128_by_64(uint128 dividend, uint64_t divisor, uint64_t *remainder);
 
 #define INTEGER_BIT (UINT64_C(1) << 63)

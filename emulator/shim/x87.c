@@ -7,7 +7,6 @@
 
 #include "fpu.h"
 #include "operand.h"
-#include "segments.h"
 #include "softfloat.h"
 #include "vcpu.h"
 
@@ -183,7 +182,8 @@ static enum ending refuse(struct vcpu *v, const struct operation *op)
 void x87_classify(struct operation *op)
 {
     unsigned reg = op->modrm >> 3 & 7, row = op->opcode & 7;
-    op->execute = is_reserved(op) ? refuse : x87_execute;
+    executor quick = x87_quick(op);
+    op->execute = is_reserved(op) ? refuse : quick ? quick : x87_execute;
     if (op->memory) {
         op->control = (row == 1 && reg >= 4) || (row == 5 && (reg == 4 || reg >= 6));
         op->waits = !(op->control && reg >= 6);
@@ -205,19 +205,11 @@ enum ending x87_execute(struct vcpu *v, const struct operation *op)
 {
     if (op->waits)
         TRY(x87_check_pending(v));
-    struct floating *f = &v->floating;
     uint32_t address = op->memory ? operand_address(v, op) : 0;
     TRY(op->memory ? memory_form(v, op, address) : register_form(v, op));
     if (UNLIKELY(fpu_must_show(&v->fpu, &v->floating)))
         fpu_write_pending(v);
-    if (!op->control) {
-        f->ip = op->eip;
-        f->cs = segments_selector(&v->segments, X86_CS);
-        f->opcode = (uint16_t)((op->opcode & 7) << 8 | op->modrm);
-        if (op->memory) {
-            f->dp = operand_offset(v, op);
-            f->ds = segments_selector(&v->segments, op->segment);
-        }
-    }
+    if (!op->control)
+        x87_remember(v, op, op->memory ? operand_offset(v, op) : 0);
     return DONE;
 }

@@ -5,7 +5,9 @@
 
 #include "floating.h"
 #include "operation.h"
+#include "segments.h"
 #include "softfloat.h"
+#include "vcpu.h"
 
 #pragma GCC visibility push(hidden)
 
@@ -118,6 +120,29 @@ static inline uint16_t status_word(const struct floating *f)
 {
     return (uint16_t)(f->status | f->top << 11);
 }
+
+/* --- x87.c ------------------------------------------------------------------------------------- */
+
+/* Any x87 instruction that is not refused, in any state. */
+enum ending x87_execute(struct vcpu *v, const struct operation *op);
+
+/* What fnstenv tells of the last instruction; `offset`: of its memory operand. */
+static inline void x87_remember(struct vcpu *v, const struct operation *op, uint32_t offset)
+{
+    struct floating *f = &v->floating;
+    f->ip = op->eip;
+    f->cs = segments_selector(&v->segments, X86_CS);
+    f->opcode = (uint16_t)((op->opcode & 7) << 8 | op->modrm);
+    if (op->memory) {
+        f->dp = offset;
+        f->ds = segments_selector(&v->segments, op->segment);
+    }
+}
+
+/* --- x87_quick.c ------------------------------------------------------------------------------- */
+
+/* The function that executes the usual cases of an instruction at once, and has x87_execute() do the others; or NULL. */
+executor x87_quick(const struct operation *op);
 
 /* --- x87_arithmetic.c -------------------------------------------------------------------------- */
 

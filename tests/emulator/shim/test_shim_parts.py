@@ -19,6 +19,7 @@ FILES = {
         "x87",
         "x87_arithmetic",
         "x87_functions",
+        "x87_quick",
         "x87_state",
         "x87_transfer",
         "sse",
