@@ -80,6 +80,11 @@ class Count(NamedTuple):
     size_bytes: int = 0
 
 
+def executed(thread: Thread) -> int:
+    """Instructions that the thread has completed in its life."""
+    return read_counter(thread.frame, INSTRUCTIONS)
+
+
 class Control(Protocol):
     """Who decides where the machine pauses."""
 

@@ -12,14 +12,18 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator.debug.debugged import AFTER_ENTRY, BEFORE_ENTRY, IN_USER_CODE, Count, Position
+from l4lab.emulator.debug.debugged import executed as executed
 from l4lab.emulator.debug.guestmemory import read_memory as read_memory
-from l4lab.emulator.debug.lookout import executed as executed
 from l4lab.emulator.debug.replaying import Poll as Poll
 from l4lab.emulator.debug.replaying import ReplaySession
-from l4lab.emulator.debug.stops import TO_THE_END, Edit, Goal, GoalKind, Stop, StopKind
+from l4lab.emulator.debug.stops import TO_THE_END, Breakpoint, Edit, Goal, GoalKind, Stop, StopKind
 from l4lab.emulator.machine import NEVER
+from l4lab.kernel.frame import EIP
 
 if TYPE_CHECKING:
+    from array import array
+    from collections.abc import Iterable
+
     from l4lab.emulator.debug.debugged import DebuggedMachine
     from l4lab.emulator.debug.history import Snapshot
 
@@ -41,8 +45,71 @@ class Debugger(ReplaySession):
         here = self.machine.position
         self._stops_known = (here, here, None, [])
 
+    # --- one thread alone -----------------------------------------------------------------------------
+
+    def step_alone(self, goal: Goal, taken_out: Iterable[Breakpoint] = (), poll: Poll | None = None) -> Stop:
+        """Let a thread make the step `goal`, and be told of nothing but that thread.
+
+        What others are to stop at meanwhile waits for `go_to_waiting`. `taken_out`: breakpoints that are only for
+        others. NO_STEP: the thread ends before it has made the step, or the run does and something waits; a thread
+        that has left its instruction for a system call by then has made the step.
+        """
+        assert goal.thread is not None
+        thread, lone = self.machine.kernel.threads[goal.thread], self._lone
+        lone.begin(thread, taken_out, self.machine.position)
+        self._keep_frame(thread)
+        place = lone.frame[EIP]
+        try:
+            stop = self.resume(goal, poll)
+        finally:
+            lone.end(self.machine.position)
+        if stop.kind is StopKind.END and lone.waiting is not None:
+            # What waits may be what ends the waiting of this thread, if only by hand.
+            self._go_to(lone.waiting)
+            stop = self._stop_here(StopKind.NO_STEP, "the run ends before")
+        if stop.kind is StopKind.NO_STEP and lone.frame[EIP] != place:
+            stop = replace(stop, kind=StopKind.STEP, text="")  # it was a system call
+        self.last_stop = replace(stop, thread=thread)
+        return self.last_stop
+
+    @property
+    def frame_of_lone(self) -> array[int]:
+        """That of the thread that was stepped alone last, as it entered the kernel last; it outlives the thread."""
+        return self._lone.frame
+
+    def go_to_waiting(self, poll: Poll | None = None) -> Stop | None:
+        """Go back to the first stop that steps alone have passed, if it still is one; None: there is none.
+
+        Then the machine is where the last of the steps has left it, and all the way was seen by the observers.
+        """
+        lone = self._lone
+        if lone.waiting is None:
+            return None
+        assert lone.start is not None
+        self._go_to(lone.start)
+        lone.run_again()
+        self._forward = True
+        try:
+            stop = self._towards(TO_THE_END, None, poll, lone.finish)
+        finally:
+            self._forward = False
+        if stop.kind is not StopKind.PLACE:
+            return stop
+        self._pass_breakpoint_here()
+        return None
+
+    def forget_waiting(self) -> None:
+        """What steps alone have passed is nobody's business any more."""
+        self._lone.forget()
+
+    # --- back in time ---------------------------------------------------------------------------------
+
     def go_to(self, position: Position, poll: Poll | None = None) -> Stop:
         """Back or forward to a position that the run has passed."""
+        self.forget_waiting()
+        return self._go_to(position, poll)
+
+    def _go_to(self, position: Position, poll: Poll | None = None) -> Stop:
         snapshot = self.history.last_before(position)
         if self._bug is not None or not snapshot.position <= self.machine.position <= position:
             self._restore(snapshot)
@@ -50,18 +117,21 @@ class Debugger(ReplaySession):
             stop = self._stop_here(StopKind.PLACE)
         else:
             stop = self._quietly(TO_THE_END, None, poll, position)
-        core = self.machine.core
-        thread = core.decision.thread
-        if self.machine.phase == IN_USER_CODE and thread is not None:
-            self.machine.port.pass_breakpoint(thread.frame, executed(thread))
+        self._pass_breakpoint_here()
         self.last_stop = stop
         return stop
+
+    def _pass_breakpoint_here(self) -> None:
+        thread = self.machine.core.decision.thread
+        if self.machine.phase == IN_USER_CODE and thread is not None:
+            self.machine.port.pass_breakpoint(thread.frame, executed(thread))
 
     def go_to_clock(self, core: int, clock_cycles: int, poll: Poll | None = None) -> Stop:
         """To the first point of the run at which `core` is at or beyond a cycle, nothing else stopping.
 
         While the core is idle, that is behind the last kernel entry of any core before that cycle.
         """
+        self.forget_waiting()
         machine = self.machine
         snapshot = self.history.last_with(lambda snapshot: snapshot.reached_cycles[core] < clock_cycles)
         ahead = machine.reached_cycles()[core] < clock_cycles
@@ -73,6 +143,7 @@ class Debugger(ReplaySession):
 
     def step_back(self, thread: int, poll: Poll | None = None) -> Stop:
         """To before the last instruction that the thread completed; to the start if there is none."""
+        self.forget_waiting()
         count = executed(self.machine.kernel.threads[thread]) - 1
         if count < 0:
             return self._to_start()
@@ -93,6 +164,7 @@ class Debugger(ReplaySession):
 
         At a watchpoint that is before the access: whoever goes back sees the bytes change.
         """
+        self.forget_waiting()
         here = end = self.machine.position
         snapshot: Snapshot | None = self.history.last_before(here)
         while snapshot is not None:

@@ -20,15 +20,18 @@ from l4lab.emulator.debug.debugged import (
     DebuggedMachine,
     Entry,
     Position,
+    executed,
 )
 from l4lab.emulator.debug.debugport import EVERY_SPACE, MAX_WATCHED_BYTES, MAX_WATCHPOINTS, Reason
+from l4lab.emulator.debug.lonesteps import LoneSteps
 from l4lab.emulator.debug.stops import TO_THE_END, Breakpoint, GoalKind, Stop, StopKind, Watchpoint
 from l4lab.emulator.debug.watching import Watching
 from l4lab.emulator.machine import NEVER
 from l4lab.kernel import requests
 from l4lab.kernel.events import Event, EventLog, decode
-from l4lab.kernel.frame import EIP, INSTRUCTIONS, read_counter
+from l4lab.kernel.frame import EIP, FPU_CORE
 from l4lab.kernel.inspect import task_name
+from l4lab.kernel.thread import DEAD
 
 if TYPE_CHECKING:
     from l4lab.emulator.machine import CoreState
@@ -40,11 +43,6 @@ Observer = Callable[[Entry, Sequence[Event], bool], str | None]
 
 Probe = Callable[[int], str | None]
 """Is told the number of the thread that is about to execute the instruction at a place. A text stops."""
-
-
-def executed(thread: Thread) -> int:
-    """Instructions that the thread has completed in its life."""
-    return read_counter(thread.frame, INSTRUCTIONS)
 
 
 class Lookout:
@@ -74,6 +72,7 @@ class Lookout:
         self._found: Stop | None = None
         self._armed_for = (0, 0, 0)
         self._watching = Watching(machine)
+        self._lone = LoneSteps()
         self._events: EventLog | None = None
 
     @property
@@ -168,9 +167,13 @@ class Lookout:
         if not self._stops:
             return None
         if reason is Reason.BREAKPOINT:
-            return self._at_breakpoint(core)
-        watchpoint = self._watching.hit(detail)
-        return self._stop_here(StopKind.WATCHPOINT, _watched_text(watchpoint), watchpoint=watchpoint)
+            stop = self._at_breakpoint(core)
+        else:
+            watchpoint = self._watching.hit(detail)
+            stop = self._stop_here(StopKind.WATCHPOINT, _watched_text(watchpoint), watchpoint=watchpoint)
+        if stop is not None and self._lone.passes(stop):
+            return self._stop_here(StopKind.PLACE) if self.machine.position == self._place else None
+        return stop
 
     def _at_breakpoint(self, core: CoreState) -> Stop | None:
         thread = core.decision.thread
@@ -178,13 +181,13 @@ class Lookout:
         place = thread.frame[EIP]
         here = (Breakpoint(place, thread.task.number), Breakpoint(place))
         probe = next((self.probes[point] for point in here if point in self.probes), None)
-        text = probe(thread.number) if probe is not None and self._forward else None
+        shown = self._forward and self._lone.shows(self.machine.position)
+        text = probe(thread.number) if probe is not None and shown else None
         self._set_breakpoints()  # it may have set another
         if text is not None:
             return self._stop_here(StopKind.CATCHPOINT, text)
-        return (
-            self._stop_here(StopKind.BREAKPOINT) if any(point in self.breakpoints for point in here) else None
-        )
+        hit = any(point in self.breakpoints and not self._lone.has_taken_out(point, thread) for point in here)
+        return self._stop_here(StopKind.BREAKPOINT) if hit else None
 
     def _stop_here(
         self,
@@ -224,12 +227,20 @@ class Lookout:
 
     def pauses_before(self, entry: Entry) -> bool:
         """At what catchpoints catch before the kernel acts; at the place."""
+        thread = entry.core.decision.thread
+        if thread is not None and thread is self._lone.stepping:
+            self._keep_frame(thread)
         if self._stops and self._stops_before(entry):
             return True
         place = self._place
         if place is not None and place.phase == BEFORE_ENTRY and place.steps == self.machine.steps:
             return self._find(StopKind.PLACE, entry, BEFORE_ENTRY)
         return False
+
+    def _keep_frame(self, thread: Thread) -> None:
+        if thread.frame[FPU_CORE]:
+            self.machine.engine.sync_fpu(thread.frame)
+        self._lone.frame = thread.frame[:]
 
     def _stops_before(self, entry: Entry) -> bool:
         if self.watchpoints:
@@ -247,6 +258,9 @@ class Lookout:
         place, machine = self._place, self.machine
         if place is not None and place.phase == AFTER_ENTRY and place.steps == machine.steps:
             return self._find(StopKind.PLACE, entry, AFTER_ENTRY)
+        stepping = self._lone.stepping
+        if stepping is not None and stepping.state == DEAD:
+            return self._find(StopKind.NO_STEP, entry, AFTER_ENTRY, "it has ended", stepping)
         if self._goal.kind is GoalKind.ENTRY:
             return self._find(StopKind.ENTRY, entry, AFTER_ENTRY)
         goal = self._goal
@@ -277,17 +291,18 @@ class Lookout:
 
     def _found_watched(self, hit: Watchpoint, entry: Entry) -> bool:
         text = f"the kernel wrote {_watched_text(hit)}"
-        return self._find(StopKind.WATCHPOINT, entry, AFTER_ENTRY, text, watchpoint=hit)
+        return self._find(StopKind.WATCHPOINT, entry, AFTER_ENTRY, text, watchpoint=hit, may_wait=True)
 
     def _show_observers(self, entry: Entry, events: Sequence[Event], *, before: bool) -> bool:
         """Every observer sees every entry; the text of the first that has one is the reason to stop."""
-        if not self._forward:
+        machine, phase = self.machine, BEFORE_ENTRY if before else AFTER_ENTRY
+        if not self._forward or not self._lone.shows(Position(machine.steps, machine.retired, phase)):
             return False
         texts = [observer(entry, events, before) for observer in self.observers]
         for text in texts:
             if text is not None:
                 if self._found is None:
-                    self._find(StopKind.CATCHPOINT, entry, BEFORE_ENTRY if before else AFTER_ENTRY, text)
+                    self._find(StopKind.CATCHPOINT, entry, phase, text)
                 return True
         return False
 
@@ -299,8 +314,10 @@ class Lookout:
             return False
         if task.space.tables.translate(thread.frame[EIP]) is None:
             return False
+        if not self._find(StopKind.NEW_TASK, entry, AFTER_ENTRY, task_name(task), may_wait=True):
+            return False
         self.known_tasks.add(task.number)
-        return self._find(StopKind.NEW_TASK, entry, AFTER_ENTRY, task_name(task))
+        return True
 
     def _caught(self, happening: Happening, entry: Entry, phase: int) -> bool:
         kernel = self.machine.kernel
@@ -315,6 +332,7 @@ class Lookout:
                     thread,
                     catch=catch,
                     happening=happening,
+                    may_wait=True,
                 )
         return False
 
@@ -329,13 +347,17 @@ class Lookout:
         watchpoint: Watchpoint | None = None,
         catch: Catch | None = None,
         happening: Happening | None = None,
+        may_wait: bool = False,
     ) -> bool:
-        """Note why the machine is about to pause at a kernel entry. True."""
+        """Note why the machine is about to pause at a kernel entry; False: it is not, because of a step alone."""
         machine = self.machine
         position = Position(machine.steps, machine.retired, phase)
         if thread is None:
             thread = entry.core.decision.thread
-        self._found = Stop(kind, position, entry.core.number, thread, text, watchpoint, catch, happening)
+        stop = Stop(kind, position, entry.core.number, thread, text, watchpoint, catch, happening)
+        if may_wait and self._lone.passes(stop):
+            return False
+        self._found = stop
         return True
 
 

@@ -15,9 +15,17 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Final, NamedTuple
 
-from l4lab.emulator.debug.debugged import AFTER_ENTRY, IN_USER_CODE, Count, DebuggedMachine, Pause, Position
+from l4lab.emulator.debug.debugged import (
+    AFTER_ENTRY,
+    IN_USER_CODE,
+    Count,
+    DebuggedMachine,
+    Pause,
+    Position,
+    executed,
+)
 from l4lab.emulator.debug.history import History, Snapshot
-from l4lab.emulator.debug.lookout import Lookout, executed
+from l4lab.emulator.debug.lookout import Lookout
 from l4lab.emulator.debug.stops import TO_THE_END, Edit, Goal, GoalKind, Stop, StopKind
 from l4lab.emulator.machine import NEVER
 from l4lab.emulator.vcpu import catch_interrupts
@@ -75,6 +83,7 @@ class ReplaySession(Lookout):
     def edit(self, edit: Edit) -> None:
         """Change memory or registers now. Whatever was to come after this will not come that way."""
         position = self.machine.position
+        self._lone.changed(position)
         self._edits[self._edits_done :] = [(position, edit)]
         self._edits_done += 1
         self.history.forget_after(position)

@@ -59,6 +59,7 @@ class StopKind(enum.Enum):
     ENTRY = "kernel entry"
     PLACE = "there"
     NEW_TASK = "new task"
+    NO_STEP = "the step does not come to its end"
     INTERRUPTED = "interrupted"
     START = "start of the run"
     END = "end of the run"

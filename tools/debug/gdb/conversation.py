@@ -11,6 +11,7 @@ from __future__ import annotations
 import traceback
 from collections import deque
 from collections.abc import Callable
+from dataclasses import replace
 from typing import TYPE_CHECKING, Final, assert_never
 
 from l4lab.emulator.debug.stops import Stop, StopKind
@@ -31,7 +32,15 @@ from l4lab.tools.debug.gdb.ids import ALL, ANY, PacketError, ThreadId, number
 from l4lab.tools.debug.gdb.packets import breakpoints, files, memory, queries, resume, threads
 from l4lab.tools.debug.gdb.packets import registers as register_packets
 from l4lab.tools.debug.gdb.packets.parsing import Request, parse
-from l4lab.tools.debug.gdb.target import NO_SIGNAL, SIGABRT, SIGINT, SIGTRAP, GdbThread, Target
+from l4lab.tools.debug.gdb.target import (
+    NO_SIGNAL,
+    SIGABRT,
+    SIGINT,
+    SIGTRAP,
+    GdbThread,
+    Target,
+    steps_alone,
+)
 from l4lab.tools.debug.named import DebugError
 
 if TYPE_CHECKING:
@@ -70,6 +79,7 @@ _SIGNALS: Final = {
     StopKind.CATCHPOINT: NO_SIGNAL,
     StopKind.ENTRY: NO_SIGNAL,
     StopKind.PLACE: NO_SIGNAL,
+    StopKind.NO_STEP: NO_SIGNAL,
 }
 _UNTOLD: Final = (StopKind.START, StopKind.INTERRUPTED, StopKind.NEW_TASK)
 _WATCH_WORDS: Final = {(True, False): "watch", (False, True): "rwatch"}
@@ -413,8 +423,11 @@ class Conversation:
         if isinstance(request, resume.ResumeBack):
             steps.forget()
             return self._target.resume_back(request.step, self._to_step(back=True), self.interrupted)
-        steps.stops = any(action.kind != "c" for action in request.actions)
-        return self._target.resume(request.actions, self._to_step(back=False), self.interrupted)
+        actions, control = request.actions, self._control
+        if control is not None and control.tid not in (ALL, ANY):
+            actions = tuple(replace(action, thread=action.thread or control) for action in actions)
+        steps.stops = any(action.kind != "c" for action in actions) and not steps_alone(actions)
+        return self._target.resume(actions, self._to_step(back=False), self.interrupted)
 
     def _stop_reply(self, stop: Stop, remarks: list[str]) -> bytes:
         thread = self._target.stopped_thread()

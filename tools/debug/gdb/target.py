@@ -84,6 +84,7 @@ class Target:
         self._watchpoints: dict[tuple[int, int, int, int], Watchpoint] = {}
         self._resumed_with: tuple[Breakpoint, ...] = ()
         self._last_reported = 0
+        self._alone: GdbThread | None = None  # who has made a step alone since all went on last
         self._told_counters: dict[tuple[int, str], deque[bytes]] = {}  # by thread and register
         self._shown: dict[int, tuple[int, str]] = {}  # task -> number and name of its first thread
 
@@ -97,9 +98,12 @@ class Target:
                 for thread in task.threads:
                     if thread.state not in (DEAD, DORMANT):
                         yield self.gdb_thread(thread)
+        ended = self._ended_alone()
+        if ended is not None:
+            yield ended
         for pid in self._shown:
             gone = self._gone(pid)
-            if gone is not None:
+            if gone is not None and (ended is None or gone.tid != ended.tid):
                 yield gone
         for core in self.debugger.machine.cores:
             yield self.gdb_core(core)
@@ -114,6 +118,13 @@ class Target:
             return None
         tid, name = self._shown[pid]
         return GdbThread(pid, tid, 0, name, None)
+
+    def _ended_alone(self) -> GdbThread | None:
+        """A thread that has ended in a step that it made alone: a client can be told of that one only."""
+        alone = self._alone
+        if alone is None or alone.pid == CORES or alone.thread is None or alone.thread.state != DEAD:
+            return None
+        return alone
 
     def gdb_thread(self, thread: Thread) -> GdbThread:
         """An L4 thread."""
@@ -133,6 +144,8 @@ class Target:
             if thread.thread is not None:
                 return f"runs {thread_name(thread.thread)}"
             return f"idle since cycle {self.debugger.machine.cores[thread.core].clock_cycles}"
+        if thread.thread is not None and thread.thread.state == DEAD:
+            return "ended"
         if thread.thread is None:
             return "ended" if thread.tid < kernel.next_number else "not made yet"
         text = f"core {thread.core}, {state_text(kernel, thread.thread)}"
@@ -153,6 +166,9 @@ class Target:
     def _numbered(self, tid: int) -> GdbThread | None:
         if FIRST_CORE <= tid < FIRST_CORE + len(self.debugger.machine.cores):
             return self.gdb_core(self.debugger.machine.cores[tid - FIRST_CORE])
+        ended = self._ended_alone()
+        if ended is not None and ended.tid == tid:
+            return ended
         thread = self.debugger.machine.kernel.threads.get(tid)
         if thread is not None and thread.state not in (DEAD, DORMANT):
             shown = thread.task is not None and self._is_shown(thread.task.number)
@@ -163,8 +179,12 @@ class Target:
     def stopped_thread(self) -> GdbThread:
         """Whom the last stop concerns; on an idle core it is whoever was concerned before.
 
-        gdb cannot do without a program counter, so a core it is only when there is no thread left.
+        gdb cannot do without a program counter, so a core it is only when there is no thread left, or when it was
+        stepped alone.
         """
+        found_alone = self._numbered(self._alone.tid) if self._alone is not None else None
+        if found_alone is not None:
+            return found_alone
         kernel = self.debugger.machine.kernel
         thread = self.debugger.last_stop.thread
         for number in (thread.number if thread is not None else 0, self._last_reported):
@@ -218,7 +238,9 @@ class Target:
         clock = self.debugger.machine.cores[thread.core].vcpu.clock_cycles
         if thread.thread is not None:
             self._settle_fpu(thread.thread)
-            return registers.read(thread.thread.frame, clock, register.name).hex().encode()
+            ended = thread.thread.state == DEAD
+            frame = self.debugger.frame_of_lone if ended else thread.thread.frame
+            return registers.read(frame, clock, register.name).hex().encode()
         if register.name == "cycles":
             return clock.to_bytes(8, "little").hex().encode()
         return _NOT_THERE * (2 * register.size_bytes)
@@ -229,7 +251,7 @@ class Target:
 
     def write_register(self, thread: GdbThread, index: int, value: bytes) -> bool:
         """Give one a value; False if that is not possible."""
-        if index >= len(registers.REGISTERS) or thread.thread is None:
+        if index >= len(registers.REGISTERS) or thread.thread is None or thread.thread.state == DEAD:
             return False
         register = registers.REGISTERS[index]
         if len(value) != register.size_bytes:
@@ -338,6 +360,8 @@ class Target:
         self._breakpoints.clear()
         self._watchpoints.clear()
         self._resumed_with = ()
+        self._alone = None
+        self.debugger.forget_waiting()
         self.debugger.set_breakpoints(())
         self.debugger.set_watchpoints(())
 
@@ -348,22 +372,23 @@ class Target:
         goal, alone = self._goal(actions, selected)
         before = self._resumed_with
         self.arm()
-        if alone:
-            # gdb steps one thread over a breakpoint that it has taken out for that; others must not pass.
-            self._resumed_with = before
-            self.debugger.set_breakpoints(dict.fromkeys((*self.debugger.breakpoints, *before)))
-        return self.debugger.resume(goal, poll)
+        if alone is None or alone.thread is None:
+            return self.debugger.go_to_waiting(poll) or self.debugger.resume(goal, poll)
+        # gdb steps one thread over a breakpoint that it has taken out for that; others must not pass.
+        taken_out = [each for each in before if each not in self._resumed_with]
+        self._resumed_with = before
+        self.debugger.set_breakpoints((*self.debugger.breakpoints, *taken_out))
+        self._alone = alone
+        return self.debugger.step_alone(goal, taken_out, poll)
 
     def arm(self) -> None:
         """Let the breakpoints that there are now stop the machine."""
+        self._alone = None
         self._resumed_with = tuple(self._breakpoints.values())
         self.debugger.set_breakpoints(self._resumed_with)
 
-    def _goal(self, actions: tuple[Action, ...], selected: GdbThread) -> tuple[Goal, bool]:
-        """What to run for, and whether nobody else was to go on."""
-        others = any(
-            action.kind == "c" and (action.thread is None or action.thread.tid == ALL) for action in actions
-        )
+    def _goal(self, actions: tuple[Action, ...], selected: GdbThread) -> tuple[Goal, GdbThread | None]:
+        """What to run for, and who is to go on alone; None: all are."""
         for action in actions:
             if action.kind == "c":
                 if action.thread is None or action.thread.tid == ALL:
@@ -375,14 +400,16 @@ class Target:
                 if found is None:
                     continue
                 thread = found
-            if thread.thread is None:
-                return Goal(GoalKind.ENTRY), not others
+            if thread.thread is None or thread.thread.state == DEAD:
+                return Goal(GoalKind.ENTRY), None
             size = max(action.end - action.first, 0) if action.kind == "r" else 0
-            return step(thread.thread.number, action.first, size), not others
-        return TO_THE_END, False
+            alone = thread if steps_alone(actions) else None
+            return step(thread.thread.number, action.first, size), alone
+        return TO_THE_END, None
 
     def resume_back(self, single: bool, selected: GdbThread, poll: Poll) -> Stop:
         """One instruction of the thread back, or to whatever would have stopped the machine before."""
+        self._alone = None
         if single and selected.thread is not None:
             return self.debugger.step_back(selected.thread.number, poll)
         self.arm()
@@ -396,3 +423,9 @@ class Target:
         address = thread.frame[registers.EIP_NUMBER]
         pid = thread.task.number if thread.task is not None else 0
         return any((z.HARDWARE, number, address) in self._breakpoints for number in (pid, 0))
+
+
+def steps_alone(actions: tuple[Action, ...]) -> bool:
+    """Whether one thread is to step, and nobody else to go on."""
+    (action, *others) = actions
+    return not others and action.kind != "c" and action.thread is not None and action.thread.tid != ALL
