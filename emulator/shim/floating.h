@@ -1,7 +1,8 @@
 /*
  * x87, MMX and SSE instructions, in integers: all of the x87 and MMX, SSE arithmetic, and SSE instructions with an
  * operand of 16 bytes in memory. The engine computes some of them wrongly and reports no exceptions. x87.c (and
- * the files that x87.h names), sse.c and simd.c execute them, on numbers of softfloat.c.
+ * the files that x87.h names), sse.c and simd.c execute them, on numbers of softfloat.c; the commonest cases of the commonest
+ * have functions of their own, in x87_quick.c and sse_quick.c.
  */
 #ifndef L4LAB_FLOATING_H
 #define L4LAB_FLOATING_H
@@ -67,7 +68,7 @@ void x87_classify(struct operation *op);
 enum ending x87_check_pending(struct vcpu *v);
 enum ending x87_begin(struct vcpu *v, const struct operation *op);
 bool sse_classify(struct operation *op);
-enum ending simd_execute(struct vcpu *v, const struct operation *op);
+executor simd_executor(const struct operation *op);
 bool simd_is_mmx(const struct operation *op);
 void simd_enter_mmx(struct vcpu *v);
 enum ending fxsave(struct vcpu *v, const struct operation *op);

@@ -70,7 +70,7 @@ static void choose(struct operation *op)
     if (op->map == 0) {
         x87_classify(op);
     } else if (!sse_classify(op)) {
-        op->execute = simd_execute;
+        op->execute = simd_executor(op);
         op->waits = simd_is_mmx(op);
     }
 }

@@ -87,7 +87,7 @@ static void sum_of_differences(union xmm *d, const union xmm *s, unsigned bytes)
 }
 
 /* d = d `opcode` s on `bytes` (8 or 16) bytes. False: no such operation. */
-static bool combine(uint8_t opcode, union xmm *d, const union xmm *s, unsigned bytes)
+static inline __attribute__((always_inline)) bool combine(uint8_t opcode, union xmm *d, const union xmm *s, unsigned bytes)
 {
     switch (opcode) {
     case 0x60: case 0x61: case 0x62: unpack(d, s, bytes, 1u << (opcode - 0x60), false); return true;
@@ -286,18 +286,11 @@ static enum ending mmx_special(struct vcpu *v, const struct operation *op, bool 
     return DONE;
 }
 
-static enum ending mmx_execute(struct vcpu *v, const struct operation *op)
+/* d `opcode` s in MMX registers, or with memory. */
+static enum ending mmx_combine(struct vcpu *v, const struct operation *op)
 {
-    TRY(x87_check_pending(v));
-    if (op->opcode == 0x7e || op->opcode == 0x7f || op->opcode == 0xe7)
-        return mmx_store(v, op);
-    if (op->opcode >= 0x71 && op->opcode <= 0x73)
-        return mmx_shift_immediate(v, op);
-    bool done;
-    TRY(mmx_special(v, op, &done));
-    if (done)
-        return DONE;
     union xmm source, value;
+    TRY(x87_check_pending(v));
     mmx_get(v, op->modrm, &source);
     bool half = op->opcode >= 0x60 && op->opcode <= 0x62;  /* these read only the low half from memory */
     if (op->memory)
@@ -308,6 +301,18 @@ static enum ending mmx_execute(struct vcpu *v, const struct operation *op)
     simd_enter_mmx(v);
     mmx_set(v, op->modrm >> 3, value.q[0]);
     return DONE;
+}
+
+static enum ending mmx_execute(struct vcpu *v, const struct operation *op)
+{
+    bool done;
+    TRY(x87_check_pending(v));
+    if (op->opcode == 0x7e || op->opcode == 0x7f || op->opcode == 0xe7)
+        return mmx_store(v, op);
+    if (op->opcode >= 0x71 && op->opcode <= 0x73)
+        return mmx_shift_immediate(v, op);
+    TRY(mmx_special(v, op, &done));
+    return done ? DONE : mmx_combine(v, op);
 }
 
 /* --- 16 bytes of memory ------------------------------------------------------------------------ */
@@ -448,13 +453,27 @@ static enum ending move_prefixed(struct vcpu *v, const struct operation *op)
     }
 }
 
-enum ending simd_execute(struct vcpu *v, const struct operation *op)
+static enum ending store_masked_wide(struct vcpu *v, const struct operation *op)
+{
+    return store_masked(v, op, operand_xmm(v, op->modrm >> 3 & 7), operand_xmm(v, op->modrm & 7), 16);
+}
+
+/* Whether an MMX instruction of this opcode combines two operands, and is no special case. */
+static bool combines(uint8_t opcode)
+{
+    return (opcode >= 0x60 && opcode <= 0x6b) || (opcode >= 0x74 && opcode <= 0x76)
+        || (opcode >= 0xd1 && opcode != 0xd6 && opcode != 0xd7 && opcode != 0xe7 && opcode != 0xf7);
+}
+
+executor simd_executor(const struct operation *op)
 {
     if (op->opcode == 0x78 || op->opcode == 0x79)
-        return bit_field(v, op);
+        return bit_field;
     if (op->operand16 && op->prefix >= 0xf2 && op->opcode != 0xd6)
-        return move_prefixed(v, op);
+        return move_prefixed;
     if (op->opcode == 0xf7 && op->prefix == 0x66)
-        return store_masked(v, op, operand_xmm(v, op->modrm >> 3 & 7), operand_xmm(v, op->modrm & 7), 16);
-    return simd_is_mmx(op) ? mmx_execute(v, op) : wide_execute(v, op);
+        return store_masked_wide;
+    if (!simd_is_mmx(op))
+        return wide_execute;
+    return combines(op->opcode) ? mmx_combine : mmx_execute;
 }
