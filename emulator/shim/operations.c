@@ -8,24 +8,36 @@
  */
 #include "operations.h"
 
+#include <stddef.h>
 #include <string.h>
 
 #include "books.h"
 #include "decode.h"
 #include "features.h"
+#include "fpu.h"
 #include "memory.h"
 #include "patch.h"
 #include "report.h"
 #include "run.h"
 #include "vcpu.h"
 
+/* What distinguishes a block; as it begins. */
+struct key {
+    uint32_t eip, token;
+    uint16_t bytes;  /* with its flags */
+    uint16_t instructions;
+    uint32_t second_token;
+};
+_Static_assert(sizeof(struct key) == 16 && offsetof(struct block, second_token) == offsetof(struct key, second_token),
+               "how struct block begins");
+
 /* Those of a block. */
 struct operation_row {
-    uint32_t eip, token, second_token;
-    uint16_t bytes;  /* of the block, with its flags */
-    uint16_t count, size;
-    bool trails;     /* the last of them ends the block */
+    struct key key;
     struct operation *operations;
+    const struct operation *trailing;  /* the one that ends the block; or NULL */
+    uint16_t leading;                  /* how many it starts with */
+    uint16_t count, size;
 };
 
 #define ROWS_BYTES (BLOCK_CACHE_SIZE * sizeof(struct operation_row))
@@ -60,47 +72,43 @@ static void fill(struct vcpu *v, const struct block *block, struct operation_row
     const uint8_t *bytes = blocks_bytes(v, block->eip, size, buffer);
     struct insn insn;
     bool leading = true;
-    row->count = 0;
-    row->trails = false;
+    row->count = row->leading = 0;
+    bool trailing = false;
     for (uint32_t at = 0; at < size; at += insn.length) {
         features_decode(&v->machine->features, bytes + at, size - at, &insn);
         bool is_ours = insn.ours && !(insn.flags & (INSN_TRUNCATED | INSN_REFUSED));
-        bool trails = is_ours && at + insn.length == size && patch_ends_block(v, block->eip + at);
+        trailing = is_ours && at + insn.length == size && patch_ends_block(v, block->eip + at);
         leading &= is_ours;
-        if (!leading && !trails)
+        if (!leading && !trailing)
             continue;
         struct operation *op = one_more(row);
         memcpy(code, bytes + at, insn.length);
         operation_decode(code, op);
         op->eip = block->eip + at;
         op->length = insn.length;
-        row->trails = trails;
     }
+    row->leading = row->count - trailing;
+    row->trailing = trailing ? &row->operations[row->leading] : NULL;
 }
 
-static const struct operation_row *row_of(struct vcpu *v, const struct block *block)
+static inline const struct operation_row *row_of(struct vcpu *v, const struct block *block)
 {
-    struct operation_row *rows = v->machine->operations.rows;
-    struct operation_row *row = &rows[(block->eip ^ block->token) & (BLOCK_CACHE_SIZE - 1)];
-    if (LIKELY(row->eip == block->eip && row->token == block->token && row->second_token == block->second_token
-               && row->bytes == block->size))
+    struct operation_row *row = &v->machine->operations.rows[(block->eip ^ block->token) & (BLOCK_CACHE_SIZE - 1)];
+    if (LIKELY(memcmp(&row->key, block, sizeof row->key) == 0))
         return row;
     fill(v, block, row);
-    row->eip = block->eip;
-    row->token = block->token;
-    row->second_token = block->second_token;
-    row->bytes = block->size;
+    memcpy(&row->key, block, sizeof row->key);
     return row;
 }
 
 bool operations_trail(struct vcpu *v, const struct block *block)
 {
-    return block_has_operations(block) && row_of(v, block)->trails;
+    return block_has_operations(block) && row_of(v, block)->trailing != NULL;
 }
 
-static bool execute(struct vcpu *v, const struct operation *op)
+static inline bool execute(struct vcpu *v, const struct operation *op)
 {
-    enum ending ending = operation_execute(v, op);
+    enum ending ending = LIKELY(!fpu_traps(&v->fpu)) ? op->execute(v, op) : operation_execute(v, op);
     if (LIKELY(ending == DONE))
         return true;
     v->operations.stopped = true;
@@ -112,12 +120,12 @@ static bool execute(struct vcpu *v, const struct operation *op)
 void operations_begin(struct vcpu *v, const struct block *block)
 {
     const struct operation_row *row = row_of(v, block);
-    uint32_t leading = row->count - row->trails;
-    for (uint32_t i = 0; i < leading; i++)
-        if (!execute(v, &row->operations[i]))
+    const struct operation *end = row->operations + row->leading;
+    for (const struct operation *op = row->operations; op != end; op++)
+        if (!execute(v, op))
             return;
-    if (row->trails) {
-        v->operations.pending = &row->operations[leading];
+    if (row->trailing != NULL) {
+        v->operations.pending = row->trailing;
         v->operations.limit_before = books_limit(&v->books);
         books_set_limit(&v->books, INT64_MIN);
     }
