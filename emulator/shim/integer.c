@@ -12,8 +12,6 @@
 #include "segments.h"
 #include "vcpu.h"
 
-enum { CF = 1, PF = 4, AF = 16, ZF = 64, SF = 128, OF = 2048 };
-
 /* test by F6/1 and F7/1, which the engine does not know (APM vol. 3, table A-6). */
 static enum ending test(struct vcpu *v, const struct operation *op)
 {
@@ -49,7 +47,7 @@ static enum ending negate(struct vcpu *v, const struct operation *op)
     uint32_t flags = flags_of_negation(value, size);
     value = 0 - value;
     TRY(operand_write(v, address, &value, size));
-    operand_set_eflags(v, flags, CF | PF | AF | ZF | SF | OF);
+    operand_set_arithmetic_flags(v, flags);
     return DONE;
 }
 

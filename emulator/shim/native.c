@@ -130,6 +130,25 @@ static uint8_t *find_general(struct vcpu *v, const uint64_t general[8])
     return places.count == 0 ? NULL : follow(v, &places.ways[0], general);
 }
 
+/* Whether the arithmetic flags are where they should be: what is written one way must be read the other. */
+static bool find_flags(struct vcpu *v)
+{
+    struct native *n = &v->native;
+    const uint32_t all = EFLAGS_FIXED | ARITHMETIC_FLAGS, some = ZF | CF, others = OF | SF | PF;
+    uint32_t before = engine_word(&v->engine, UC_X86_REG_EFLAGS), kind;
+    engine_write(&v->engine, UC_X86_REG_EFLAGS, &all);
+    memcpy(&n->flags_known, &n->general[NATIVE_FLAGS_KIND], sizeof n->flags_known);
+    bool right = n->general[NATIVE_FLAGS] == ARITHMETIC_FLAGS;
+    const uint32_t fewer = EFLAGS_FIXED | some;
+    engine_write(&v->engine, UC_X86_REG_EFLAGS, &fewer);
+    memcpy(&kind, &n->general[NATIVE_FLAGS_KIND], sizeof kind);
+    right = right && n->general[NATIVE_FLAGS] == some && kind == n->flags_known;
+    native_set_flags(n, others);
+    right = right && engine_word(&v->engine, UC_X86_REG_EFLAGS) == (EFLAGS_FIXED | others);
+    engine_write(&v->engine, UC_X86_REG_EFLAGS, &before);
+    return right;
+}
+
 static bool connect(struct vcpu *v)
 {
     uint64_t general[8];
@@ -143,9 +162,10 @@ static bool connect(struct vcpu *v)
         return false;
     places.known = true;
     struct native *n = &v->native;
-    *n = (struct native){(uint64_t *)found, found + places.xmm, places.xmm_stride};
+    *n = (struct native){.general = (uint64_t *)found, .xmm = found + places.xmm, .xmm_stride = places.xmm_stride};
     bool right = memcmp(native_xmm(n, 0), &xmm[0], 16) == 0 && memcmp(native_xmm(n, 1), &xmm[1], 16) == 0
               && (uint32_t)n->general[NATIVE_EIP] == engine_word(&v->engine, UC_X86_REG_EIP);
+    right = right && find_flags(v);
     memset(&xmm, 0, sizeof xmm);
     for (int i = 0; i < 2; i++)
         engine_write(&v->engine, UC_X86_REG_XMM0 + i, &xmm[i]);

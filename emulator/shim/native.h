@@ -5,6 +5,7 @@
 #include <stdbool.h>
 #include <stddef.h>
 #include <stdint.h>
+#include <string.h>
 
 struct vcpu;
 
@@ -21,8 +22,12 @@ struct native {
     uint64_t *general;  /* the engine's general registers and, at NATIVE_EIP, EIP */
     uint8_t *xmm;
     size_t xmm_stride;
+    uint32_t flags_known;  /* what says that the arithmetic flags lie in the word NATIVE_FLAGS, and not in operands */
 };
+/* Behind the general registers, as words of 64 bits. */
 #define NATIVE_EIP 16
+#define NATIVE_FLAGS 19
+#define NATIVE_FLAGS_KIND 21
 
 static inline uint32_t native_general(const struct native *n, unsigned number)
 {
@@ -32,6 +37,13 @@ static inline uint32_t native_general(const struct native *n, unsigned number)
 static inline void native_set_general(const struct native *n, unsigned number, uint32_t value)
 {
     n->general[number & 7] = value;
+}
+
+/* Within a run, where blocks meet: sets all of ARITHMETIC_FLAGS; the others of EFLAGS keep their values. */
+static inline void native_set_flags(const struct native *n, uint32_t flags)
+{
+    n->general[NATIVE_FLAGS] = flags;
+    memcpy(&n->general[NATIVE_FLAGS_KIND], &n->flags_known, sizeof n->flags_known);
 }
 
 static inline union xmm *native_xmm(const struct native *n, unsigned number)

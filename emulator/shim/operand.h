@@ -54,6 +54,15 @@ static inline void operand_set_eflags(struct vcpu *v, uint32_t flags, uint32_t w
     engine_write(&v->engine, UC_X86_REG_EFLAGS, &all);
 }
 
+/* Sets all of ARITHMETIC_FLAGS. Behind a run, the engine has them in two places. */
+static inline void operand_set_arithmetic_flags(struct vcpu *v, uint32_t flags)
+{
+    if (LIKELY(engine_is_running(&v->engine)))
+        native_set_flags(&v->native, flags);
+    else
+        operand_set_eflags(v, flags, ARITHMETIC_FLAGS);
+}
+
 static inline uint32_t operand_offset(struct vcpu *v, const struct operation *op)
 {
     uint32_t offset = op->displacement;

@@ -306,33 +306,32 @@ struct number number_divide(struct number a, struct number b, unsigned bits, con
     return round_number(sign, e, quotient, below, bits, format, env);
 }
 
-/* The integer square root of x, and what is left of x. x >= 2^126. */
+/*
+ * The integer square root of x, and what is left of x. x >= 2^126. The host's root is a guess, whatever its last bits; the
+ * integers decide.
+ */
 static uint64_t square_root(uint128 x, uint128 *rest)
 {
-    uint64_t high = (uint64_t)(x >> 64), root = 0, remainder = 0;
-    for (int i = 62; i >= 0; i -= 2) {  /* 32 bits of the root, a bit at a time */
-        remainder = remainder << 2 | (high >> i & 3);
-        root <<= 1;
-        uint64_t trial = root << 1 | 1;
-        if (remainder >= trial) {
-            remainder -= trial;
-            root |= 1;
-        }
+    double guess = __builtin_elementwise_sqrt((double)(uint64_t)(x >> 64)) * 0x1p32;
+    uint64_t root = guess < 0x1p64 ? (uint64_t)guess : UINT64_MAX;
+    for (int i = 0; i < 2; i++) {  /* Newton: each doubles the right bits, which are 50 at first */
+        uint128 square = (uint128)root * root;
+        bool above = square > x;
+        uint128 error = above ? square - x : x - square;
+        uint64_t by = (uint64_t)(error >> 32) / (root >> 31);  /* error / (2 root) */
+        root = above ? root - by : by > UINT64_MAX - root ? UINT64_MAX : root + by;
     }
-    /* The other 32 by one division: remainder * 2^32 / (2 root) is at most two too large. */
-    uint64_t low = (uint64_t)x;
-    uint64_t dividend = remainder << 31 | low >> 33;  /* remainder <= 2 root < 2^33 */
-    uint64_t digit = dividend / root;
-    if (digit > 0xffffffff)
-        digit = 0xffffffff;
-    uint64_t whole = root << 32 | digit;
-    uint128 square = (uint128)whole * whole;
+    uint128 square = (uint128)root * root;
     while (square > x) {
-        whole--;
-        square -= 2 * (uint128)whole + 1;
+        root--;
+        square -= 2 * (uint128)root + 1;
+    }
+    while (x - square > 2 * (uint128)root) {
+        square += 2 * (uint128)root + 1;
+        root++;
     }
     *rest = x - square;
-    return whole;
+    return root;
 }
 
 struct number number_sqrt(struct number a, unsigned bits, const struct format *format, struct float_env *env)

@@ -2,7 +2,7 @@
  * Binary floating point in integers: the same bits on every host, with the exceptions that x86 reports.
  *
  * All formats (single, double, double extended) are unpacked into one form, computed there exactly or with
- * a sticky bit, and rounded once. Nothing here uses the host's floating point.
+ * a sticky bit, and rounded once. Nothing here depends on the host's floating point.
  *
  * Ref: Intel SDM vol. 1, 4.2 (formats), 4.8 (rounding, NaNs), 4.9 (exceptions), 8.3 and 8.5 (x87), 11.5 (SSE).
  */

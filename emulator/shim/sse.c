@@ -4,10 +4,11 @@
  * Ref: Intel SDM vol. 1, 10.2.3 (MXCSR), 11.5 (SIMD exceptions), appendix E.4 (what is raised in which order);
  * vol. 2, the instructions.
  */
-#include "floating.h"
+#include "sse.h"
 
 #include <string.h>
 
+#include "floating.h"
 #include "operand.h"
 #include "softfloat.h"
 #include "vcpu.h"
@@ -109,61 +110,6 @@ static bool takes_first(unsigned which, const struct number *a, const struct num
     return order == (which == MINIMUM ? LESS : GREATER);
 }
 
-/*
- * The host's own arithmetic, where it cannot differ: operands and result normal, to nearest, inexact raised before and
- * masked. Each of these operations is one that IEEE 754 rounds correctly.
- */
-static bool host_may_compute(const struct vcpu *v)
-{
-    return (v->floating.mxcsr & (FE_P | FE_P << 7 | 3 << 13)) == (FE_P | FE_P << 7);
-}
-
-static bool is_normal_single(uint32_t bits)
-{
-    return ((bits >> 23 & 0xff) - 1) < 0xfe;
-}
-
-static bool is_normal_double(uint64_t bits)
-{
-    return ((uint32_t)(bits >> 52 & 0x7ff) - 1) < 0x7fe;
-}
-
-static bool host_single(unsigned which, uint32_t a, uint32_t b, uint32_t *result)
-{
-    float x, y, z;
-    if (!is_normal_single(a) || !is_normal_single(b))
-        return false;
-    memcpy(&x, &a, 4);
-    memcpy(&y, &b, 4);
-    switch (which) {
-    case ADD: z = x + y; break;
-    case SUBTRACT: z = x - y; break;
-    case MULTIPLY: z = x * y; break;
-    case DIVIDE: z = x / y; break;
-    default: return false;
-    }
-    memcpy(result, &z, 4);
-    return ((*result >> 23 & 0xff) - 2) < 0xfd;  /* not even next to a denormal */
-}
-
-static bool host_double(unsigned which, uint64_t a, uint64_t b, uint64_t *result)
-{
-    double x, y, z;
-    if (!is_normal_double(a) || !is_normal_double(b))
-        return false;
-    memcpy(&x, &a, 8);
-    memcpy(&y, &b, 8);
-    switch (which) {
-    case ADD: z = x + y; break;
-    case SUBTRACT: z = x - y; break;
-    case MULTIPLY: z = x * y; break;
-    case DIVIDE: z = x / y; break;
-    default: return false;
-    }
-    memcpy(result, &z, 8);
-    return ((uint32_t)(*result >> 52 & 0x7ff) - 2) < 0x7fd;
-}
-
 /* Minimum and maximum give an operand as it is, but for DAZ; the second, if they do not differ or do not compare. */
 static uint32_t single_result(unsigned which, uint32_t a, uint32_t b, struct float_env *env)
 {
@@ -190,20 +136,16 @@ static uint64_t double_result(unsigned which, uint64_t a, uint64_t b, struct flo
 }
 
 /* Element i of the result: a `which` b. */
-static void element(struct vcpu *v, unsigned which, bool wide, const union xmm *a, unsigned ia, const union xmm *b,
-                    unsigned ib, union xmm *result, unsigned i, struct float_env *env)
+static void element(unsigned which, bool wide, const union xmm *a, unsigned ia, const union xmm *b, unsigned ib,
+                    union xmm *result, unsigned i, struct float_env *env)
 {
-    bool host = host_may_compute(v);
-    if (wide) {
-        if (!(host && host_double(which, a->q[ia], b->q[ib], &result->q[i])))
-            result->q[i] = double_result(which, a->q[ia], b->q[ib], env);
-    } else {
-        if (!(host && host_single(which, a->d[ia], b->d[ib], &result->d[i])))
-            result->d[i] = single_result(which, a->d[ia], b->d[ib], env);
-    }
+    if (wide)
+        result->q[i] = double_result(which, a->q[ia], b->q[ib], env);
+    else
+        result->d[i] = single_result(which, a->d[ia], b->d[ib], env);
 }
 
-static enum ending arithmetic(struct vcpu *v, const struct operation *op)
+enum ending sse_arithmetic(struct vcpu *v, const struct operation *op)
 {
     union xmm s, result, *d = destination(v, op);
     TRY(source(v, op, operand_size(op), &s));
@@ -211,7 +153,7 @@ static enum ending arithmetic(struct vcpu *v, const struct operation *op)
     bool wide = is_double(op);
     unsigned count = is_scalar(op) ? 1 : wide ? 2 : 4;
     for (unsigned i = 0; i < count; i++)
-        element(v, op->opcode, wide, d, i, &s, i, &result, i, &env);
+        element(op->opcode, wide, d, i, &s, i, &result, i, &env);
     if (env.flags)
         TRY(conclude(v, &env));
     for (unsigned i = 0; i < count; i++) {  /* in the pieces that were written: faster than as a whole */
@@ -233,11 +175,11 @@ static enum ending pairwise(struct vcpu *v, const struct operation *op)
     unsigned count = wide ? 2 : 4;
     for (unsigned i = 0; i < count; i++) {
         if (op->opcode == 0xd0) {
-            element(v, i & 1 ? ADD : SUBTRACT, wide, d, i, &s, i, &result, i, &env);
+            element(i & 1 ? ADD : SUBTRACT, wide, d, i, &s, i, &result, i, &env);
         } else {
             const union xmm *from = i < count / 2 ? d : &s;
             unsigned first = 2 * i % count;
-            element(v, op->opcode == 0x7c ? ADD : SUBTRACT, wide, from, first, from, first + 1, &result, i, &env);
+            element(op->opcode == 0x7c ? ADD : SUBTRACT, wide, from, first, from, first + 1, &result, i, &env);
         }
     }
     TRY(conclude(v, &env));
@@ -282,7 +224,7 @@ static bool holds(unsigned predicate, const struct number *a, const struct numbe
     return result != (predicate >> 2 & 1);
 }
 
-static enum ending compare(struct vcpu *v, const struct operation *op)
+enum ending sse_compare(struct vcpu *v, const struct operation *op)
 {
     union xmm s, result, *d = destination(v, op);
     TRY(source(v, op, operand_size(op), &s));
@@ -304,7 +246,7 @@ static enum ending compare(struct vcpu *v, const struct operation *op)
 }
 
 /* comiss, comisd; ucomiss, ucomisd (2e) do not signal for quiet NaNs. */
-static enum ending compare_to_eflags(struct vcpu *v, const struct operation *op)
+enum ending sse_compare_to_eflags(struct vcpu *v, const struct operation *op)
 {
     static const uint32_t flags[] = {[LESS] = 1, [EQUAL] = 0x40, [GREATER] = 0, [UNORDERED] = 0x45};
     union xmm s, *d = destination(v, op);
@@ -315,7 +257,7 @@ static enum ending compare_to_eflags(struct vcpu *v, const struct operation *op)
     struct number b = wide ? from_double(s.q[0], &env) : from_single(s.d[0], &env);
     enum ordering order = number_compare(&a, &b, op->opcode == 0x2f, &env);
     TRY(conclude(v, &env));
-    operand_set_eflags(v, flags[order], 0x8d5);
+    operand_set_arithmetic_flags(v, flags[order]);
     return DONE;
 }
 
@@ -354,7 +296,7 @@ static uint32_t double_to_single(uint64_t value, struct float_env *env)
 }
 
 /* cvtps2pd, cvtpd2ps, cvtss2sd, cvtsd2ss */
-static enum ending convert_formats(struct vcpu *v, const struct operation *op)
+enum ending sse_convert_formats(struct vcpu *v, const struct operation *op)
 {
     static const uint8_t sizes[4] = {8, 16, 4, 8};
     unsigned form = op->prefix == 0 ? 0 : op->prefix == 0x66 ? 1 : op->prefix == 0xf3 ? 2 : 3;
@@ -409,7 +351,7 @@ static enum ending convert_two(struct vcpu *v, const struct operation *op)
 }
 
 /* 2a: cvtsi2ss, cvtsi2sd from a general register; cvtpi2ps, cvtpi2pd from an MMX register; or from memory. */
-static enum ending convert_integers(struct vcpu *v, const struct operation *op)
+enum ending sse_convert_integers(struct vcpu *v, const struct operation *op)
 {
     union xmm *d = destination(v, op), result = *d;
     bool mmx = !is_scalar(op), wide = is_double(op);
@@ -437,7 +379,7 @@ static enum ending convert_integers(struct vcpu *v, const struct operation *op)
 }
 
 /* 2c (truncating), 2d: to a general register, or to an MMX register. */
-static enum ending convert_to_integers(struct vcpu *v, const struct operation *op)
+enum ending sse_convert_to_integers(struct vcpu *v, const struct operation *op)
 {
     bool mmx = !is_scalar(op), wide = is_double(op), truncate = op->opcode == 0x2c;
     uint32_t words[2];
@@ -485,17 +427,18 @@ static enum ending state(struct vcpu *v, const struct operation *op)
 /* Sets what executes it; false: it is none of these. */
 bool sse_classify(struct operation *op)
 {
+    executor quick = sse_quick(op);
     switch (op->opcode) {
-    case 0x2a: op->execute = convert_integers; return true;
-    case 0x2c: case 0x2d: op->execute = convert_to_integers; return true;
-    case 0x2e: case 0x2f: op->execute = compare_to_eflags; return true;
+    case 0x2a: op->execute = quick ? quick : sse_convert_integers; return true;
+    case 0x2c: case 0x2d: op->execute = quick ? quick : sse_convert_to_integers; return true;
+    case 0x2e: case 0x2f: op->execute = quick ? quick : sse_compare_to_eflags; return true;
     case 0x52: case 0x53: op->execute = approximate; return true;
-    case 0x5a: op->execute = convert_formats; return true;
+    case 0x5a: op->execute = quick ? quick : sse_convert_formats; return true;
     case 0x5b: op->execute = convert_four; return true;
-    case 0x51: case 0x58: case 0x59: case 0x5c: case 0x5d: case 0x5e: case 0x5f: op->execute = arithmetic; return true;
+    case 0x51: case 0x58: case 0x59: case 0x5c: case 0x5d: case 0x5e: case 0x5f: op->execute = quick ? quick : sse_arithmetic; return true;
     case 0x7c: case 0x7d: case 0xd0: op->execute = pairwise; return true;
     case 0xae: op->execute = state; return true;
-    case 0xc2: op->execute = compare; return true;
+    case 0xc2: op->execute = quick ? quick : sse_compare; return true;
     case 0xe6: op->execute = convert_two; return true;
     default: return false;
     }

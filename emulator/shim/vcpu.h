@@ -20,7 +20,8 @@
  *   answers      rdtsc and cpuid
  *   operations   instructions that the shim executes itself, where blocks meet; one of them: operation, operand;
  *                the integer ones: integer
- *   floating     what most of them are: x87 (with transcendental), sse, simd, on numbers of softfloat
+ *   floating     what most of them are: x87 (with transcendental), sse, simd, on numbers of softfloat;
+ *                usual cases: x87_quick, sse_quick
  *   patch        copies of pages in which the engine passes them by
  *   features     what the processor has
  *   report       why the engine stopped, as the hardware would say it

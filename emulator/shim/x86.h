@@ -11,6 +11,7 @@
 #define CR0_TS 8u
 #define CR4_USER 0x690u  /* PSE PGE OSFXSR OSXMMEXCPT */
 
+enum { CF = 1, PF = 4, AF = 16, ZF = 64, SF = 128, OF = 2048, ARITHMETIC_FLAGS = 0x8d5 };  /* of EFLAGS */
 #define EFLAGS_TF 0x100u
 #define EFLAGS_NT 0x4000u
 #define EFLAGS_USER 0x254dd5u  /* what user code can set */

@@ -11,9 +11,6 @@
 
 #pragma GCC visibility push(hidden)
 
-/* Of EFLAGS. */
-enum { CF = 1, PF = 4, AF = 16, ZF = 64, SF = 128, OF = 2048 };
-
 static inline struct extended *st(struct floating *f, unsigned i)
 {
     return &f->st[(f->top + i) & 7];

@@ -82,7 +82,7 @@ void x87_compare_to_eflags(struct vcpu *v, unsigned i, bool signal, bool pops)
     enum ordering order = ordering_of(f, &b, missing, signal, &happened);
     if (!missing)
         f->status = (uint16_t)((f->status & ~STATUS_C1) | c1);
-    operand_set_eflags(v, flags[order], CF | PF | AF | ZF | SF | OF);
+    operand_set_arithmetic_flags(v, flags[order]);
     if (happened && pops)
         pop(f);
 }

@@ -316,6 +316,22 @@ INLINE enum ending compare(struct vcpu *v, const struct operation *op, enum kind
     return DONE;
 }
 
+/* fcomi and its kin, which leave C1 as it is. */
+INLINE enum ending compare_to_eflags(struct vcpu *v, const struct operation *op, bool pops)
+{
+    struct floating *f = &v->floating;
+    struct extended a = *st(f, 0), b = *st(f, op->modrm & 7);
+    if (UNLIKELY(!is_usual(f, true) || is_empty(f, 0) || is_empty(f, op->modrm & 7)))
+        return x87_execute(v, op);
+    if (UNLIKELY(!(is_normal(a) || is_zero(a)) || !(is_normal(b) || is_zero(b))))
+        return x87_execute(v, op);
+    operand_set_arithmetic_flags(v, rank(a) < rank(b) ? CF : rank(a) == rank(b) ? ZF : 0);
+    if (pops)
+        pop(f);
+    x87_remember(v, op, 0);
+    return DONE;
+}
+
 /* In the format's bits, `bits` of the significand and `bias` of the exponent. False: not normal there, or nearly not. */
 INLINE bool narrow(struct extended x, unsigned bits, int32_t bias, uint64_t *result, unsigned *codes)
 {
@@ -456,6 +472,8 @@ INSTRUCTION(compare_word, compare(v, op, WORD, op->modrm >> 3 & 1))
 INSTRUCTION(compare_long, compare(v, op, LONG, op->modrm >> 3 & 1))
 INSTRUCTION(compare_register, compare(v, op, REGISTER, op->modrm >> 3 & 1))
 INSTRUCTION(compare_and_pop_both, compare(v, op, REGISTER, 2))
+INSTRUCTION(compare_flags, compare_to_eflags(v, op, false))
+INSTRUCTION(compare_flags_and_pop, compare_to_eflags(v, op, true))
 INSTRUCTION(load_single, load(v, op, SINGLE))
 INSTRUCTION(load_double, load(v, op, DOUBLE))
 INSTRUCTION(load_word, load(v, op, WORD))
@@ -493,11 +511,11 @@ static const executor with_register[8][8] = {
     ROW(register, compare_register),
     {load_register, exchange},
     {NULL},
-    {NULL},
+    {NULL, NULL, NULL, NULL, NULL, compare_flags, compare_flags},
     ROW(to_other, compare_register),
     {NULL, exchange, copy, copy_and_pop, compare_register, compare_register},
     ROW(and_pop, NULL),
-    {NULL, exchange, copy_and_pop, copy_and_pop},
+    {NULL, exchange, copy_and_pop, copy_and_pop, NULL, compare_flags_and_pop, compare_flags_and_pop},
 };
 
 executor x87_quick(const struct operation *op)

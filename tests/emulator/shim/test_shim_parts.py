@@ -23,6 +23,7 @@ FILES = {
         "x87_state",
         "x87_transfer",
         "sse",
+        "sse_quick",
         "simd",
     }
 }  # of a part that has more than one

@@ -102,8 +102,8 @@ LIMITS: Final = Limits(
         "register_loop_ratio": 0.6,
         "memory_loop_ratio": 0.85,
         "entry_ratio": 0.5,
-        "x87_loop_ratio": 0.6,
-        "SSE_loop_ratio": 0.5,
+        "x87_loop_ratio": 1.2,
+        "SSE_loop_ratio": 0.9,
     },
     at_most={"cores48_seconds": 2, "cores48_rss_mib": 400},
 )
