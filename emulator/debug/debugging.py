@@ -14,11 +14,13 @@ from typing import TYPE_CHECKING, Final
 from l4lab.emulator.debug.debugged import AFTER_ENTRY, BEFORE_ENTRY, IN_USER_CODE, Count, Position
 from l4lab.emulator.debug.debugged import executed as executed
 from l4lab.emulator.debug.guestmemory import read_memory as read_memory
+from l4lab.emulator.debug.lonesteps import LoneSteps
 from l4lab.emulator.debug.replaying import Poll as Poll
 from l4lab.emulator.debug.replaying import ReplaySession
 from l4lab.emulator.debug.stops import TO_THE_END, Breakpoint, Edit, Goal, GoalKind, Stop, StopKind
 from l4lab.emulator.machine import NEVER
 from l4lab.kernel.frame import EIP
+from l4lab.kernel.thread import DEAD
 
 if TYPE_CHECKING:
     from array import array
@@ -56,7 +58,7 @@ class Debugger(ReplaySession):
         """
         assert goal.thread is not None
         thread, lone = self.machine.kernel.threads[goal.thread], self._lone
-        lone.begin(thread, taken_out, self.machine.position)
+        lone.begin(thread, self.machine.position, taken_out=taken_out)
         self._keep_frame(thread)
         place = lone.frame[EIP]
         try:
@@ -69,7 +71,7 @@ class Debugger(ReplaySession):
             stop = self._stop_here(StopKind.NO_STEP, "the run ends before")
         if stop.kind is StopKind.NO_STEP and lone.frame[EIP] != place:
             stop = replace(stop, kind=StopKind.STEP, text="")  # it was a system call
-        self.last_stop = replace(stop, thread=thread)
+        self.last_stop = replace(stop, thread=self.machine.kernel.threads.get(goal.thread, thread))
         return self.last_stop
 
     @property
@@ -100,7 +102,34 @@ class Debugger(ReplaySession):
 
     def forget_waiting(self) -> None:
         """What steps alone have passed is nobody's business any more."""
-        self._lone.forget()
+        self._lone = LoneSteps()
+
+    @property
+    def has_waiting(self) -> bool:
+        """Whether steps alone have passed what others are to stop at, which observers have not seen either."""
+        return self._lone.waiting is not None
+
+    def step_aside(self, goal: Goal, poll: Poll | None = None) -> Stop:
+        """Let a thread leave its instruction, if only for the kernel. Nothing is told, and nothing stops.
+
+        STEP, or NO_STEP: it does not leave it; or INTERRUPTED. Whoever asks for this is about to go elsewhere.
+        """
+        assert goal.thread is not None
+        self.forget_waiting()
+        thread, lone = self.machine.kernel.threads[goal.thread], self._lone
+        place = thread.frame[EIP]
+        lone.begin(thread, self.machine.position, leaves=place)
+        self._keep_frame(thread)
+        try:
+            count = Count(executed(thread) + 1, goal.first, goal.size_bytes)
+            stop = self._quietly(goal, count, poll)
+        finally:
+            lone.stepping = None
+        left = thread.frame[EIP] if thread.state != DEAD else lone.frame[EIP]
+        if stop.kind is not StopKind.INTERRUPTED:
+            stop = replace(stop, kind=StopKind.STEP if left != place else StopKind.NO_STEP)
+        self.last_stop = replace(stop, thread=thread)
+        return self.last_stop
 
     # --- back in time ---------------------------------------------------------------------------------
 

@@ -31,13 +31,15 @@ class LoneSteps:
     """The steps since all threads went on last. Positions are those of one run.
 
     `stepping`: who makes a step now, and `frame` a copy of its frame as it entered the kernel last, which outlives it.
-    `taken_out`: breakpoints that stop everybody else then. `start`, `finish`: where the first step began and the last
-    one was over. `waiting`: the first stop that a step has passed because it was about somebody else.
+    `taken_out`: breakpoints that stop everybody else then. `leaves`: the place that is all it has to leave.
+    `start`, `finish`: where the first step began and the last one was over. `waiting`: the first stop that a step has
+    passed because it was about somebody else.
     """
 
     def __init__(self) -> None:
         self.stepping: Thread | None = None
         self.frame = array("I")
+        self.leaves: int | None = None
         self.taken_out: frozenset[Breakpoint] = frozenset()
         self.start: Position | None = None
         self.finish: Position | None = None
@@ -45,13 +47,16 @@ class LoneSteps:
         self._seen_before: Position | None = None
         self._told: dict[int, _Told] = {}  # by thread
 
-    def forget(self) -> None:
-        """Time was turned back, or the stops are nobody's any more."""
-        self.__init__()  # type: ignore[misc]
-
-    def begin(self, thread: Thread, taken_out: Iterable[Breakpoint], here: Position) -> None:
+    def begin(
+        self,
+        thread: Thread,
+        here: Position,
+        *,
+        taken_out: Iterable[Breakpoint] = (),
+        leaves: int | None = None,
+    ) -> None:
         """`thread` is about to make a step."""
-        self.stepping, self.taken_out = thread, frozenset(taken_out)
+        self.stepping, self.taken_out, self.leaves = thread, frozenset(taken_out), leaves
         if self.waiting is None:
             self.start = here
 

@@ -230,6 +230,8 @@ class Lookout:
         thread = entry.core.decision.thread
         if thread is not None and thread is self._lone.stepping:
             self._keep_frame(thread)
+            if self._lone.leaves not in (None, thread.frame[EIP]):
+                return self._find(StopKind.STEP, entry, BEFORE_ENTRY)
         if self._stops and self._stops_before(entry):
             return True
         place = self._place

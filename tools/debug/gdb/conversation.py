@@ -402,7 +402,7 @@ class Conversation:
         if isinstance(request, resume.Resume) and not all(map(self._can_act, request.actions)):
             return E_NO_THREAD
         self.detached = False
-        stop = self._monitor.pending_move(self.interrupted)
+        stop = self._move(request)
         if stop is None:
             stop = self._resume(request)
         self._general = self._control = None
@@ -418,14 +418,30 @@ class Conversation:
         """Whether the thread that is to step exists."""
         return action.kind == "c" or action.thread is None or self._target.find(action.thread) is not None
 
+    def _move(self, request: resume.Resume | resume.ResumeBack) -> Stop | None:
+        """Do what `goto`, `back` or `forth` have noted down; None if nothing has."""
+        monitor = self._monitor
+        if not monitor.is_about_to_move:
+            return None
+        if isinstance(request, resume.Resume) and steps_alone(actions := self._actions(request)):
+            stop = self._target.step_aside(actions, self._to_step(back=False), self.interrupted)
+            if stop is not None:
+                return monitor.stepped_aside(stop)
+        return monitor.move(self.interrupted)
+
+    def _actions(self, request: resume.Resume) -> tuple[resume.Action, ...]:
+        """What the threads are to do; packets that name none mean the one that `Hc` has named."""
+        control = self._control
+        if control is None or control.tid in (ALL, ANY):
+            return request.actions
+        return tuple(replace(action, thread=action.thread or control) for action in request.actions)
+
     def _resume(self, request: resume.Resume | resume.ResumeBack) -> Stop:
         steps = self._monitor.steps
         if isinstance(request, resume.ResumeBack):
             steps.forget()
             return self._target.resume_back(request.step, self._to_step(back=True), self.interrupted)
-        actions, control = request.actions, self._control
-        if control is not None and control.tid not in (ALL, ANY):
-            actions = tuple(replace(action, thread=action.thread or control) for action in actions)
+        actions = self._actions(request)
         steps.stops = any(action.kind != "c" for action in actions) and not steps_alone(actions)
         return self._target.resume(actions, self._to_step(back=False), self.interrupted)
 

@@ -23,6 +23,7 @@ from l4lab.tools.debug.gdb.steps import FaultSteps
 from l4lab.tools.debug.named import DebugError, task_of, thread_of
 
 if TYPE_CHECKING:
+    from l4lab.emulator.debug.debugged import Position
     from l4lab.emulator.debug.debugging import Poll
     from l4lab.kernel.objects import Task
     from l4lab.kernel.state import Kernel
@@ -41,13 +42,26 @@ class _Command:
     meaning: str
 
 
+@dataclass(frozen=True, slots=True)
+class _Move:
+    """What a command has noted down: in words, how to do it, and where the machine stood when it was given.
+
+    `misses`: observers have not seen all that lies before that.
+    """
+
+    text: str
+    make: Callable[[Poll], Stop]
+    begins: Position
+    misses: bool
+
+
 class Monitor:
     """The commands of one session. `say`: text while the machine runs."""
 
     def __init__(self, target: Target, say: Callable[[str], None]) -> None:
         self._target = target
         self._selected: GdbThread | None = None
-        self._move: tuple[str, Callable[[Poll], Stop]] | None = None
+        self._move: _Move | None = None
         self._next_catch = 1
         self.steps = FaultSteps(target.debugger, target.programs, say)
 
@@ -72,20 +86,48 @@ class Monitor:
         except ValueError as error:
             raise DebugError(str(error)) from None
 
-    def pending_move(self, poll: Poll) -> Stop | None:
-        """Do what `goto`, `back` or `forth` have noted down; None if nothing has."""
+    @property
+    def is_about_to_move(self) -> bool:
+        """Whether `goto`, `back` or `forth` have been given since the machine went on last."""
+        return self._move is not None
+
+    def stepped_aside(self, stop: Stop) -> Stop:
+        """gdb has made a step over its breakpoint, of a thread that stands there; the move is still to come.
+
+        If that thread does not leave its instruction, there will be none: gdb would not go on.
+        """
+        assert self._move is not None
+        if stop.kind is StopKind.STEP:
+            return stop
         move, self._move = self._move, None
-        if move is None:
-            return None
+        debugger = self._target.debugger
+        name = inspect.thread_name(stop.thread) if stop.thread is not None else "the thread"
+        back = debugger.go_to(move.begins)
+        if stop.kind is StopKind.INTERRUPTED:
+            return replace(back, kind=stop.kind)
+        why = f"{name} does not leave the instruction at its breakpoint; `disable` it first"
+        return replace(back, kind=StopKind.NO_STEP, text=f"{move.text}: not from here: {why}")
+
+    def move(self, poll: Poll) -> Stop:
+        """Do it, from where the machine was when the command was given."""
+        move, self._move = self._move, None
+        assert move is not None
+        debugger = self._target.debugger
+        if move.misses:
+            self.steps.forget()
+        debugger.forget_waiting()
         self.steps.stops = False
         self._target.arm()
-        stop = move[1](poll)
+        if debugger.machine.position != move.begins:
+            debugger.go_to(move.begins)
+        stop = move.make(poll)
         if stop.kind is StopKind.NEW_TASK:
-            self._move = move  # gdb gets to know the task and goes on by itself; so does the move
+            # gdb gets to know the task and goes on by itself; so does the move.
+            self._move = replace(move, begins=debugger.machine.position, misses=False)
             return stop
         if stop.kind is StopKind.CATCHPOINT and not stop.text:
             return stop  # one of the steps, told already
-        return replace(stop, text=f"{move[0]}: {stop.text or stop.kind.value}")
+        return replace(stop, text=f"{move.text}: {stop.text or stop.kind.value}")
 
     # --- finding --------------------------------------------------------------------------------------
 
@@ -243,7 +285,8 @@ class Monitor:
     # --- moving ---------------------------------------------------------------------------------------
 
     def _note(self, text: str, move: Callable[[Poll], Stop]) -> list[str]:
-        self._move = (text, move)
+        debugger = self._target.debugger
+        self._move = _Move(text, move, debugger.machine.position, debugger.has_waiting)
         return [f"{text}: when the machine next goes on (`continue`)"]
 
     def _goto(self, words: list[str]) -> list[str]:

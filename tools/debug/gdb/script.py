@@ -49,12 +49,12 @@ _COMMANDS: Final = "".join(
 )
 
 
-# gdb asks for the description of registers when it connects, for that one inferior only.
-_ALL_REGISTERS: Final = """\
+# gdb asks for the description of registers when it connects, for that one inferior only; asking anew gets it for the
+# one that has stopped, and makes gdb forget all registers: when one thread steps alone it keeps those of others, whose
+# time has gone on.
+_FRESH_REGISTERS: Final = """\
 define hook-stop
-  if $_isvoid($cycles)
-    unset tdesc filename
-  end
+  unset tdesc filename
 end
 """
 
@@ -82,7 +82,7 @@ def gdb_script(address: str, image: str, programs: Programs) -> str:
         "set print symbol-loading off\n"
         "set print thread-events off\n"
         "set print inferior-events off\n"
-        f"{_COMMANDS}{_ALL_REGISTERS}"
+        f"{_COMMANDS}{_FRESH_REGISTERS}"
         f"target remote {address}\n"
     )
 

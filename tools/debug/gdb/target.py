@@ -11,9 +11,10 @@ From then on it is shown for good, as time may be turned back to when there was 
 
 from __future__ import annotations
 
+import itertools
 from collections import deque
 from collections.abc import Iterator
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
 from l4lab.emulator.debug.debugging import Poll, read_memory
@@ -57,6 +58,12 @@ SIGABRT: Final = 6
 _NOT_THERE: Final = b"x"
 _REMEMBERED_COUNTERS: Final = 64
 """As many calls of functions may be under way, one inside the other."""
+
+_REPEAT_PREFIXES: Final = b"\xf2\xf3"
+_PREFIXES: Final = _REPEAT_PREFIXES + b"\x26\x2e\x36\x3e\x64\x65\x66\x67\xf0"
+"""Ref: Intel SDM vol. 2, 2.1.1."""
+_MOST_PREFIXES: Final = 14
+"""Instructions have at most 15 bytes."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -122,9 +129,12 @@ class Target:
     def _ended_alone(self) -> GdbThread | None:
         """A thread that has ended in a step that it made alone: a client can be told of that one only."""
         alone = self._alone
-        if alone is None or alone.pid == CORES or alone.thread is None or alone.thread.state != DEAD:
+        if alone is None or alone.pid == CORES:
             return None
-        return alone
+        thread = self.debugger.machine.kernel.threads.get(
+            alone.tid
+        )  # may be another object since time was turned back
+        return alone if thread is None or thread.state == DEAD else None
 
     def gdb_thread(self, thread: Thread) -> GdbThread:
         """An L4 thread."""
@@ -381,6 +391,17 @@ class Target:
         self._alone = alone
         return self.debugger.step_alone(goal, taken_out, poll)
 
+    def step_aside(self, actions: tuple[Action, ...], selected: GdbThread, poll: Poll) -> Stop | None:
+        """Let gdb have its step over a breakpoint, from where the machine is about to be moved; None: it wants none."""
+        goal, alone = self._goal(actions, selected)
+        if alone is None or alone.thread is None:
+            return None
+        self._alone = alone
+        eip = alone.thread.frame[registers.EIP_NUMBER]
+        if _repeats(self.read_memory(alone, eip, _MOST_PREFIXES)):
+            goal = replace(goal, first=eip, size_bytes=1)
+        return self.debugger.step_aside(goal, poll)
+
     def arm(self) -> None:
         """Let the breakpoints that there are now stop the machine."""
         self._alone = None
@@ -423,6 +444,12 @@ class Target:
         address = thread.frame[registers.EIP_NUMBER]
         pid = thread.task.number if thread.task is not None else 0
         return any((z.HARDWARE, number, address) in self._breakpoints for number in (pid, 0))
+
+
+def _repeats(code: bytes) -> bool:
+    """Whether the instruction is under `rep`, each round of which is one of the thread's instructions."""
+    prefixes = itertools.takewhile(_PREFIXES.__contains__, code)
+    return any(prefix in _REPEAT_PREFIXES for prefix in prefixes)
 
 
 def steps_alone(actions: tuple[Action, ...]) -> bool:
