@@ -183,7 +183,8 @@ static void block_entered_slowly(struct vcpu *v, uint32_t eip, uint32_t size)
     if (run_is_resuming(&v->run))
         run_set_resuming(v, false);
     if (block->flags
-        & (INSN_REFUSED | INSN_LOADS_SEGMENT | INSN_POPS_FLAGS | INSN_ALONE | segments_refused(&v->segments))) {
+            & (INSN_REFUSED | INSN_LOADS_SEGMENT | INSN_POPS_FLAGS | INSN_ALONE | segments_refused(&v->segments))
+        || UNLIKELY(segments_limit_stack(&v->segments))) {
         report_leave(v, EXIT_STEP);
         return;
     }

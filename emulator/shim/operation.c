@@ -75,20 +75,20 @@ static void choose(struct operation *op)
     }
 }
 
-void operation_decode(const uint8_t *code, struct operation *op)
+const uint8_t *operation_decode_opcode(const uint8_t *code, struct operation *op, int *override)
 {
-    int override = -1;
     bool f2 = false, f3 = false;
     const uint8_t *p = code;
     *op = (struct operation){.segment = X86_DS};
+    *override = -1;
     for (;; p++) {
         switch (*p) {
-        case 0x26: override = X86_ES; continue;
-        case 0x2e: override = X86_CS; continue;
-        case 0x36: override = X86_SS; continue;
-        case 0x3e: override = X86_DS; continue;
-        case 0x64: override = X86_FS; continue;
-        case 0x65: override = X86_GS; continue;
+        case 0x26: *override = X86_ES; continue;
+        case 0x2e: *override = X86_CS; continue;
+        case 0x36: *override = X86_SS; continue;
+        case 0x3e: *override = X86_DS; continue;
+        case 0x64: *override = X86_FS; continue;
+        case 0x65: *override = X86_GS; continue;
         case 0x66: op->operand16 = true; continue;
         case 0x67: op->address16 = true; continue;
         case 0xf0: continue;
@@ -98,12 +98,28 @@ void operation_decode(const uint8_t *code, struct operation *op)
         }
         break;
     }
+    if (*override >= 0)
+        op->segment = (uint8_t)*override;  /* of an implicit operand */
     op->prefix = f3 ? 0xf3 : f2 ? 0xf2 : op->operand16 ? 0x66 : 0;
     op->opcode = *p++;
     if (op->opcode == 0x0f) {
         op->map = 1;
         op->opcode = *p++;
     }
+    return p;
+}
+
+const uint8_t *operation_decode_modrm(const uint8_t *p, struct operation *op, int override)
+{
+    op->modrm = *p++;
+    op->memory = op->modrm < 0xc0;
+    return op->memory ? decode_address(p, op, override) : p;
+}
+
+void operation_decode(const uint8_t *code, struct operation *op)
+{
+    int override;
+    const uint8_t *p = operation_decode_opcode(code, op, &override);
     bool alone = op->map == 1 ? op->opcode == 0x77 : op->opcode == 0x60 || op->opcode == 0x61;
     if (alone || (op->map == 0 && op->opcode == 0xc8)) {  /* no ModRM byte */
         if (!alone) {  /* enter */
@@ -113,12 +129,7 @@ void operation_decode(const uint8_t *code, struct operation *op)
         choose(op);
         return;
     }
-    op->modrm = *p++;
-    op->memory = op->modrm < 0xc0;
-    if (op->memory)
-        p = decode_address(p, op, override);
-    else if (override >= 0)
-        op->segment = (uint8_t)override;  /* of maskmovq's implicit operand */
+    p = operation_decode_modrm(p, op, override);
     op->immediate = *p;
     if (op->map == 1 && op->opcode == 0x78)
         op->wide_immediate = p[1];

@@ -56,6 +56,11 @@ struct operation {
 /* `code` is an instruction that decode_insn() says is ours. */
 void operation_decode(const uint8_t *code, struct operation *op);
 
+/* The parts of that which any instruction has: prefixes and opcode, of the first two maps; a ModRM byte and its address.
+   Both return what follows. */
+const uint8_t *operation_decode_opcode(const uint8_t *code, struct operation *op, int *override);
+const uint8_t *operation_decode_modrm(const uint8_t *p, struct operation *op, int override);
+
 /* What it ends with before its memory operand is looked at: DONE, if it goes on. */
 enum ending operation_begin(struct vcpu *v, const struct operation *op);
 

@@ -2,8 +2,8 @@
  * See segments.h. Segment registers are loaded when they or their descriptors differ from what the engine has.
  *
  * The descriptor table is the engine's own (engine.c); one entry is the UTCB's, some are the running thread's.
- * The engine checks neither limits nor null segments when memory is accessed; blocks that use a null segment
- * are therefore looked at (books.c), and the access is refused (step.c). Limits are not modelled.
+ * The engine checks neither limits nor null segments when memory is accessed; blocks that use such a segment
+ * are therefore looked at (books.c), and the access is refused (step.c, limits.c).
  *
  * Ref: Intel SDM vol. 3, 3.4 (segment descriptors).
  */
@@ -23,13 +23,32 @@ static uint32_t *frame_segment(struct thread_frame *frame, int segment)
     return words[segment];
 }
 
-/* Of the descriptors that the registers were loaded from: bases, and where writes are refused (SDM vol. 3, 3.4.5). */
+enum { CODE = 0x800, EXPANDS_DOWN = 0x400, WRITABLE = 0x200, BIG = 0x400000, PAGES_COUNT = 0x800000 };
+
+/* Which offsets a segment has (SDM vol. 3, 3.4.5, 5.3). */
+static void note_limit(struct segments *s, int segment, const uint32_t entry[2])
+{
+    uint32_t limit = (entry[0] & 0xffff) | (entry[1] & 0xf0000);
+    if (entry[1] & PAGES_COUNT)
+        limit = limit << 12 | 0xfff;
+    s->lowest[segment] = 0;
+    s->highest[segment] = limit;
+    if ((entry[1] & (CODE | EXPANDS_DOWN)) == EXPANDS_DOWN) {
+        s->lowest[segment] = limit == UINT32_MAX ? limit : limit + 1;
+        s->highest[segment] = limit == UINT32_MAX ? 0 : entry[1] & BIG ? UINT32_MAX : 0xffff;
+    }
+    if (s->lowest[segment] != 0 || s->highest[segment] != UINT32_MAX)
+        s->limited |= 1u << segment;
+}
+
+/* Of the descriptors that the registers were loaded from: bases, limits, and where writes are refused. */
 static void note_descriptors(struct vcpu *v)
 {
-    enum { CODE = 0x800, WRITABLE = 0x200 };
     struct segments *s = &v->segments;
     const uint32_t *table = engine_descriptors(&v->engine);
     s->read_only = 1u << X86_CS;
+    s->limited = 0;
+    s->stack_mask = UINT32_MAX;
     for (int i = 0; i < 6; i++) {
         uint32_t index = s->selectors[i] >> 3;
         s->bases[i] = 0;
@@ -39,6 +58,9 @@ static void note_descriptors(struct vcpu *v)
         s->bases[i] = entry[0] >> 16 | (entry[1] & 0xff) << 16 | (entry[1] & 0xff000000);
         if (entry[1] & CODE || !(entry[1] & WRITABLE))
             s->read_only |= 1u << i;
+        if (i == X86_SS && !(entry[1] & BIG))
+            s->stack_mask = 0xffff;
+        note_limit(s, i, entry);
     }
 }
 

@@ -17,6 +17,9 @@ struct segments {
     uint32_t bases[6];
     uint32_t null;          /* 1 << X86_ES, ...: accesses there are refused */
     uint32_t read_only;     /* and writes there; CS always is */
+    uint32_t limited;       /* those that have not all of 4 GiB: */
+    uint32_t lowest[6], highest[6];  /* offsets of bytes that they have */
+    uint32_t stack_mask;    /* of ESP, as SS says */
 };
 
 /* The segments that hold a null selector, as in the flags of instructions. */
@@ -31,16 +34,39 @@ static inline uint32_t segments_read_only(const struct segments *s)
     return s->read_only;
 }
 
-/* What accesses of a block, as in its flags, are refused. */
+/* Those where accesses beyond a limit are refused (limits.h). */
+static inline uint32_t segments_limited(const struct segments *s)
+{
+    return s->limited;
+}
+
+/* What accesses of a block, as in its flags, are refused, or may be. */
 static inline uint32_t segments_refused(const struct segments *s)
 {
-    return s->null | s->read_only << WRITES_SHIFT;
+    return s->null | s->limited | s->read_only << WRITES_SHIFT;
+}
+
+/* Whether the stack has a limit, too, so that no block is free of such accesses. */
+static inline bool segments_limit_stack(const struct segments *s)
+{
+    return s->limited >> X86_SS & 1;
+}
+
+static inline uint32_t segments_stack_mask(const struct segments *s)
+{
+    return s->stack_mask;
+}
+
+/* Whether the segment has all bytes of an access. */
+static inline bool segments_have(const struct segments *s, unsigned segment, uint32_t offset, uint32_t size)
+{
+    return offset >= s->lowest[segment] && offset <= s->highest[segment] && size - 1 <= s->highest[segment] - offset;
 }
 
 /* Whether every block must be looked at. */
 static inline bool segments_are_special(const struct segments *s)
 {
-    return s->null || s->read_only & ~(1u << X86_CS);
+    return s->null || s->limited || s->read_only & ~(1u << X86_CS);
 }
 
 static inline uint32_t segments_base(const struct segments *s, unsigned segment)

@@ -18,6 +18,7 @@
 #include "debug.h"
 #include "engine.h"
 #include "features.h"
+#include "limits.h"
 #include "mmu.h"
 #include "operation.h"
 #include "outcome.h"
@@ -127,8 +128,18 @@ static uint64_t complete_step(struct vcpu *v, const struct insn *insn, bool own_
     return own_tf && !(insn->flags & INSN_LOADS_SS) ? exception(VECTOR_DB, 0) : GO_ON;
 }
 
+/* The instruction at EIP, and a byte more. */
+static void gather(const struct vcpu *v, const struct insn *insn, const uint32_t pfns[2], uint8_t code[INSN_MAX_BYTES + 1])
+{
+    memset(code, 0, INSN_MAX_BYTES + 1);
+    for (uint32_t i = 0; i < insn->length; i++) {
+        uint32_t offset = (v->eip + i) & ~PAGE_MASK;
+        code[i] = *bytes_at(v, pfns[offset < (v->eip & ~PAGE_MASK)], offset);
+    }
+}
+
 /* Whether it may use the segments of its memory operands. */
-static uint64_t check_segments(struct vcpu *v, const struct insn *insn)
+static uint64_t check_segments(struct vcpu *v, const struct insn *insn, const uint32_t pfns[2])
 {
     uint32_t count = insn->flags & INSN_REPEAT ? engine_word(&v->engine, UC_X86_REG_ECX) : 1;
     if ((insn->flags & INSN_ADDRESS16 ? count & 0xffff : count) == 0)
@@ -136,23 +147,26 @@ static uint64_t check_segments(struct vcpu *v, const struct insn *insn)
     uint32_t null = insn->flags & segments_null(&v->segments);
     if (null)
         return exception(null & 1 << X86_SS ? VECTOR_SS : VECTOR_GP, 0);
-    return insn->writes & segments_read_only(&v->segments) ? exception(VECTOR_GP, 0) : GO_ON;
+    if (insn->writes & segments_read_only(&v->segments))
+        return exception(VECTOR_GP, 0);
+    if (LIKELY(!(insn->flags & segments_limited(&v->segments)) && !segments_limit_stack(&v->segments)))
+        return GO_ON;
+    uint8_t code[INSN_MAX_BYTES + 1];
+    gather(v, insn, pfns, code);
+    return limits_check(v, insn, code);
 }
 
 /* An instruction that the shim executes; the engine does not see it. */
 static uint64_t step_ours(struct vcpu *v, const struct insn *insn, const uint32_t pfns[2])
 {
-    uint8_t code[INSN_MAX_BYTES + 1] = {0};
+    uint8_t code[INSN_MAX_BYTES + 1];
     struct operation op;
     bool own_tf = engine_word(&v->engine, UC_X86_REG_EFLAGS) & EFLAGS_TF;
-    for (uint32_t i = 0; i < insn->length; i++) {
-        uint32_t offset = (v->eip + i) & ~PAGE_MASK;
-        code[i] = *bytes_at(v, pfns[offset < (v->eip & ~PAGE_MASK)], offset);
-    }
+    gather(v, insn, pfns, code);
     operation_decode(code, &op);
     op.eip = v->eip;
     enum ending ending = operation_begin(v, &op);
-    uint64_t outcome = ending == DONE ? check_segments(v, insn) : GO_ON;
+    uint64_t outcome = ending == DONE ? check_segments(v, insn, pfns) : GO_ON;
     if (outcome != GO_ON)
         return outcome;
     ending = ending == DONE ? operation_execute(v, &op) : ending;
@@ -199,7 +213,7 @@ uint64_t step(struct vcpu *v, bool shared)
         return refuse_insn(v, &insn);
     if (insn.ours)
         return step_ours(v, &insn, pfns);
-    outcome = check_segments(v, &insn);
+    outcome = check_segments(v, &insn, pfns);
     if (outcome != GO_ON)
         return outcome;
     patch_check_step(v, &insn, pfns);

@@ -27,6 +27,7 @@
  *   report       why the engine stopped, as the hardware would say it
  *   hidden       what the engine knows of that and its library does not tell; native: where it has registers
  *   step         one instruction at a time, where the engine cannot be trusted with a whole block
+ *                limits: accesses beyond the end of a segment
  *   debug        stops at an instruction, behind few hooks
  *   breakpoints  where to stop
  *   watch        accesses of watched bytes found out
