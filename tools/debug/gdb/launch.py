@@ -15,7 +15,7 @@ from l4lab.kernel.errors import KernelBug
 from l4lab.tools.common.leaving import leaving_in_order
 from l4lab.tools.common.say import say
 from l4lab.tools.debug.gdb.addresses import listening, reaches_beyond_this_host
-from l4lab.tools.debug.gdb.script import gdb_script, write_script, write_stand_ins
+from l4lab.tools.debug.gdb.script import gdb_script, write_auto_load, write_script, write_stand_ins
 from l4lab.tools.debug.gdb.server import Server
 from l4lab.tools.debug.gdb.target import Target
 from l4lab.tools.runs.boot import tell_ending, write_console
@@ -52,14 +52,16 @@ def run_under_gdb(
     with leaving_in_order(), listening(address) as (listener, bound), _temporary_folder() as folder:
         debugger, programs = boot_to_debug(manifest, max_cycles, console), Programs(manifest)
         machine, target = debugger.machine, Target(debugger, programs)
-        script = write_script(Path(folder), gdb_script(bound, manifest.path.name, programs))
+        stand_ins = write_stand_ins(Path(folder))
+        auto_load = write_auto_load(Path(folder), programs, stand_ins)
+        script = write_script(Path(folder), gdb_script(bound, manifest.path.name, programs, auto_load))
         waiting = "stopped before the first instruction; " if stopped else ""
         say(f"{waiting}gdb can connect at {bound}")
         if reaches_beyond_this_host(listener):
             say("warning: so can other hosts, and who connects can read and write the whole machine")
         say(f"gdb -x {shlex.quote(str(script))}")
         try:
-            server = Server(listener, target, say, write_stand_ins(Path(folder)))
+            server = Server(listener, target, say, stand_ins)
             stop = server.serve(stopped=stopped)
         except KeyboardInterrupt:
             stop = None

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import struct
 from dataclasses import dataclass
 from pathlib import Path
@@ -49,7 +50,7 @@ _COMMANDS: Final = "".join(
 )
 
 
-# gdb asks for the description of registers when it connects, for that one inferior only; asking anew gets it for the
+# gdb asks for the description of registers when it connects, for that one inferior only. Asking anew gets it for the
 # one that has stopped, and makes gdb forget all registers: when one thread steps alone it keeps those of others, whose
 # time has gone on.
 _FRESH_REGISTERS: Final = """\
@@ -59,11 +60,32 @@ end
 """
 
 
-def gdb_script(address: str, image: str, programs: Programs) -> str:
-    """The script's text. Symbols come by themselves: gdb asks which program each task runs."""
+# When gdb connects again, inferiors that are left over get other tasks, and would keep their programs; libraries are
+# looked for in the selected one only.
+_COMING_BACK: Final = """\
+define hook-disconnect
+  thread apply all -q -s exec-file
+end
+define hookpost-disconnect
+  inferior 1
+end
+define target hookpost-remote
+  thread apply all -q -s sharedlibrary
+end
+"""
+
+
+def gdb_script(address: str, image: str, programs: Programs, auto_load: Path | None = None) -> str:
+    """The script's text. Symbols come by themselves: gdb asks which program each task runs.
+
+    `auto_load`: the folder of `write_auto_load`.
+    """
     listed = "\n".join(f"#   {printable(p.name):<16}{printable(p.path)}" for p in programs.all)
     sources = CHECKOUT / "userland"
     folder = f"directory {_quoted(sources)}\n" if sources.is_dir() and str(sources).isprintable() else ""
+    loading = ""
+    if auto_load is not None and _is_plain(auto_load):
+        loading = f"add-auto-load-scripts-directory {auto_load}\nadd-auto-load-safe-path {auto_load}\n"
     return (
         f"# Written by l4lab for {printable(image)}. Start it with: gdb -x THIS-FILE\n"
         "#\n"
@@ -82,7 +104,7 @@ def gdb_script(address: str, image: str, programs: Programs) -> str:
         "set print symbol-loading off\n"
         "set print thread-events off\n"
         "set print inferior-events off\n"
-        f"{_COMMANDS}{_FRESH_REGISTERS}"
+        f"{_COMMANDS}{_FRESH_REGISTERS}{_COMING_BACK}{loading}"
         f"target remote {address}\n"
     )
 
@@ -91,6 +113,12 @@ def _quoted(path: Path) -> str:
     """A file's name as one word of gdb's."""
     escaped = str(path).replace("\\", "\\\\").replace('"', '\\"')
     return f'"{escaped}"'
+
+
+def _is_plain(path: Path) -> bool:
+    """Whether gdb takes it for one folder: it splits lists at colons, and knows no quotes there."""
+    text = str(path)
+    return text.isprintable() and not any(character in text for character in ":; $\\\"'")
 
 
 def write_script(folder: Path, text: str) -> Path:
@@ -115,6 +143,21 @@ class StandIns:
 def write_stand_ins(folder: Path) -> StandIns:
     """Both, in `folder`."""
     return StandIns(_write_no_program(folder), _write_kernel_page(folder))
+
+
+def write_auto_load(folder: Path, programs: Programs, stand_ins: StandIns) -> Path:
+    """A folder in `folder` with a script for each program, which gdb runs when it loads that for a new inferior.
+
+    Then registers have names in the inferior from its beginning, also in conditions of breakpoints that were pending.
+    """
+    auto_load = folder / "auto-load"
+    for path in (stand_ins.no_program, *(program.path for program in programs.all)):
+        real = path.resolve()
+        script = auto_load / real.relative_to(real.anchor).parent / f"{real.name}-gdb.gdb"
+        with contextlib.suppress(OSError):  # a name that is too long with this
+            script.parent.mkdir(parents=True, exist_ok=True)
+            script.write_text("unset tdesc filename\n", encoding="utf-8")
+    return auto_load
 
 
 def _write_kernel_page(folder: Path) -> Path:

@@ -94,11 +94,18 @@ class Target:
         self._alone: GdbThread | None = None  # who has made a step alone since all went on last
         self._told_counters: dict[tuple[int, str], deque[bytes]] = {}  # by thread and register
         self._shown: dict[int, tuple[int, str]] = {}  # task -> number and name of its first thread
+        self._processes: list[int] = []  # in the order in which clients were told of them
 
     # --- threads --------------------------------------------------------------------------------------
 
-    def threads(self) -> Iterator[GdbThread]:
-        """All of them by task: those that have been started and are not dead; then the cores."""
+    def threads(self) -> list[GdbThread]:
+        """All of them by process: those that have been started and are not dead, and the cores.
+
+        Processes come in the order in which they came first, so that each gdb numbers its inferiors alike.
+        """
+        return sorted(self._threads(), key=lambda thread: self._processes.index(thread.pid))
+
+    def _threads(self) -> Iterator[GdbThread]:
         kernel = self.debugger.machine.kernel
         for task in kernel.tasks.values():
             if self._is_shown(task.number):
@@ -140,12 +147,18 @@ class Target:
         """An L4 thread."""
         pid, name = (thread.task.number if thread.task is not None else CORES), thread_name(thread)
         self._shown.setdefault(pid, (thread.number, name))
+        self._note_process(pid)
         return GdbThread(pid, thread.number, max(thread.core, 0), name, thread)
 
     def gdb_core(self, core: CoreState) -> GdbThread:
         """A core."""
         number = core.number
+        self._note_process(CORES)
         return GdbThread(CORES, FIRST_CORE + number, number, f"core {number}", core.decision.thread)
+
+    def _note_process(self, pid: int) -> None:
+        if pid not in self._processes:
+            self._processes.append(pid)
 
     def text(self, thread: GdbThread) -> str:
         """What it does, or waits for."""
@@ -203,7 +216,7 @@ class Target:
                 self._last_reported = number
                 self.debugger.known_tasks.add(found.task.number)
                 return self.gdb_thread(found)
-        return next(self.threads())
+        return self.threads()[0]
 
     def task_of(self, thread: GdbThread) -> Task | None:
         """Whose address space the thread has."""
