@@ -19,7 +19,7 @@ from l4lab.emulator.debug.replaying import Poll as Poll
 from l4lab.emulator.debug.replaying import ReplaySession
 from l4lab.emulator.debug.stops import TO_THE_END, Breakpoint, Edit, Goal, GoalKind, Stop, StopKind
 from l4lab.emulator.machine import NEVER
-from l4lab.kernel.frame import EIP
+from l4lab.kernel.frame import EIP, INSTRUCTIONS, read_counter
 from l4lab.kernel.thread import DEAD
 
 if TYPE_CHECKING:
@@ -49,29 +49,31 @@ class Debugger(ReplaySession):
 
     # --- one thread alone -----------------------------------------------------------------------------
 
-    def step_alone(self, goal: Goal, taken_out: Iterable[Breakpoint] = (), poll: Poll | None = None) -> Stop:
-        """Let a thread make the step `goal`, and be told of nothing but that thread.
+    def go_alone(
+        self, thread: int, goal: Goal, taken_out: Iterable[Breakpoint] = (), poll: Poll | None = None
+    ) -> Stop:
+        """Let a thread make the step `goal`, or go on, and be told of nothing but that thread.
 
         What others are to stop at meanwhile waits for `go_to_waiting`. `taken_out`: breakpoints that are only for
         others. NO_STEP: the thread ends before it has made the step, or the run does and something waits; a thread
         that has left its instruction for a system call by then has made the step.
         """
-        assert goal.thread is not None
-        thread, lone = self.machine.kernel.threads[goal.thread], self._lone
-        lone.begin(thread, self.machine.position, taken_out=taken_out)
-        self._keep_frame(thread)
+        alone, lone = self.machine.kernel.threads[thread], self._lone
+        lone.begin(alone, self.machine.position, taken_out=taken_out)
+        self._keep_frame(alone)
         place = lone.frame[EIP]
         try:
             stop = self.resume(goal, poll)
         finally:
             lone.end(self.machine.position)
-        if stop.kind is StopKind.END and lone.waiting is not None:
-            # What waits may be what ends the waiting of this thread, if only by hand.
-            self._go_to(lone.waiting)
-            stop = self._stop_here(StopKind.NO_STEP, "the run ends before")
-        if stop.kind is StopKind.NO_STEP and lone.frame[EIP] != place:
-            stop = replace(stop, kind=StopKind.STEP, text="")  # it was a system call
-        self.last_stop = replace(stop, thread=self.machine.kernel.threads.get(goal.thread, thread))
+        if goal.kind is GoalKind.STEP:
+            if stop.kind is StopKind.END and lone.waiting is not None:
+                # What waits may be what ends the waiting of this thread, if only by hand.
+                self._go_to(lone.waiting)
+                stop = self._stop_here(StopKind.NO_STEP, "the run ends before")
+            if stop.kind is StopKind.NO_STEP and lone.frame[EIP] != place:
+                stop = replace(stop, kind=StopKind.STEP, text="")  # it was a system call
+        self.last_stop = replace(stop, thread=self.machine.kernel.threads.get(thread, alone))
         return self.last_stop
 
     @property
@@ -102,7 +104,7 @@ class Debugger(ReplaySession):
 
     def forget_waiting(self) -> None:
         """What steps alone have passed is nobody's business any more."""
-        self._lone = LoneSteps()
+        self._lone = LoneSteps(self._lone.frame)
 
     @property
     def has_waiting(self) -> bool:
@@ -171,9 +173,13 @@ class Debugger(ReplaySession):
         return self._quietly(Goal(GoalKind.CLOCK, core=core, clock_cycles=clock_cycles), None, poll)
 
     def step_back(self, thread: int, poll: Poll | None = None) -> Stop:
-        """To before the last instruction that the thread completed; to the start if there is none."""
+        """To before the last instruction that the thread completed; to the start if there is none.
+
+        It may have ended, if it went on alone then.
+        """
+        found = self.machine.kernel.threads.get(thread)
+        count = read_counter(found.frame if found is not None else self._lone.frame, INSTRUCTIONS) - 1
         self.forget_waiting()
-        count = executed(self.machine.kernel.threads[thread]) - 1
         if count < 0:
             return self._to_start()
         here = self.machine.position

@@ -7,12 +7,12 @@ be had again, it is had again from the first such stop on.
 
 from __future__ import annotations
 
-from array import array
 from typing import TYPE_CHECKING, NamedTuple
 
 from l4lab.emulator.debug.debugged import executed
 
 if TYPE_CHECKING:
+    from array import array
     from collections.abc import Iterable
 
     from l4lab.emulator.debug.debugged import Position
@@ -36,9 +36,9 @@ class LoneSteps:
     passed because it was about somebody else.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, frame: array[int]) -> None:
         self.stepping: Thread | None = None
-        self.frame = array("I")
+        self.frame = frame
         self.leaves: int | None = None
         self.taken_out: frozenset[Breakpoint] = frozenset()
         self.start: Position | None = None

@@ -72,7 +72,7 @@ class Lookout:
         self._found: Stop | None = None
         self._armed_for = (0, 0, 0)
         self._watching = Watching(machine)
-        self._lone = LoneSteps()
+        self._lone = LoneSteps(machine.kernel.frame_pool.blank)
         self._events: EventLog | None = None
 
     @property

@@ -95,6 +95,28 @@ def test_with_scheduler_locking_others_wait_until_it_is_over(tmp_path: Path) -> 
 
 
 @needs_gdb
+def test_with_scheduler_locking_a_thread_goes_on_alone(tmp_path: Path) -> None:
+    """gdb keeps the frames of others, and ends with `skip_inline_frames: Assertion` where it is told of them."""
+    commands = ["tbreak is_zero", "continue", "monitor catch fault", "continue", "set scheduler-locking on"]
+    commands += [
+        "thread 3.1",
+        "finish",
+        "goto 0",
+        "reverse-continue",
+        "set scheduler-locking off",
+        "continue",
+    ]
+    printed, boot = session("pagefault", [*commands, "monitor delete", "continue"], tmp_path)
+    text = [text for _, text in printed]
+    assert 'Thread 5.1 "hello.0" stopped' in text[3]
+    assert "stopped" not in text[6] and "l4_invoke" in text[6]
+    for refused in text[7:9]:
+        assert "time is one for all" in refused and 'Thread 3.1 "root" stopped' in refused
+    assert "page fault of hello.1" in text[10] and 'Thread 6.1 "hello.1" stopped' in text[10]
+    assert boot.code == 0
+
+
+@needs_gdb
 @pytest.mark.parametrize(
     ("looking", "found"),
     [
@@ -394,3 +416,72 @@ def test_steps_of_page_faults_are_told_once_and_in_order(everywhere: bool, all_s
     """However often the run is had again; and they stop nobody who steps alone."""
     more = [SYSTEM_CALL_PAGE] if everywhere else []
     assert told_of_faults([TOUCH, Client().symbol("pager", "client_entry"), *more]) == all_steps
+
+
+# --- one thread goes on alone -----------------------------------------------------------------------------
+
+
+def test_who_goes_on_alone_is_told_of_nobody_else(client: Client) -> None:
+    """As with `set scheduler-locking on`."""
+    insert(client, "hello.0", TOUCH)
+    remove(client, "hello.0", TOUCH)
+    step_alone(client)
+    insert(client, "hello.0", TOUCH)
+    thread = client.thread("hello.0")
+    stop = client.stop(client.ask(f"vCont;c:{thread}"))
+    assert stop["thread"] == thread and "swbreak" in stop
+    position = client.machine.position
+    assert client.go_on()["thread"] == client.thread("pager.0") and client.machine.position < position
+
+
+def test_the_end_of_the_run_is_of_who_goes_on_alone(client: Client) -> None:
+    sigma0 = client.thread("sigma0")
+    stop = client.stop(client.ask(f"vCont;c:{sigma0}"))
+    assert (stop["thread"], stop["replaylog"]) == (sigma0, "end")
+    assert client.go_on()["thread"] == client.thread("pager.0")
+
+
+def test_a_thread_that_ends_while_it_goes_on_alone_stays_where_it_is(client: Client) -> None:
+    """Whatever it is asked for, until all go on."""
+    client.target.clear_breakpoints()
+    thread, began = client.thread("hello.0"), executed(client, "hello.0")
+    stop = client.stop(client.ask(f"vCont;c:{thread}"))
+    position = client.machine.position
+    assert (stop["thread"], stop["signal"]) == (thread, "00") and "it has ended" in client.text
+    for request in (f"vCont;s:{thread}", f"vCont;c:{thread}"):
+        again = client.stop(client.ask(request))
+        assert (again["thread"], again["signal"]) == (thread, "00") and client.machine.position == position
+    client.command("goto 1")
+    client.ask(f"vCont;c:{thread}")
+    assert client.machine.position == position and client.ask("g")[:2] != ""
+    back = client.stop(client.ask("bs"))
+    assert back["thread"] == thread and began < executed(client, "hello.0")
+    assert client.machine.position < position
+
+
+@pytest.mark.parametrize("move", ["goto 0", "back fault", "forth entry", "forth step"])
+def test_nobody_moves_in_time_alone(client: Client, move: str) -> None:
+    """gdb accepts no stop of another thread then, and the thread may not be there."""
+    client.command("steps on")
+    thread, began = client.thread("hello.0"), client.machine.position
+    client.command(move)
+    client.text = ""
+    step_alone(client)
+    stop = client.stop(client.ask(f"vCont;c:{thread}"))
+    assert (stop["thread"], stop["signal"]) == (thread, "00") and client.machine.position == began
+    assert client.text.startswith(f"{move}") and "not from here: time is one for all" in client.text
+
+
+def test_going_back_alone_is_a_step_of_the_thread_or_nothing(client: Client) -> None:
+    thread = client.thread("hello.0")
+    began, done = client.machine.position, executed(client, "hello.0")
+    client.ask(f"Hc{thread}")
+    stop = client.stop(client.ask("bc"))
+    assert (stop["thread"], stop["signal"]) == (thread, "00") and client.machine.position == began
+    client.ask(f"Hc{thread}")
+    stop = client.stop(client.ask("bs"))
+    assert stop["thread"] == thread and executed(client, "hello.0") == done - 1
+    client.command("goto 0")
+    client.ask(f"Hc{thread}")
+    client.ask("bc")
+    assert client.machine.position > type(began)(0, 0, 0)

@@ -14,6 +14,7 @@ from collections.abc import Callable
 from dataclasses import replace
 from typing import TYPE_CHECKING, Final, assert_never
 
+from l4lab.emulator.debug.debugging import executed
 from l4lab.emulator.debug.stops import Stop, StopKind
 from l4lab.emulator.errors import OperatorError
 from l4lab.kernel.errors import KernelBug
@@ -39,7 +40,7 @@ from l4lab.tools.debug.gdb.target import (
     SIGTRAP,
     GdbThread,
     Target,
-    steps_alone,
+    is_alone,
 )
 from l4lab.tools.debug.named import DebugError
 
@@ -82,6 +83,9 @@ _SIGNALS: Final = {
     StopKind.NO_STEP: NO_SIGNAL,
 }
 _UNTOLD: Final = (StopKind.START, StopKind.INTERRUPTED, StopKind.NEW_TASK)
+_ONLY_ALL: Final = (
+    "time is one for all, so not while gdb lets one thread go on alone (`set scheduler-locking off`)"
+)
 _WATCH_WORDS: Final = {(True, False): "watch", (False, True): "rwatch"}
 
 
@@ -409,7 +413,8 @@ class Conversation:
         self._waiting = deque(item for item in self._waiting if not _interrupts(item))
         if self.closed:
             return None
-        if stop.text.strip() and stop.kind not in _UNTOLD and not self._monitor.steps.tell(stop):
+        told = stop.kind in _UNTOLD or (stop.kind is StopKind.CATCHPOINT and self._monitor.steps.tell(stop))
+        if stop.text.strip() and not told:
             self.say(f"{stop.text.strip()}\n")
         ends = {StopKind.END: ["replaylog:end"], StopKind.START: ["replaylog:begin"]}
         return self._stop_reply(stop, ends.get(stop.kind, []))
@@ -423,26 +428,41 @@ class Conversation:
         monitor = self._monitor
         if not monitor.is_about_to_move:
             return None
-        if isinstance(request, resume.Resume) and steps_alone(actions := self._actions(request)):
-            stop = self._target.step_aside(actions, self._to_step(back=False), self.interrupted)
+        back = isinstance(request, resume.ResumeBack)
+        selected = self._to_step(back=back)
+        actions = self._actions(request) if isinstance(request, resume.Resume) else ()
+        if self._is_locked if back else is_alone(actions):
+            if back or actions[0].kind == "c":
+                return self._target.stay(self._target.acting(actions) or selected, monitor.give_up(_ONLY_ALL))
+            stop = self._target.step_aside(actions, selected, self.interrupted)
             if stop is not None:
                 return monitor.stepped_aside(stop)
         return monitor.move(self.interrupted)
 
+    @property
+    def _is_locked(self) -> bool:
+        """Whether `Hc` has said that one thread is to go on alone."""
+        return self._control is not None and self._control.tid not in (ALL, ANY)
+
     def _actions(self, request: resume.Resume) -> tuple[resume.Action, ...]:
         """What the threads are to do; packets that name none mean the one that `Hc` has named."""
         control = self._control
-        if control is None or control.tid in (ALL, ANY):
+        if not self._is_locked:
             return request.actions
         return tuple(replace(action, thread=action.thread or control) for action in request.actions)
 
     def _resume(self, request: resume.Resume | resume.ResumeBack) -> Stop:
         steps = self._monitor.steps
         if isinstance(request, resume.ResumeBack):
+            selected = self._to_step(back=True)
+            if self._is_locked and (
+                not request.step or selected.thread is None or not executed(selected.thread)
+            ):
+                return self._target.stay(selected, f"back: {_ONLY_ALL}")
             steps.forget()
-            return self._target.resume_back(request.step, self._to_step(back=True), self.interrupted)
+            return self._target.resume_back(request.step, selected, self.interrupted)
         actions = self._actions(request)
-        steps.stops = any(action.kind != "c" for action in actions) and not steps_alone(actions)
+        steps.stops = any(action.kind != "c" for action in actions) and not is_alone(actions)
         return self._target.resume(actions, self._to_step(back=False), self.interrupted)
 
     def _stop_reply(self, stop: Stop, remarks: list[str]) -> bytes:

@@ -91,22 +91,27 @@ class Monitor:
         """Whether `goto`, `back` or `forth` have been given since the machine went on last."""
         return self._move is not None
 
+    def give_up(self, why: str) -> str:
+        """It will not be made; what to tell a person, and the machine is where it was when the command was given."""
+        assert self._move is not None
+        move, self._move = self._move, None
+        if self._target.debugger.machine.position != move.begins:
+            self._target.debugger.go_to(move.begins)
+        return f"{move.text}: not from here: {why}"
+
     def stepped_aside(self, stop: Stop) -> Stop:
         """gdb has made a step over its breakpoint, of a thread that stands there; the move is still to come.
 
         If that thread does not leave its instruction, there will be none: gdb would not go on.
         """
-        assert self._move is not None
         if stop.kind is StopKind.STEP:
             return stop
-        move, self._move = self._move, None
-        debugger = self._target.debugger
         name = inspect.thread_name(stop.thread) if stop.thread is not None else "the thread"
-        back = debugger.go_to(move.begins)
+        text = self.give_up(f"{name} does not leave the instruction at its breakpoint; `disable` it first")
+        here = self._target.debugger.last_stop
         if stop.kind is StopKind.INTERRUPTED:
-            return replace(back, kind=stop.kind)
-        why = f"{name} does not leave the instruction at its breakpoint; `disable` it first"
-        return replace(back, kind=StopKind.NO_STEP, text=f"{move.text}: not from here: {why}")
+            return replace(here, kind=stop.kind)
+        return replace(here, kind=StopKind.NO_STEP, text=text)
 
     def move(self, poll: Poll) -> Stop:
         """Do it, from where the machine was when the command was given."""

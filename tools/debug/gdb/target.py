@@ -26,6 +26,7 @@ from l4lab.emulator.debug.stops import (
     GoalKind,
     MemoryEdit,
     Stop,
+    StopKind,
     Watchpoint,
     step,
 )
@@ -140,8 +141,12 @@ class Target:
             return None
         thread = self.debugger.machine.kernel.threads.get(
             alone.tid
-        )  # may be another object since time was turned back
+        )  # another object once time was turned back
         return alone if thread is None or thread.state == DEAD else None
+
+    def _has_ended(self, thread: GdbThread) -> bool:
+        """Whether it is no thread of the present. Cores are always there."""
+        return thread.pid != CORES and (thread.thread is None or thread.thread.state == DEAD)
 
     def gdb_thread(self, thread: Thread) -> GdbThread:
         """An L4 thread."""
@@ -392,17 +397,31 @@ class Target:
 
     def resume(self, actions: tuple[Action, ...], selected: GdbThread, poll: Poll) -> Stop:
         """Do what `vCont` asks for. Time is one for all: threads without action run when their time comes."""
+        actor = self.acting(actions)
+        if actor is not None and is_alone(actions) and self._has_ended(actor):
+            return self.stay(actor, self.text(actor))
         goal, alone = self._goal(actions, selected)
         before = self._resumed_with
         self.arm()
         if alone is None or alone.thread is None:
             return self.debugger.go_to_waiting(poll) or self.debugger.resume(goal, poll)
-        # gdb steps one thread over a breakpoint that it has taken out for that; others must not pass.
-        taken_out = [each for each in before if each not in self._resumed_with]
-        self._resumed_with = before
-        self.debugger.set_breakpoints((*self.debugger.breakpoints, *taken_out))
+        taken_out: list[Breakpoint] = []
+        if goal.kind is GoalKind.STEP:
+            # gdb steps one thread over a breakpoint that it has taken out for that; others must not pass.
+            taken_out = [each for each in before if each not in self._resumed_with]
+            self._resumed_with = before
+            self.debugger.set_breakpoints((*self.debugger.breakpoints, *taken_out))
         self._alone = alone
-        return self.debugger.step_alone(goal, taken_out, poll)
+        return self.debugger.go_alone(alone.thread.number, goal, taken_out, poll)
+
+    def acting(self, actions: tuple[Action, ...]) -> GdbThread | None:
+        """The thread that goes on alone by these actions, if it does."""
+        return self.find(actions[0].thread) if actions and actions[0].thread is not None else None
+
+    def stay(self, selected: GdbThread, text: str) -> Stop:
+        """Refuse to let the thread go on alone, for the reason `text`."""
+        self._alone = selected
+        return replace(self.debugger.last_stop, kind=StopKind.NO_STEP, thread=selected.thread, text=text)
 
     def step_aside(self, actions: tuple[Action, ...], selected: GdbThread, poll: Poll) -> Stop | None:
         """Let gdb have its step over a breakpoint, from where the machine is about to be moved; None: it wants none."""
@@ -427,6 +446,8 @@ class Target:
             if action.kind == "c":
                 if action.thread is None or action.thread.tid == ALL:
                     break
+                if is_alone(actions):
+                    return TO_THE_END, self.find(action.thread)
                 continue
             thread = selected
             if action.thread is not None and action.thread.tid != ALL:
@@ -437,7 +458,7 @@ class Target:
             if thread.thread is None or thread.thread.state == DEAD:
                 return Goal(GoalKind.ENTRY), None
             size = max(action.end - action.first, 0) if action.kind == "r" else 0
-            alone = thread if steps_alone(actions) else None
+            alone = thread if is_alone(actions) else None
             return step(thread.thread.number, action.first, size), alone
         return TO_THE_END, None
 
@@ -465,7 +486,7 @@ def _repeats(code: bytes) -> bool:
     return any(prefix in _REPEAT_PREFIXES for prefix in prefixes)
 
 
-def steps_alone(actions: tuple[Action, ...]) -> bool:
-    """Whether one thread is to step, and nobody else to go on."""
+def is_alone(actions: tuple[Action, ...]) -> bool:
+    """Whether one thread is to go on, and nobody else."""
     (action, *others) = actions
-    return not others and action.kind != "c" and action.thread is not None and action.thread.tid != ALL
+    return not others and action.thread is not None and action.thread.tid != ALL
