@@ -153,6 +153,14 @@ void segments_read(struct vcpu *v)
     note_loaded(v);
 }
 
+bool segments_are_absent(const struct vcpu *v, uint16_t selector)
+{
+    enum { PRESENT = 0x8000, SYSTEM_NOT = 0x1000, PRIVILEGE = 0x6000 };
+    uint32_t index = selector >> 3, high = index < ENGINE_DESCRIPTORS ? engine_descriptors(&v->engine)[2 * index + 1] : 0;
+    return (high & (PRESENT | SYSTEM_NOT | PRIVILEGE | WRITABLE | CODE)) == (SYSTEM_NOT | PRIVILEGE | WRITABLE)
+        && (selector & 7) == 3;
+}
+
 bool segments_code_is_flat(const struct vcpu *v)
 {
     return v->segments.selectors[X86_CS] == v->machine->interface.code_selector;

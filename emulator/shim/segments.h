@@ -89,6 +89,9 @@ void segments_store(const struct segments *s, struct thread_frame *frame);
 /* After an instruction that may have loaded some. */
 void segments_read(struct vcpu *v);
 
+/* Whether a selector is of a descriptor that is there, but not present. */
+bool segments_are_absent(const struct vcpu *v, uint16_t selector);
+
 bool segments_code_is_flat(const struct vcpu *v);
 
 /* Makes it flat again; returns the selector that was there. */

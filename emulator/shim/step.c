@@ -20,6 +20,7 @@
 #include "features.h"
 #include "limits.h"
 #include "mmu.h"
+#include "operand.h"
 #include "operation.h"
 #include "outcome.h"
 #include "patch.h"
@@ -179,6 +180,38 @@ static uint64_t step_ours(struct vcpu *v, const struct insn *insn, const uint32_
     return report_reason(&v->report) == EXIT_WATCH ? debug_watched_access(v) : report_as_page_fault(&v->report);
 }
 
+/*
+ * mov ss and pop ss where the engine must not see what follows: it takes no trap behind them, so it would translate that.
+ * Ref: Intel SDM vol. 2, MOV and POP (exceptions); vol. 3, 6.8.3.
+ */
+static uint64_t load_stack_segment(struct vcpu *v, const struct insn *insn, const uint32_t pfns[2])
+{
+    uint8_t code[INSN_MAX_BYTES + 1];
+    struct operation op;
+    int override;
+    uint32_t word, esp = engine_word(&v->engine, UC_X86_REG_ESP);
+    gather(v, insn, pfns, code);
+    const uint8_t *p = operation_decode_opcode(code, &op, &override);
+    bool pops = op.opcode == 0x17;
+    if (!pops)
+        operation_decode_modrm(p, &op, override);
+    if (!pops && !op.memory)
+        word = operand_general(v, op.modrm & 7);
+    else if (!read_word(v, pops ? segments_base(&v->segments, X86_SS) + (esp & segments_stack_mask(&v->segments))
+                                : operand_address(v, &op), pops ? insn->operand_bytes : 2, &word))
+        return report_as_page_fault(&v->report);
+    uint16_t selector = (uint16_t)word;
+    if (!engine_try_write(&v->engine, UC_X86_REG_SS, &selector))
+        return exception(segments_are_absent(v, selector) ? VECTOR_SS : VECTOR_GP, selector & 0xfffc);
+    if (pops) {
+        uint32_t mask = segments_stack_mask(&v->segments), moved = (esp & ~mask) | ((esp + insn->operand_bytes) & mask);
+        engine_write(&v->engine, UC_X86_REG_ESP, &moved);
+    }
+    segments_read(v);
+    v->eip += insn->length;
+    return GO_ON;
+}
+
 /* Lets the engine execute one instruction: until the trap behind it, or until the block behind its own. */
 static uc_err run_alone(struct vcpu *v, const uint32_t pfns[2], bool shared, bool by_block)
 {
@@ -221,7 +254,15 @@ uint64_t step(struct vcpu *v, bool shared)
     uint32_t eip = v->eip;
     engine_read_registers(&v->engine, registers, &registers[REGISTER_EFLAGS]);
     /* Where no trap follows, the engine ends a block: leave at the next one instead. */
-    bool own_tf = registers[REGISTER_EFLAGS] & EFLAGS_TF, by_block = insn.flags & (INSN_LOADS_SS | INSN_PAUSE);
+    bool own_tf = registers[REGISTER_EFLAGS] & EFLAGS_TF, by_block = insn.flags & INSN_LOADS_SS;
+    if (insn.flags & INSN_PAUSE) {  /* nothing */
+        v->eip += insn.length;
+        return complete_step(v, &insn, own_tf);
+    }
+    if (by_block && (decode_is_hazardous(bytes_at(v, pfns[0], 0)) || decode_is_hazardous(bytes_at(v, pfns[1], 0)))) {
+        outcome = load_stack_segment(v, &insn, pfns);
+        return outcome == GO_ON ? complete_step(v, &insn, own_tf) : outcome;
+    }
     if (insn.flags & INSN_POPS_FLAGS && insn.flags & INSN_LOADS_SEGMENT) {
         outcome = interrupt_return(v, &insn, registers[REGISTER_EFLAGS]);
         return outcome == GO_ON ? complete_step(v, &insn, own_tf) : outcome;

@@ -36,6 +36,13 @@ CASES: list[tuple[str, str, Trap, int, int]] = [
     ("bound, inside", "90 6203 cd30", traps.SYSTEM_CALL, 5, 3),
     ("ud2", "90 0f0b", UD, 1, 1),
     ("ud1", "0fb9c0", UD, 0, 0),
+    # What kills the translator, behind instructions that the engine takes no trap behind.
+    ("pause, lock btc ecx", "f390 f00fbaf9ff", UD, 2, 1),
+    ("mov ss, lock btc ecx", "8cd0 8ed0 f00fbaf9ff", UD, 4, 2),
+    ("pop ss, lock btc ecx", "16 17 f00fbaf9ff", UD, 2, 2),
+    ("mov ss from memory, lock btc ecx", "8c13 8e13 f00fbaf9ff", UD, 4, 2),
+    ("mov ss of nothing, lock btc ecx", "31c0 8ed0 f00fbaf9ff", fault(13), 2, 1),
+    ("mov ss of code, lock btc ecx", "b81b000000 8ed0 f00fbaf9ff", CpuException(13, 0x18), 5, 1),
     *(
         (f"lock {code}", "90 f0" + code, UD, 1, 1)
         for code in (
