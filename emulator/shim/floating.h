@@ -67,9 +67,13 @@ void floating_load(struct vcpu *v, const struct fxsave_area *area);
 void x87_classify(struct operation *op);
 enum ending x87_check_pending(struct vcpu *v);
 enum ending x87_begin(struct vcpu *v, const struct operation *op);
+/* Whether an unmasked exception prevents a store of which an Intel then does not even look at the segment. */
+bool x87_skips_operand(struct vcpu *v, const struct operation *op);
 bool sse_classify(struct operation *op);
 executor simd_executor(const struct operation *op);
 bool simd_is_mmx(const struct operation *op);
+/* What an MMX instruction does before anything of its memory operand. */
+void simd_begin(struct vcpu *v, const struct operation *op);
 void simd_enter_mmx(struct vcpu *v);
 enum ending fxsave(struct vcpu *v, const struct operation *op);
 enum ending fxrstor(struct vcpu *v, const struct operation *op);

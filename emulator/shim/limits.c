@@ -9,10 +9,12 @@
 
 #include <string.h>
 
+#include "mmu.h"
 #include "opcodes.h"
 #include "operand.h"
 #include "operation.h"
 #include "outcome.h"
+#include "report.h"
 #include "segments.h"
 #include "vcpu.h"
 
@@ -31,6 +33,17 @@ static uint64_t check(const struct vcpu *v, unsigned segment, uint32_t offset, u
         if (outcome_ != GO_ON)                 \
             return outcome_;                   \
     } while (0)
+
+/* The same as `outcome`, which is of a later access, unless the page of this one is not there. */
+static uint64_t after_reading(struct vcpu *v, unsigned segment, uint32_t offset, uint32_t size, uint64_t outcome)
+{
+    uint32_t address = offset + segments_base(&v->segments, segment);
+    struct mapping mapping;
+    if (outcome == GO_ON || (mmu_access(v, address, ACCESS_READ, &mapping)
+                             && mmu_access(v, address + size - 1, ACCESS_READ, &mapping)))
+        return outcome;
+    return report_as_page_fault(&v->report);
+}
 
 /* --- how large a ModRM operand is -------------------------------------------------------------- */
 
@@ -51,7 +64,6 @@ static uint32_t one_byte_bytes(const struct operation *op, uint32_t general)
 {
     unsigned reg = op->modrm >> 3 & 7;
     switch (op->opcode) {
-    case 0x62: return 2 * general;
     case 0x63: case 0x8c: case 0x8e: return 2;
     case 0xc4: case 0xc5: return general + 2;
     case 0xff: return reg == 3 || reg == 5 ? general + 2 : general;
@@ -122,14 +134,48 @@ static uint32_t bit_distance(struct vcpu *v, const struct operation *op)
 
 /* --- operands ---------------------------------------------------------------------------------- */
 
-static uint64_t check_modrm(struct vcpu *v, const struct operation *op, uint32_t general)
+/* Whether an operand of so many bytes must be aligned, which is looked at before the limit; but behind that of the first
+   byte, if it is a whole state (seen on an Intel of family 6, model 167). */
+static bool is_aligned(const struct operation *op, uint32_t size)
+{
+    bool moves = ((op->opcode & 0xfe) == 0x10 && op->prefix <= 0x66) || ((op->opcode & 0xef) == 0x6f && op->prefix == 0xf3);
+    return op->map == 1 && size >= 16 && !moves && op->opcode != 0xf0;
+}
+
+static uint32_t offset_of(struct vcpu *v, const struct operation *op, uint32_t general)
 {
     uint32_t offset = operand_offset(v, op) + bit_distance(v, op);
     if (op->map == 0 && op->opcode == 0x8f && op->base == ESP)
         offset += general;  /* pop: the address is formed behind it */
-    if (op->address16)
-        offset &= 0xffff;
-    return check(v, op->segment, offset, op->map == 0 ? one_byte_bytes(op, general) : two_byte_bytes(op, general));
+    return op->address16 ? offset & 0xffff : offset;
+}
+
+/* bound looks at the upper bound only if the index is not below the lower one. */
+static uint64_t check_bounds(struct vcpu *v, const struct operation *op, uint32_t general)
+{
+    uint32_t offset = offset_of(v, op, general), lower = 0, index = operand_general(v, op->modrm >> 3 & 7);
+    CHECK(v, op->segment, offset, general);
+    uint64_t outcome = check(v, op->segment, offset + general, general);
+    if (outcome == GO_ON)
+        return GO_ON;
+    outcome = after_reading(v, op->segment, offset, general, outcome);
+    if (operand_read(v, offset + segments_base(&v->segments, op->segment), &lower, general) != DONE)
+        return outcome;
+    bool below = general == 2 ? (int16_t)index < (int16_t)lower : (int32_t)index < (int32_t)lower;
+    return below ? GO_ON : outcome;
+}
+
+static uint64_t check_modrm(struct vcpu *v, const struct operation *op, uint32_t general)
+{
+    uint32_t offset = offset_of(v, op, general);
+    if (op->map == 0 && op->opcode == 0x62)
+        return check_bounds(v, op, general);
+    uint32_t size = op->map == 0 ? one_byte_bytes(op, general) : two_byte_bytes(op, general);
+    if (size == 512)
+        CHECK(v, op->segment, offset, 1);
+    if (is_aligned(op, size) && (offset + segments_base(&v->segments, op->segment)) & 15)
+        return exception(VECTOR_GP, 0);
+    return check(v, op->segment, offset, size);
 }
 
 static uint64_t check_string(struct vcpu *v, const struct operation *op, uint32_t general)
@@ -139,9 +185,8 @@ static uint64_t check_string(struct vcpu *v, const struct operation *op, uint32_
     bool source = (o & 0xfe) != 0xaa && (o & 0xfe) != 0xae, destination = (o & 0xfe) != 0xac;
     if (source)
         CHECK(v, op->segment, operand_general(v, ESI) & mask, size);
-    if (destination)
-        CHECK(v, X86_ES, operand_general(v, EDI) & mask, size);
-    return GO_ON;
+    uint64_t outcome = destination ? check(v, X86_ES, operand_general(v, EDI) & mask, size) : GO_ON;
+    return source ? after_reading(v, op->segment, operand_general(v, ESI) & mask, size, outcome) : outcome;
 }
 
 /* Operands that no ModRM byte names: at an address that follows the opcode; of xlat, of maskmovq and maskmovdqu. */
@@ -158,6 +203,11 @@ static uint64_t check_implicit(struct vcpu *v, const struct operation *op, const
     if (op->map == 1 && op->opcode == 0xf7 && s->register_form)
         return check(v, op->segment, operand_general(v, EDI) & mask, op->prefix ? 16 : 8);
     return GO_ON;
+}
+
+static uint32_t stack_offset(const struct vcpu *v)
+{
+    return operand_general(v, ESP) & segments_stack_mask(&v->segments);
 }
 
 /* What is taken from the stack, or put there, in words of `general` bytes. */
@@ -191,7 +241,7 @@ static uint64_t check_stack(struct vcpu *v, const struct operation *op, const st
     return GO_ON;
 }
 
-uint64_t limits_check(struct vcpu *v, const struct insn *insn, const uint8_t *code)
+uint64_t limits_check(struct vcpu *v, const struct insn *insn, const uint8_t *code, uint64_t of_kinds)
 {
     struct operation op;
     int override;
@@ -205,12 +255,15 @@ uint64_t limits_check(struct vcpu *v, const struct insn *insn, const uint8_t *co
         opcodes_refine(&s);
         p = operation_decode_modrm(p, &op, override);
     }
-    uint64_t outcome = GO_ON;
+    const uint32_t general = insn->operand_bytes;
+    bool has_operand = op.memory && !(s.word & REG) && insn->flags & INSN_SEGMENTS;
     if (s.word & STR)
-        outcome = check_string(v, &op, insn->operand_bytes);
-    else if (op.memory && !(s.word & REG) && insn->flags & INSN_SEGMENTS)
-        outcome = check_modrm(v, &op, insn->operand_bytes);
-    else
-        outcome = check_implicit(v, &op, &s, p, insn->operand_bytes);
-    return outcome == GO_ON ? check_stack(v, &op, &s, p, insn->operand_bytes) : outcome;
+        return of_kinds != GO_ON ? of_kinds : check_string(v, &op, general);
+    uint64_t of_stack = check_stack(v, &op, &s, p, general);
+    if (!has_operand)
+        return of_stack != GO_ON ? of_stack : of_kinds != GO_ON ? of_kinds : check_implicit(v, &op, &s, p, general);
+    uint64_t of_operand = of_kinds != GO_ON ? of_kinds : check_modrm(v, &op, general);
+    if (s.word & POP)  /* which comes first */
+        return of_stack != GO_ON ? of_stack : after_reading(v, X86_SS, stack_offset(v), general, of_operand);
+    return of_operand != GO_ON ? of_operand : after_reading(v, op.segment, offset_of(v, &op, general), general, of_stack);
 }

@@ -144,7 +144,14 @@ enum ending operation_begin(struct vcpu *v, const struct operation *op)
         return DONE;
     if (fpu_traps(&v->fpu))
         fpu_switch(v);
-    return x87_begin(v, op);
+    TRY(x87_begin(v, op));
+    simd_begin(v, op);
+    return DONE;
+}
+
+bool operation_skips_operand(struct vcpu *v, const struct operation *op)
+{
+    return op->uses_fpu && x87_skips_operand(v, op);
 }
 
 enum ending operation_execute(struct vcpu *v, const struct operation *op)

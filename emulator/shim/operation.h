@@ -64,6 +64,9 @@ const uint8_t *operation_decode_modrm(const uint8_t *p, struct operation *op, in
 /* What it ends with before its memory operand is looked at: DONE, if it goes on. */
 enum ending operation_begin(struct vcpu *v, const struct operation *op);
 
+/* Whether it goes on without looking at its memory operand. */
+bool operation_skips_operand(struct vcpu *v, const struct operation *op);
+
 /* Moves nothing but registers, flags, memory and x87/SSE state; not EIP. */
 enum ending operation_execute(struct vcpu *v, const struct operation *op);
 

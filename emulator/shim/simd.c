@@ -154,12 +154,26 @@ static void mmx_set(struct vcpu *v, unsigned number, uint64_t value)
     v->floating.st[number & 7] = (struct extended){value, 0xffff};
 }
 
+static bool is_mmx_store(const struct operation *op)
+{
+    return op->memory && (op->opcode == 0x7e || op->opcode == 0x7f || op->opcode == 0xe7) && simd_is_mmx(op);
+}
+
+/* On Intel's processors a store has set TOP even if it faults, and maskmovq has made the registers valid, too. */
+void simd_begin(struct vcpu *v, const struct operation *op)
+{
+    if (v->floating.is_amd || op->map != 1)
+        return;
+    if (is_mmx_store(op))
+        v->floating.top = 0;
+    else if (op->opcode == 0xf7 && simd_is_mmx(op))
+        simd_enter_mmx(v);
+}
+
 static enum ending mmx_store(struct vcpu *v, const struct operation *op)
 {
     uint64_t value = v->floating.st[op->modrm >> 3 & 7].m;
     bool doubleword = op->opcode == 0x7e;
-    if (op->memory && !v->floating.is_amd)
-        v->floating.top = 0;  /* also if the store faults, as Intel's do */
     if (op->memory)
         TRY(operand_write(v, operand_address(v, op), &value, doubleword ? 4 : 8));
     simd_enter_mmx(v);
@@ -307,6 +321,7 @@ static enum ending mmx_execute(struct vcpu *v, const struct operation *op)
 {
     bool done;
     TRY(x87_check_pending(v));
+    simd_begin(v, op);
     if (op->opcode == 0x7e || op->opcode == 0x7f || op->opcode == 0xe7)
         return mmx_store(v, op);
     if (op->opcode >= 0x71 && op->opcode <= 0x73)

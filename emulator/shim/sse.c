@@ -430,7 +430,10 @@ bool sse_classify(struct operation *op)
     executor quick = sse_quick(op);
     switch (op->opcode) {
     case 0x2a: op->execute = quick ? quick : sse_convert_integers; return true;
-    case 0x2c: case 0x2d: op->execute = quick ? quick : sse_convert_to_integers; return true;
+    case 0x2c: case 0x2d:
+        op->waits = !is_scalar(op);  /* to an MMX register */
+        op->execute = quick ? quick : sse_convert_to_integers;
+        return true;
     case 0x2e: case 0x2f: op->execute = quick ? quick : sse_compare_to_eflags; return true;
     case 0x52: case 0x53: op->execute = approximate; return true;
     case 0x5a: op->execute = quick ? quick : sse_convert_formats; return true;

@@ -139,22 +139,26 @@ static void gather(const struct vcpu *v, const struct insn *insn, const uint32_t
     }
 }
 
-/* Whether it may use the segments of its memory operands. */
+/* Whether it may use the segments of its memory operands at all. */
+static uint64_t check_kinds(struct vcpu *v, const struct insn *insn)
+{
+    uint32_t null = insn->flags & segments_null(&v->segments);
+    if (null)
+        return exception(null & 1 << X86_SS ? VECTOR_SS : VECTOR_GP, 0);
+    return insn->writes & segments_read_only(&v->segments) ? exception(VECTOR_GP, 0) : GO_ON;
+}
+
 static uint64_t check_segments(struct vcpu *v, const struct insn *insn, const uint32_t pfns[2])
 {
     uint32_t count = insn->flags & INSN_REPEAT ? engine_word(&v->engine, UC_X86_REG_ECX) : 1;
     if ((insn->flags & INSN_ADDRESS16 ? count & 0xffff : count) == 0)
         return GO_ON;  /* no time at all */
-    uint32_t null = insn->flags & segments_null(&v->segments);
-    if (null)
-        return exception(null & 1 << X86_SS ? VECTOR_SS : VECTOR_GP, 0);
-    if (insn->writes & segments_read_only(&v->segments))
-        return exception(VECTOR_GP, 0);
+    uint64_t outcome = check_kinds(v, insn);
     if (LIKELY(!(insn->flags & segments_limited(&v->segments)) && !segments_limit_stack(&v->segments)))
-        return GO_ON;
+        return outcome;
     uint8_t code[INSN_MAX_BYTES + 1];
     gather(v, insn, pfns, code);
-    return limits_check(v, insn, code);
+    return limits_check(v, insn, code, outcome);
 }
 
 /* An instruction that the shim executes; the engine does not see it. */
@@ -167,7 +171,7 @@ static uint64_t step_ours(struct vcpu *v, const struct insn *insn, const uint32_
     operation_decode(code, &op);
     op.eip = v->eip;
     enum ending ending = operation_begin(v, &op);
-    uint64_t outcome = ending == DONE ? check_segments(v, insn, pfns) : GO_ON;
+    uint64_t outcome = ending == DONE && !operation_skips_operand(v, &op) ? check_segments(v, insn, pfns) : GO_ON;
     if (outcome != GO_ON)
         return outcome;
     ending = ending == DONE ? operation_execute(v, &op) : ending;

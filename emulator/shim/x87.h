@@ -165,7 +165,7 @@ void x87_load(struct floating *f, struct extended value, const struct float_env 
 /* An operand of arithmetic or of a load: (s)ingle, (d)ouble, (w)ord, (l)ong or quadword. */
 enum ending x87_load_operand(struct vcpu *v, uint32_t address, const char *kind, struct number *n);
 
-/* Between ST0 and memory. */
+/* Between memory and ST0. */
 enum ending x87_transfer(struct vcpu *v, const struct operation *op, uint32_t address);
 
 /* --- x87_state.c ------------------------------------------------------------------------------- */

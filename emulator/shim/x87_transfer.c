@@ -3,6 +3,7 @@
 
 #include <string.h>
 
+#include "floating.h"
 #include "operand.h"
 #include "softfloat.h"
 #include "vcpu.h"
@@ -76,94 +77,6 @@ static enum ending load_extended(struct vcpu *v, uint32_t address)
     return DONE;
 }
 
-/* An unmasked exception prevents a store: AMD's processors still look whether it could be made, Intel's do not. */
-static enum ending probe_prevented(struct vcpu *v, uint32_t address, uint32_t size)
-{
-    return v->floating.is_amd ? operand_probe_write(v, address, size) : DONE;
-}
-
-/*
- * Writes `size` bytes, then takes the flags and pops. Page faults come first: nothing has changed then. Prevented by an
- * unmasked exception, a store is not inexact (SDM vol. 1, 8.5.4, 8.5.5).
- */
-static inline enum ending store(struct vcpu *v, uint32_t address, const void *bytes, uint32_t size, const struct float_env *env,
-                         unsigned preventing, bool pops)
-{
-    struct floating *f = &v->floating;
-    if (UNLIKELY(env->flags & ~env->masks & preventing)) {
-        TRY(probe_prevented(v, address, size));
-        raise_flags(f, env->flags & preventing);
-        set_c1(f, false);
-        return DONE;
-    }
-    TRY(operand_write(v, address, bytes, size));
-    raise_flags(f, env->flags);
-    set_c1(f, env->up);
-    if (pops)
-        pop(f);
-    return DONE;
-}
-
-/* A store of an empty register: the masked response stores `bytes`. */
-static enum ending store_missing(struct vcpu *v, uint32_t address, const void *bytes, uint32_t size, bool pops)
-{
-    struct floating *f = &v->floating;
-    if (!(f->control & FE_I)) {
-        TRY(probe_prevented(v, address, size));
-        stack_fault(f, false);
-        return DONE;
-    }
-    TRY(operand_write(v, address, bytes, size));
-    stack_fault(f, false);
-    if (pops)
-        pop(f);
-    return DONE;
-}
-
-static enum ending store_float(struct vcpu *v, uint32_t address, bool is_double, bool pops)
-{
-    struct floating *f = &v->floating;
-    struct float_env env = x87_environment(f);
-    struct number n = number_at(f, 0);
-    if (is_empty(f, 0)) {
-        uint64_t bits = is_double ? UINT64_C(0xfff8000000000000) : 0xffc00000;
-        return store_missing(v, address, &bits, is_double ? 8 : 4, pops);
-    }
-    n.denormal = false;  /* not reported by stores */
-    n = number_convert(n, is_double ? &format_double : &format_single, &env);
-    if (is_double) {
-        uint64_t bits = pack_double(&n);
-        return store(v, address, &bits, 8, &env, FE_I | FE_O | FE_U, pops);
-    }
-    uint32_t bits = pack_single(&n);
-    return store(v, address, &bits, 4, &env, FE_I | FE_O | FE_U, pops);
-}
-
-static enum ending store_extended(struct vcpu *v, uint32_t address)
-{
-    struct floating *f = &v->floating;
-    struct float_env env = x87_environment(f);
-    struct extended value = is_empty(f, 0) ? DEFAULT_NAN : *st(f, 0);
-    uint8_t bytes[10];
-    memcpy(bytes, &value.m, 8);
-    memcpy(bytes + 8, &value.se, 2);
-    if (is_empty(f, 0))
-        return store_missing(v, address, bytes, 10, true);
-    return store(v, address, bytes, 10, &env, 0, true);
-}
-
-static enum ending store_integer(struct vcpu *v, uint32_t address, unsigned bits, bool truncate, bool pops)
-{
-    struct floating *f = &v->floating;
-    struct float_env env = x87_environment(f);
-    struct number n = number_at(f, 0);
-    int64_t value = (int64_t)(UINT64_MAX << (bits - 1));
-    if (is_empty(f, 0))
-        return store_missing(v, address, &value, bits / 8, pops);
-    value = number_to_integer(&n, bits, truncate ? ROUND_ZERO : (enum rounding)env.rounding, &env);
-    return store(v, address, &value, bits / 8, &env, FE_I, pops);
-}
-
 static enum ending load_decimal(struct vcpu *v, uint32_t address)
 {
     uint8_t bytes[10];
@@ -178,51 +91,146 @@ static enum ending load_decimal(struct vcpu *v, uint32_t address)
     return DONE;
 }
 
-static enum ending store_decimal(struct vcpu *v, uint32_t address)
+/* --- stores ------------------------------------------------------------------------------------ */
+
+/* What is to be stored, and whether it will be. */
+struct store {
+    uint8_t bytes[10], size;
+    bool missing;            /* ST0 is empty: `bytes` are the masked response */
+    unsigned preventing;     /* flags that prevent the store if they are not masked */
+    struct float_env env;
+};
+
+static void put_word(struct store *s, uint64_t word, uint8_t size)
+{
+    memcpy(s->bytes, &word, size < 8 ? size : 8);
+    s->size = size;
+}
+
+static void prepare_float(struct store *s, struct number n, bool is_double)
+{
+    if (s->missing) {
+        put_word(s, is_double ? UINT64_C(0xfff8000000000000) : 0xffc00000, is_double ? 8 : 4);
+        return;
+    }
+    n.denormal = false;  /* not reported by stores */
+    n = number_convert(n, is_double ? &format_double : &format_single, &s->env);
+    put_word(s, is_double ? pack_double(&n) : pack_single(&n), is_double ? 8 : 4);
+    s->preventing = FE_I | FE_O | FE_U;
+}
+
+static void prepare_extended(struct store *s, struct extended value)
+{
+    if (s->missing)
+        value = DEFAULT_NAN;
+    put_word(s, value.m, 10);
+    memcpy(s->bytes + 8, &value.se, 2);
+}
+
+static void prepare_integer(struct store *s, struct number n, unsigned bits, bool truncate)
+{
+    int64_t value = (int64_t)(UINT64_MAX << (bits - 1));
+    if (!s->missing)
+        value = number_to_integer(&n, bits, truncate ? ROUND_ZERO : (enum rounding)s->env.rounding, &s->env);
+    put_word(s, (uint64_t)value, (uint8_t)(bits / 8));
+    s->preventing = FE_I;
+}
+
+static void prepare_decimal(struct store *s, struct number n)
 {
     static const uint8_t indefinite[10] = {0, 0, 0, 0, 0, 0, 0, 0xc0, 0xff, 0xff};
     const int64_t most = INT64_C(999999999999999999);
-    struct floating *f = &v->floating;
-    struct float_env env = x87_environment(f);
-    struct number n = number_at(f, 0);
-    uint8_t bytes[10];
-    if (is_empty(f, 0))
-        return store_missing(v, address, indefinite, 10, true);
-    int64_t value = number_to_integer(&n, 64, env.rounding, &env);
+    int64_t value = s->missing ? 0 : number_to_integer(&n, 64, s->env.rounding, &s->env);
+    s->size = 10;
+    s->preventing = FE_I;
     if (value > most || value < -most) {
-        env.flags = FE_I;
-        env.up = false;
+        s->env.flags = FE_I;
+        s->env.up = false;
     }
-    memcpy(bytes, indefinite, 10);
-    if (!(env.flags & FE_I)) {
-        uint64_t rest = (uint64_t)(value < 0 ? -value : value);
-        for (int i = 0; i < 9; i++, rest /= 100)
-            bytes[i] = (uint8_t)((rest / 10 % 10) << 4 | rest % 10);
-        bytes[9] = n.sign ? 0x80 : 0;
+    memcpy(s->bytes, indefinite, 10);
+    if (s->missing || s->env.flags & FE_I)
+        return;
+    uint64_t rest = (uint64_t)(value < 0 ? -value : value);
+    for (int i = 0; i < 9; i++, rest /= 100)
+        s->bytes[i] = (uint8_t)((rest / 10 % 10) << 4 | rest % 10);
+    s->bytes[9] = n.sign ? 0x80 : 0;
+}
+
+static void prepare(struct floating *f, const struct operation *op, struct store *s)
+{
+    unsigned reg = op->modrm >> 3 & 7, row = op->opcode & 7;
+    struct number n = number_at(f, 0);
+    *s = (struct store){.missing = is_empty(f, 0), .env = x87_environment(f)};
+    switch (row << 3 | reg) {
+    case 012: case 013: prepare_float(s, n, false); break;
+    case 031: case 032: case 033: prepare_integer(s, n, 32, reg == 1); break;
+    case 037: prepare_extended(s, *st(f, 0)); break;
+    case 051: prepare_integer(s, n, 64, true); break;
+    case 052: case 053: prepare_float(s, n, true); break;
+    case 071: case 072: case 073: prepare_integer(s, n, 16, reg == 1); break;
+    case 076: prepare_decimal(s, n); break;
+    default: prepare_integer(s, n, 64, false); break;
     }
-    return store(v, address, bytes, 10, &env, FE_I, true);
+}
+
+static bool is_store(const struct operation *op)
+{
+    unsigned reg = op->modrm >> 3 & 7;
+    return op->opcode & 1 && !op->control && reg != 0 && reg != 4 && reg != 5;
+}
+
+static bool is_prevented(const struct floating *f, const struct store *s)
+{
+    return s->missing ? !(f->control & FE_I) : s->env.flags & ~s->env.masks & s->preventing;
+}
+
+bool x87_skips_operand(struct vcpu *v, const struct operation *op)
+{
+    struct store s;
+    if (v->floating.is_amd || op->map != 0 || !op->memory || !is_store(op))
+        return false;
+    prepare(&v->floating, op, &s);
+    return is_prevented(&v->floating, &s);
+}
+
+/*
+ * Writes, then takes the flags and pops. Page faults come first: nothing has changed then. Prevented by an unmasked
+ * exception, a store is not inexact (SDM vol. 1, 8.5.4, 8.5.5); AMD's processors still look whether it could be made.
+ */
+static enum ending store(struct vcpu *v, const struct operation *op, uint32_t address)
+{
+    struct floating *f = &v->floating;
+    struct store s;
+    unsigned reg = op->modrm >> 3 & 7;
+    prepare(f, op, &s);
+    bool prevented = is_prevented(f, &s);
+    if (prevented && f->is_amd)
+        TRY(operand_probe_write(v, address, s.size));
+    if (!prevented)
+        TRY(operand_write(v, address, s.bytes, s.size));
+    if (s.missing) {
+        stack_fault(f, false);
+    } else {
+        raise_flags(f, prevented ? s.env.flags & s.preventing : s.env.flags);
+        set_c1(f, !prevented && s.env.up);
+    }
+    if (!prevented && reg != 2)
+        pop(f);
+    return DONE;
 }
 
 enum ending x87_transfer(struct vcpu *v, const struct operation *op, uint32_t address)
 {
     unsigned reg = op->modrm >> 3 & 7, row = op->opcode & 7;
+    if (is_store(op))
+        return store(v, op, address);
     switch (row << 3 | reg) {
     case 010: return load_converted(v, address, "s");
-    case 012: case 013: return store_float(v, address, false, reg & 1);
     case 030: return load_converted(v, address, "l");
-    case 031: return store_integer(v, address, 32, true, true);
-    case 032: case 033: return store_integer(v, address, 32, false, reg & 1);
     case 035: return load_extended(v, address);
-    case 037: return store_extended(v, address);
     case 050: return load_converted(v, address, "d");
-    case 051: return store_integer(v, address, 64, true, true);
-    case 052: case 053: return store_float(v, address, true, reg & 1);
     case 070: return load_converted(v, address, "w");
-    case 071: return store_integer(v, address, 16, true, true);
-    case 072: case 073: return store_integer(v, address, 16, false, reg & 1);
     case 074: return load_decimal(v, address);
-    case 075: return load_converted(v, address, "q");
-    case 076: return store_decimal(v, address);
-    default: return store_integer(v, address, 64, false, true);
+    default: return load_converted(v, address, "q");
     }
 }

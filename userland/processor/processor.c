@@ -12,12 +12,12 @@
 enum { CODE = 0x00400000, DATA = 0x00500000, PAGE_BYTES = 4096, CODE_PAGES = 4, DATA_PAGES = 2, MAX_CASES = 256 };
 enum { READ = 1, WRITE = 2, EXECUTE = 4 };
 enum { SYS_exit = 1, SYS_read = 3, SYS_write = 4, SYS_mprotect = 125, SYS_rt_sigaction = 174, SYS_sigaltstack = 186,
-       SYS_mmap2 = 192 };
+       SYS_mmap2 = 192, SYS_set_thread_area = 243 };
 enum { SIGILL = 4, SIGTRAP = 5, SIGBUS = 7, SIGFPE = 8, SIGSEGV = 11 };
 
 /* General registers in the order of their numbers. */
 struct start {
-    uint32_t general[8], eip, eflags, reserved[6];
+    uint32_t general[8], eip, eflags, fs, gs, reserved[4];
     uint8_t fxsave[512];
     uint8_t memory[DATA_PAGES * PAGE_BYTES];
 };
@@ -98,8 +98,8 @@ __asm__(
     "    movl 20(%esp), %ebp\n"
     "    movl %esp, saved_esp\n"
     "    .byte 0x0f, 0xae, 0x4d, 0x40\n"  /* fxrstor 64(%ebp) */
-    "    xorl %eax, %eax\n"
-    "    movl %eax, %fs; movl %eax, %gs\n"
+    "    movl 40(%ebp), %eax; movl %eax, %fs\n"
+    "    movl 44(%ebp), %eax; movl %eax, %gs\n"
     "    movl 32(%ebp), %eax\n"
     "    movl %eax, start_eip\n"
     "    pushl 36(%ebp)\n"
@@ -181,10 +181,31 @@ static void run_batch(void)
     }
 }
 
+/* Segments with limits, of base 0: up to the end of the first page of data, from there on, and all that cannot be written.
+ * Returns the first's selector, which those of the others follow; 0: this Linux has none. */
+static uint32_t make_segments(void)
+{
+    enum { BIG = 1, EXPANDS_DOWN = 2, READ_ONLY = 8, PAGES = 16 };
+    static const uint32_t limits[][2] = {
+        {DATA / PAGE_BYTES, BIG | PAGES}, {DATA / PAGE_BYTES, BIG | EXPANDS_DOWN | PAGES}, {0xfffff, BIG | READ_ONLY | PAGES},
+    };
+    uint32_t first = 0;
+    for (uint32_t i = 0; i < sizeof limits / sizeof limits[0]; i++) {
+        volatile uint32_t description[4] = {UINT32_MAX, 0, limits[i][0], limits[i][1]};  /* of any number */
+        if (system_call(SYS_set_thread_area, (uint32_t)description, 0, 0, 0, 0) != 0)
+            return 0;
+        uint32_t selector = description[0] << 3 | 3;
+        first = i == 0 ? selector : first;
+        if (selector != first + 8 * i)
+            return 0;
+    }
+    return first;
+}
+
 /* The first answer: the selectors of this Linux. */
 static void introduce(void)
 {
-    uint32_t selectors[2] = {0, 0};
+    uint32_t selectors[3] = {0, 0, make_segments()};
     __asm__ volatile("movl %%ds, %0; movl %%cs, %1" : "=r"(selectors[0]), "=r"(selectors[1]));
     transfer(SYS_write, 1, selectors, sizeof selectors);
 }

@@ -1,23 +1,28 @@
 """Limits of segments that threads have descriptors of their own for, which the engine does not check.
 
-Intel SDM vol. 3, 5.3 (limit checking: what lies in a segment, expand-down ones too), 3.4.5 (descriptors), 5.4 (data that
-may not be written), 6.15 (#SS of the stack segment, #GP of others); vol. 2 for what an instruction accesses.
+Intel SDM vol. 3, 5.3 (limit checking: what lies in a segment, expand-down ones too), 3.4.5 (descriptors), 5.4 (data
+that may not be written), 6.15 (#SS of the stack segment, #GP of others); vol. 2 for what an instruction accesses.
 """
 
 from __future__ import annotations
 
 from array import array
+from dataclasses import replace
 
 import pytest
 
+from l4lab.emulator.costs import CostTable
+from l4lab.emulator.cpuid import OPTERON_6174
+from l4lab.emulator.vcpu import Engine, Vcpu
 from l4lab.kernel import traps
-from l4lab.kernel.frame import EAX, EBX, ECX, ES, ESP, GDT_ENTRIES, GS, SS
-from l4lab.kernel.traps import CpuException
+from l4lab.kernel.frame import DS, EAX, EBX, ECX, ES, ESP, FPU_AREA, GDT_ENTRIES, GS, SS
+from l4lab.kernel.traps import CpuException, PageFault
 from support.guest import (
     CODE,
     DATA,
     STACK_TOP,
     SYSTEM_CALL,
+    UNMAPPED,
     Guest,
     as_bytes,
     cycles,
@@ -225,7 +230,7 @@ def test_data_that_may_not_be_written() -> None:
         entry = descriptor(limit, pages=pages, writable=False)
         assert run("658b03cd30", entry)[0] is traps.SYSTEM_CALL
         for code in ("658903", "65d91b", "65660f7f03", "650fae1b", "65f0830301", "658f03", "650f9403"):
-            assert run(code + "cd30", entry)[0] == GP, code
+            assert run(code + "cd30", entry, esp=STACK_TOP - 16)[0] == GP, code
         assert run("aa cd30", entry, (ES,))[0] == GP
 
 
@@ -271,6 +276,56 @@ def test_the_stack_has_a_fault_of_its_own(code: str, esp: int, limit: int, allow
         assert (trap, frame[ESP]) == (STACK_FAULT, esp)
 
 
+@pytest.mark.parametrize(
+    ("code", "ebx", "esp", "trap"),
+    [
+        # 16 bytes: alignment before the limit; a whole state: its first byte before alignment, the rest behind it.
+        ("360f2803", 0x7F8, 0x700, GP),
+        ("360f2803", 0x800, 0x700, STACK_FAULT),
+        ("360f1003", 0x7F8, 0x700, STACK_FAULT),
+        ("360fae03", 0x7F8, 0x700, GP),
+        ("360fae03", 0x808, 0x700, STACK_FAULT),
+        ("360fae03", 0x7F0, 0x700, STACK_FAULT),
+        # pop reads the stack first, push its operand; of GS, which is empty, or of a page that is not there.
+        ("658f03", 0, 0x800, STACK_FAULT),
+        ("658f03", 0, 0x700, GP),
+        ("65ff33", 0, 0x804, GP),
+        ("ff33", UNMAPPED, 0x804, PageFault(UNMAPPED, write=False, fetch=False, present=False)),
+        ("ff33", DATA, 0x804, STACK_FAULT),
+        ("8f03", UNMAPPED, 0x800, STACK_FAULT),
+    ],
+)
+def test_which_of_two_faults_comes_first(code: str, ebx: int, esp: int, trap: traps.Trap) -> None:
+    """Seen on an Intel of family 6, model 167; SDM vol. 3, 6.9, leaves it open."""
+    guest = Guest()
+    guest.put(guest.code_pfn, as_bytes(code))
+    frame = guest.thread()
+    frame[GDT_ENTRIES], frame[GDT_ENTRIES + 1] = descriptor(0x7FF, base=STACK_BASE)
+    frame[SS], frame[GS] = OWN, 0
+    set_registers(frame, ebx=ebx, esp=esp)
+    assert guest.run(frame) == trap
+
+
+@pytest.mark.parametrize(("index", "trap"), [(4, CpuException(5, 0)), (6, GP)])
+def test_bound_reads_the_upper_bound_only_behind_the_lower(index: int, trap: traps.Trap) -> None:
+    guest = Guest()
+    guest.put(guest.data_pfn, word(5), LIMIT - 3)
+    guest.put(guest.code_pfn, as_bytes("656203"))
+    frame = guest.thread()
+    frame[GDT_ENTRIES], frame[GDT_ENTRIES + 1] = descriptor(LIMIT)
+    frame[GS] = OWN
+    set_registers(frame, eax=index, ebx=LIMIT - 3)
+    assert guest.run(frame) == trap
+
+
+@pytest.mark.parametrize("behind", ["cd30", "f00fbaf9ff"])
+def test_a_stack_segment_that_is_not_present(behind: str) -> None:
+    """SDM vol. 2, MOV: #SS(selector), also where the engine must not see what follows."""
+    low, high = descriptor(LIMIT)
+    trap, frame = run("8ed0" + behind, (low, high & ~0x8000), (), eax=OWN)
+    assert (trap, frame[SS]) == (CpuException(12, OWN & ~7), 0x23)
+
+
 def test_only_what_is_limited_is_looked_at() -> None:
     """Another segment of the same thread, and another thread with the same selector."""
     guest = Guest()
@@ -295,3 +350,29 @@ def test_cycles_are_those_of_another_segment() -> None:
         assert trap is traps.SYSTEM_CALL
         counts.append((instructions(frame), cycles(frame), frame[EBX]))
     assert counts[0] == counts[1]
+
+
+@pytest.mark.parametrize("vendor", ["AuthenticAMD", "GenuineIntel"])
+def test_what_is_done_before_the_segment_is_looked_at(vendor: str) -> None:
+    """An Intel does not look if an unmasked exception prevents a store; an MMX store has set TOP, maskmovq entered MMX.
+
+    DS and GS are empty. Seen on processors of both vendors, where no manual says it.
+    """
+    intel = vendor == "GenuineIntel"
+    for code, trap, status, tags in (
+        ("dbe3 36d92b 65dd1b cd30", traps.SYSTEM_CALL if intel else GP, 0x80C1 if intel else 0, 0),
+        ("dbe3 d9f6 650f7f03 cd30", GP, 0 if intel else 0x3800, 0),
+        ("dbe3 d9f6 0ff7c1 cd30", GP, 0 if intel else 0x3800, 0xFF if intel else 0),
+    ):
+        guest = Guest()
+        guest.engine = Engine(guest.ram, CostTable.uniform(), replace(OPTERON_6174, vendor=vendor))
+        guest.vcpus = [Vcpu(guest.engine, 0)]
+        guest.put(guest.data_pfn, word(0x37E))
+        guest.put(guest.code_pfn, as_bytes(code))
+        frame = guest.thread()
+        frame[DS] = frame[GS] = 0
+        set_registers(frame, ebx=DATA)
+        assert guest.run(frame) == trap, code
+        guest.engine.sync_fpu(frame)
+        assert frame[FPU_AREA] >> 16 == status, code
+        assert frame[FPU_AREA + 1] & 0xFF == tags, code

@@ -12,8 +12,8 @@ import pytest
 from click.testing import CliRunner
 
 from l4lab.tools.check.fuzz.cpu import hunt, machines, report
-from l4lab.tools.check.fuzz.cpu.builder import AF, CF, DATA, SLOT_BYTES, Case
-from l4lab.tools.check.fuzz.cpu.cases import case_of
+from l4lab.tools.check.fuzz.cpu.builder import AF, CF, DATA, LIMITED, SLOT_BYTES, Case
+from l4lab.tools.check.fuzz.cpu.cases import LIMITS, case_of
 from l4lab.tools.check.fuzz.cpu.compare import KINDS, differences
 from l4lab.tools.check.fuzz.cpu.machines import End, Ours, code_pages
 from l4lab.tools.cli.main import cli
@@ -30,13 +30,15 @@ def usable_host() -> machines.HostIdentity | None:
 
 
 HOST = usable_host()
-FEATURES = frozenset(("popcnt", "abm", "sse4a"))
+FEATURES = frozenset(("popcnt", "abm", "sse4a", LIMITS))
+NUMBERS = machines.Numbers(0x2B, 0x23, 0x63)
+"""Selectors of a 64-bit Linux."""
 needs_x86 = pytest.mark.skipif(HOST is None, reason=report.SKIPPED)
 
 
 def ended(case: Case) -> End:
-    """How it ends on ours, with the selectors of a 64-bit Linux."""
-    ours = Ours(0x2B, 0x23)
+    """How it ends on ours."""
+    ours = Ours(NUMBERS)
     try:
         return ours.run([case])[0]
     finally:
@@ -89,7 +91,7 @@ def end_of(vendor: str, code: str, control: int, status: int, st0: str) -> machi
     state = bytearray(first.fxsave)
     struct.pack_into("<HHB", state, 0, control, status, 0xFF)
     state[32:42] = bytes.fromhex(st0)[::-1]
-    ours = Ours(0x2B, 0x23, vendor)
+    ours = Ours(NUMBERS, vendor)
     try:
         [end] = ours.run([dataclasses.replace(first, code=bytes.fromhex(code), fxsave=bytes(state))])
     finally:
@@ -142,6 +144,14 @@ def test_a_case_depends_on_its_seed_and_number_alone() -> None:
     assert cases[17] == case_of(5, 17, FEATURES)
     assert cases[17] != case_of(6, 17, FEATURES)
     assert ended(cases[17]) == ended(case_of(5, 17, FEATURES))
+
+
+def test_some_cases_have_segments_with_limits_if_the_host_has() -> None:
+    cases = [case_of(5, number, FEATURES) for number in range(200)]
+    assert {name for case in cases for name in case.segments} == {"", *LIMITED}
+    assert {name for case in cases for name in case.selectors.values()} > set(LIMITED)
+    without = [case_of(5, number, FEATURES - {LIMITS}) for number in range(200)]
+    assert {case.segments for case in without} == {("", "")}
 
 
 def test_every_case_fits_its_slot_and_ends() -> None:

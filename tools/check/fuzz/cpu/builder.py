@@ -23,9 +23,13 @@ CF, PF, AF, ZF, SF, DF, OF = 0x1, 0x4, 0x10, 0x40, 0x80, 0x400, 0x800
 ARITHMETIC: Final = CF | PF | AF | ZF | SF | OF
 LOGIC: Final = ARITHMETIC & ~AF
 
+LIMITED: Final = ("low", "high", "constant")
+"""Segments of base 0 with descriptors of their own, in this order: up to the end of the first page of data, from there
+on (it expands down), and all, but not to be written."""
+DESCRIPTORS: Final = ((DATA >> 12, 0x00C0_F300), (DATA >> 12, 0x00C0_F700), (0xFFFF, 0x00CF_F100))
+"""Theirs: low word without the upper limit, high word."""
+
 SEGMENT_PREFIXES: Final = (0x26, 0x2E, 0x36, 0x3E)
-_NOT_WRITABLE: Final = b"\x2e\x64\x65"
-"""CS, and FS and GS, which are empty."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -33,7 +37,8 @@ class Case:
     """One case: where it begins, its code, and what of its end cannot be compared as it is.
 
     `general`, `eflags`, `fxsave`, `memory`: the state at its beginning; `code` begins at `eip`. `selectors`: registers
-    that hold a selector of the host's or of ours, which have other numbers, as `register -> name`.
+    that hold a selector of the host's, as `register -> name`: data, code, or one of `LIMITED`. `segments`: FS and GS,
+    "" or one of `LIMITED`.
     `undefined`: (offset of an instruction's end, flags undefined from there on). `memory_masks`: (offset, size) of what
     an instruction leaves undefined in memory. `tolerance`: of the result of a last instruction, or "".
     """
@@ -50,6 +55,7 @@ class Case:
     undefined: tuple[tuple[int, int], ...]
     memory_masks: tuple[tuple[int, int], ...]
     selectors: dict[int, str]
+    segments: tuple[str, str]
     tolerance: str
 
 
@@ -61,7 +67,8 @@ class Builder:
     values: list[int | None]
     features: frozenset[str]
     eip: int
-    flags_known: int | None = None
+    limited: bool = False
+    """FS or GS is not empty."""
     code: bytearray = field(default_factory=bytearray)
     names: list[str] = field(default_factory=list)
     taint: int = 0
@@ -136,20 +143,17 @@ class Builder:
         displacement = address - base_value - (index_value << scale)
         return bytes((0x80 | middle | 4, scale << 6 | index << 3 | base)) + word(displacement)
 
-    def prefixes(self, *, lock: bool = False, writable: bool = False) -> bytes:
-        """Mostly none; else ones that change nothing, or the segment to another that is the same.
-
-        `writable`: of segments only those that may be written through.
-        """
+    def prefixes(self, *, lock: bool = False) -> bytes:
+        """Mostly none; else ones that change nothing, or the segment to another."""
         rng = self.rng
         some = bytearray(b"\xf0" if lock else b"")
         if rng.random() < 0.06:
             some.append(rng.choice(SEGMENT_PREFIXES))
-        if rng.random() < 0.01:
+        if rng.random() < (0.5 if self.limited else 0.01):
             some.append(rng.choice((0x64, 0x65)))
         if len(some) > 1:
             rng.shuffle(some)
-        return bytes(some).translate(None, _NOT_WRITABLE if writable else b"")
+        return bytes(some)
 
     def register(self, *, pointers: bool = False) -> int:
         """A general register to write: seldom one that operands are found by, and not ESP."""

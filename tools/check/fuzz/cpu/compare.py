@@ -98,7 +98,7 @@ def differences(case: Case, ours: End, host: End, kinds: Counter[str]) -> list[s
     if wrong & ~undefined:
         found.append(f"eflags differ in {wrong & ~undefined:#x}: {ours.eflags:#x}, host {host.eflags:#x}")
     if ours.memory != host.memory:
-        halfway = _written_halfway(case, ours) if ours.vector == 14 else None
+        halfway = _written_halfway(case, ours) if ours.vector in (12, 14) else None
         found += _memory(case, ours.memory, host.memory, halfway, kinds)
     if ours.fxsave != host.fxsave:
         found += _floating(case, ours.fxsave, host.fxsave, kinds, compares=compares)

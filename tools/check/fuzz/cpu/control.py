@@ -279,8 +279,12 @@ def _selectors(b: Builder) -> None:
         if form == 3:
             b.end()
     else:
-        segment = b.rng.choice((0, 2, 3, 4, 5, 0, 3))
-        b.emit("mov sreg", bytes((0x8E, 0xC0 | segment << 3 | register)))
+        load_segment(b, register, b.rng.choice((0, 2, 3, 4, 5, 0, 3)))
+
+
+def load_segment(b: Builder, register: int, segment: int) -> None:
+    """A segment register from a general one."""
+    b.emit("mov sreg", bytes((0x8E, 0xC0 | segment << 3 | register)))
 
 
 def _nothing(b: Builder) -> None:

@@ -228,9 +228,7 @@ def _x87(b: Builder) -> None:
         if (opcode, reg) in ((1, 6), (5, 6)):
             b.memory_masks.append((b.address - DATA + (6 if prefix else 12), 8 if prefix else 16))
             b.end()
-        # An Intel does not look at the segment if an unmasked exception prevents the store.
-        writes = opcode % 2 == 1 and reg not in (0, 4, 5)
-        b.emit(name, b.prefixes(writable=writes) + prefix + bytes((0xD8 + opcode,)) + modrm)
+        b.emit(name, b.prefixes() + prefix + bytes((0xD8 + opcode,)) + modrm)
         return
     second = 0xC0 | b.rng.randrange(64)
     if opcode == 1 and b.rng.random() < 0.3:
@@ -370,8 +368,6 @@ def _simd(b: Builder) -> None:
     if "0" in options:
         b.emit("emms", b"\x0f\x77")
         return
-    if opcode == 0xF7 and "mov sreg" in b.names:  # the host enters MMX before it faults
-        return
     if opcode == 0xF7:  # to where EDI points; which bytes can fault is the processor's (SDM vol. 2, MASKMOVQ)
         b.emit("mov", b"\xbf" + word(DATA + b.rng.randrange(0x1F00)))
         b.clobber(EDI)
@@ -383,8 +379,7 @@ def _simd(b: Builder) -> None:
         b.clobber(EAX, ECX, EDX)
     elif "g" in options and opcode != 0x7E:
         modrm = bytes((modrm[0] & 0xC7 | b.rng.choice((EAX, ECX, EDX, EBX)) << 3,)) + modrm[1:]
-    # An Intel has set TOP before it refuses the segment.
-    segment = b"" if opcode == 0xF7 else b.prefixes(writable=opcode in (0x7E, 0x7F, 0xE7) and not prefix)
+    segment = b"" if opcode == 0xF7 else b.prefixes()
     more = b"\x66" if prefix in (_F3, _F2) and b.rng.random() < 0.05 else b""  # means nothing there
     extra = [part for part in (prefix, segment, more) if part]
     b.rng.shuffle(extra)

@@ -64,7 +64,8 @@ def hunt(
         host = Host()
     except NoProcessorError:
         return None
-    ours = Ours(host.data_selector, host.code_selector, identity.vendor)
+    ours = Ours(host.numbers, identity.vendor)
+    features = identity.features | host.features
     kinds: Counter[str] = Counter()
     ends: Counter[int] = Counter()
     findings: list[Finding] = []
@@ -72,7 +73,7 @@ def hunt(
     try:
         while done < count and len(findings) < MAX_FINDINGS:
             numbers = range(first + done, first + min(count, done + SLOTS))
-            cases = [case_of(seed, number, identity.features) for number in numbers]
+            cases = [case_of(seed, number, features) for number in numbers]
             host.send(cases)
             mine = ours.run(cases)
             for case, a, b in zip(cases, mine, host.receive(len(cases)), strict=True):

@@ -18,18 +18,19 @@ from l4lab.emulator.files.inputs import PACKAGE_DIR
 from l4lab.emulator.ram import Ram
 from l4lab.emulator.vcpu import Engine, Vcpu
 from l4lab.kernel.fiasco.interface import FIASCO, Fiasco
-from l4lab.kernel.frame import CR3, EFLAGS, EIP, FPU_AREA, FPU_VALID, FS, GS, FramePool
+from l4lab.kernel.frame import CR3, EFLAGS, EIP, FPU_AREA, FPU_VALID, FS, GDT_ENTRIES, GS, FramePool
 from l4lab.kernel.interface import Selectors
 from l4lab.kernel.paging import PRESENT, USER, WRITABLE
 from l4lab.kernel.traps import CpuException, PageFault, SystemCall
-from l4lab.tools.check.fuzz.cpu.builder import CODE, DATA, DATA_BYTES, SLOT_BYTES, Case
-from l4lab.tools.check.fuzz.cpu.cases import LAST, SLOTS
+from l4lab.tools.check.fuzz.cpu.builder import CODE, DATA, DATA_BYTES, DESCRIPTORS, LIMITED, SLOT_BYTES, Case
+from l4lab.tools.check.fuzz.cpu.cases import LAST, LIMITS, SLOTS
 from l4lab.tools.check.fuzz.cpu.floating import FXSAVE_BYTES
 
 _DEADLINE_CYCLES: Final = 1_000_000
 _SYSTEM_CALL_ERROR: Final = 0x30 << 3 | 2
 _UTCB_SELECTOR: Final = 0x5B
 _THREAD_SELECTOR: Final = 0x63
+"""Where this Linux has none for the runner."""
 
 
 class ProcessorError(OperatorError):
@@ -64,6 +65,20 @@ def code_pages(cases: Sequence[Case]) -> bytes:
     return bytes(pages)
 
 
+class Numbers(NamedTuple):
+    """Selectors of the host's Linux; `limited`: the first of those of `LIMITED`, or 0 if it has none."""
+
+    data: int
+    code: int
+    limited: int
+
+    def of(self, name: str) -> int:
+        """By its name in a case."""
+        if name in LIMITED:
+            return self.limited + 8 * LIMITED.index(name)
+        return {"data": self.data, "code": self.code, "": 0}[name]
+
+
 class _Linux(Fiasco):
     """The interface of ours, but for the selectors."""
 
@@ -74,10 +89,12 @@ class _Linux(Fiasco):
 class Ours:
     """Our vCPU, without a kernel. A system call is shown as Linux would: `int 0x30` is not for user mode there."""
 
-    def __init__(self, data_selector: int, code_selector: int, vendor: str = OPTERON_6174.vendor) -> None:
+    def __init__(self, numbers: Numbers, vendor: str = OPTERON_6174.vendor) -> None:
         """With the selectors of the host's Linux, and a processor of the same vendor, so that programs see the same."""
+        self._numbers = numbers
+        first = numbers.limited or _THREAD_SELECTOR
         self._selectors = Selectors(
-            code_selector, data_selector, _UTCB_SELECTOR, _THREAD_SELECTOR, FIASCO.selectors.thread_entries
+            numbers.code, numbers.data, _UTCB_SELECTOR, first, FIASCO.selectors.thread_entries
         )
         self._ram = Ram(4 << 20)
         cpuid = replace(OPTERON_6174, vendor=vendor)
@@ -111,9 +128,11 @@ class Ours:
         for register, value in enumerate(case.general):
             frame[register] = value
         for register, name in case.selectors.items():
-            frame[register] = self._selectors.data if name == "data" else self._selectors.code
+            frame[register] = self._numbers.of(name)
+        for entry, (low, high) in enumerate(DESCRIPTORS):
+            frame[GDT_ENTRIES + 2 * entry], frame[GDT_ENTRIES + 2 * entry + 1] = low, high
         frame[EIP], frame[EFLAGS], frame[CR3], frame[FPU_VALID] = case.eip, case.eflags, self._cr3, 1
-        frame[FS] = frame[GS] = 0
+        frame[FS], frame[GS] = (self._numbers.of(name) for name in case.segments)
         area = memoryview(frame).cast("B")[FPU_AREA * 4 : FPU_AREA * 4 + FXSAVE_BYTES]
         area[:] = case.fxsave
         trap = self._vcpu.run(frame, self._vcpu.clock_cycles + _DEADLINE_CYCLES)
@@ -138,7 +157,7 @@ class Ours:
         self._engine.close()
 
 
-_START: Final = struct.Struct(f"<8III24x{FXSAVE_BYTES}s{DATA_BYTES}s")
+_START: Final = struct.Struct(f"<8IIIII16x{FXSAVE_BYTES}s{DATA_BYTES}s")
 _END: Final = struct.Struct(f"<8IIIIII12x{FXSAVE_BYTES}s{DATA_BYTES}s")
 _HEADER: Final = struct.Struct("<I12x")
 
@@ -174,7 +193,7 @@ class Host:
         except OSError:
             raise NoProcessorError from None
         try:
-            self.data_selector, self.code_selector = struct.unpack("<II", self._read(8))
+            self.numbers = Numbers(*struct.unpack("<III", self._read(12)))
         except ProcessorError:
             self.close()
             raise NoProcessorError from None
@@ -186,6 +205,11 @@ class Host:
             raise ProcessorError("the runner of the host's processor ended: expected an answer to its batch")
         return found
 
+    @property
+    def features(self) -> frozenset[str]:
+        """What the runner can do beyond its processor."""
+        return frozenset({LIMITS} if self.numbers.limited else ())
+
     def send(self, cases: Sequence[Case]) -> None:
         """Begins with a batch."""
         assert self._process.stdin is not None
@@ -193,8 +217,9 @@ class Host:
         for case in cases:
             general = list(case.general)
             for register, name in case.selectors.items():
-                general[register] = self.data_selector if name == "data" else self.code_selector
-            parts.append(_START.pack(*general, case.eip, case.eflags, case.fxsave, case.memory))
+                general[register] = self.numbers.of(name)
+            segments = (self.numbers.of(name) for name in case.segments)
+            parts.append(_START.pack(*general, case.eip, case.eflags, *segments, case.fxsave, case.memory))
         try:
             self._process.stdin.write(b"".join(parts))
             self._process.stdin.flush()
