@@ -15,6 +15,8 @@ from support.programs import compile_program, write_manifest
 from support.real_gdb import Boot, answers, needs_gdb, run_gdb, session
 from support.runs import image
 
+IS_ZERO = 0x804_8104
+"""Where `hello` of `pagefault` begins with a page: once for each."""
 IN_HELLO = ["tbreak hello/main.c:main", "continue"]
 EVERYBODY = ["sigma0", "core 0", "core 1", "root", "pager.0", "hello.0"]
 
@@ -49,6 +51,29 @@ def test_conditions_know_them_in_tasks_that_are_still_to_come(tmp_path: Path) ->
     printed = [text for _, text in session("pagefault", commands, tmp_path)[0]]
     assert "Error" not in printed[1] and 'Thread 4.1 "pager.0" hit Breakpoint 1' in printed[1]
     assert int(values(printed[2])[0]) > 730_000 and "already hit 1 time" in printed[3]
+
+
+@needs_gdb
+def test_a_breakpoint_in_the_inferior_of_the_cores(tmp_path: Path) -> None:
+    """It stops the core, whoever runs on it; gdb passes over those of threads whose inferior has no breakpoint there."""
+    at = f"*{IS_ZERO:#x}"
+    commands = [
+        *IN_HELLO,
+        "info line is_zero",
+        "thread 2.1",
+        f"break {at}",
+        "continue",
+        "p $cycles",
+        "stepi",
+        "continue",
+    ]
+    commands += ["delete", "thread 2.2", f"break {at} thread 2.2", "continue", "delete", "continue"]
+    printed, boot = session("pagefault", commands, tmp_path)
+    text = [text for _, text in printed]
+    assert 'Thread 2.1 "core 0" hit Breakpoint 2' in text[5] and int(values(text[6])[0]) > 0
+    assert "0x0804810" in text[7] and "hit Breakpoint 2" in text[8]
+    assert 'Thread 2.2 "core 1" hit Breakpoint 3' in text[12]
+    assert "root task ended" in text[14] and boot.code == 0
 
 
 def inferiors(text: str) -> list[tuple[str, ...]]:

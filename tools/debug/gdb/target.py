@@ -51,6 +51,8 @@ CORES: Final = 1
 FIRST_CORE: Final = 1_000_000_000
 """Thread number of core 0, beyond those of all threads."""
 
+_EVERY_TASK: Final = 0
+
 NO_SIGNAL: Final = 0
 SIGINT: Final = 2
 SIGTRAP: Final = 5
@@ -214,7 +216,10 @@ class Target:
         if found_alone is not None:
             return found_alone
         kernel = self.debugger.machine.kernel
-        thread = self.debugger.last_stop.thread
+        stop = self.debugger.last_stop
+        thread = stop.thread
+        if self._hits_core(stop):
+            return self.gdb_core(self.debugger.machine.cores[stop.core])
         for number in (thread.number if thread is not None else 0, self._last_reported):
             found = kernel.threads.get(number)
             if found is not None and found.task is not None and found.state != DEAD:
@@ -222,6 +227,14 @@ class Target:
                 self.debugger.known_tasks.add(found.task.number)
                 return self.gdb_thread(found)
         return self.threads()[0]
+
+    def _hits_core(self, stop: Stop) -> bool:
+        """Whether it is for a breakpoint that only the process of the cores has: clients take no other thread for it."""
+        if stop.kind is not StopKind.BREAKPOINT or stop.thread is None or stop.thread.task is None:
+            return False
+        address, own = stop.thread.frame[registers.EIP_NUMBER], stop.thread.task.number
+        pids = {pid for _, pid, place in self._breakpoints if place == address}
+        return CORES in pids and not pids & {own, _EVERY_TASK}
 
     def task_of(self, thread: GdbThread) -> Task | None:
         """Whose address space the thread has."""
@@ -358,7 +371,7 @@ class Target:
         if request.type in (z.SOFTWARE, z.HARDWARE):
             # In the process of the cores, which has no memory of its own, it counts for whoever runs on them.
             task = None if every_task or thread.pid == CORES else thread.pid
-            key = (request.type, task or 0, request.address)
+            key = (request.type, _EVERY_TASK if every_task else thread.pid, request.address)
             if request.insert:
                 self._breakpoints[key] = Breakpoint(request.address, task)
             else:
@@ -476,8 +489,8 @@ class Target:
         if thread is None:
             return False
         address = thread.frame[registers.EIP_NUMBER]
-        pid = thread.task.number if thread.task is not None else 0
-        return any((z.HARDWARE, number, address) in self._breakpoints for number in (pid, 0))
+        pid = thread.task.number if thread.task is not None else CORES
+        return any((z.HARDWARE, number, address) in self._breakpoints for number in (pid, CORES, _EVERY_TASK))
 
 
 def _repeats(code: bytes) -> bool:

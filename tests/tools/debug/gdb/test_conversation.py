@@ -464,14 +464,26 @@ def test_a_breakpoint_belongs_to_the_process_that_was_selected(in_hello: Client)
         assert stop["thread"] == in_hello.thread("hello.1")
 
 
-def test_a_breakpoint_of_the_cores_is_one_of_all_tasks(client: Client) -> None:
+def test_a_breakpoint_of_the_cores_is_one_of_all_tasks_and_stops_the_core(client: Client) -> None:
     place = client.symbol("hello", "printf")
     assert client.ask("Hgp1.3b9aca00") == "OK"
     assert client.ask(f"Z0,{place:x},1") == "OK"
     threads = set()
     while "replaylog" not in (stop := client.go_on()):
         threads.add(stop["thread"])
-    assert len(threads) == 2
+    assert threads == {"p1.3b9aca00", "p1.3b9aca01"}
+
+
+def test_whoever_has_a_breakpoint_of_its_own_there_is_who_stops(in_hello: Client) -> None:
+    place, own = in_hello.symbol("hello", "printf"), in_hello.thread("hello.0")
+    for thread in ("p1.3b9aca00", own):
+        in_hello.ask(f"Hg{thread}")
+        assert in_hello.ask(f"Z1,{place:x},1") == "OK"
+    threads = set()
+    while "replaylog" not in (stop := in_hello.go_on()):
+        assert "hwbreak" in stop
+        threads.add(stop["thread"])
+    assert threads == {own, "p1.3b9aca01"}
 
 
 @pytest.mark.parametrize(
