@@ -39,6 +39,7 @@ class Debugger(ReplaySession):
     def __init__(self, machine: DebuggedMachine) -> None:
         super().__init__(machine)
         start = machine.position
+        self._before_aside = self._lone
         self._stops_known: tuple[Position, Position, object, list[Stop]] = (start, start, None, [])
 
     def edit(self, edit: Edit) -> None:
@@ -106,6 +107,12 @@ class Debugger(ReplaySession):
         """What steps alone have passed is nobody's business any more."""
         self._lone = LoneSteps(self._lone.frame)
 
+    def come_back(self, position: Position) -> Stop:
+        """To where `step_aside` began; what has waited then waits again."""
+        stop = self._go_to(position)
+        self._lone = self._before_aside
+        return stop
+
     @property
     def has_waiting(self) -> bool:
         """Whether steps alone have passed what others are to stop at, which observers have not seen either."""
@@ -114,11 +121,13 @@ class Debugger(ReplaySession):
     def step_aside(self, goal: Goal, poll: Poll | None = None) -> Stop:
         """Let a thread leave its instruction, if only for the kernel. Nothing is told, and nothing stops.
 
-        STEP, or NO_STEP: it does not leave it; or INTERRUPTED. Whoever asks for this is about to go elsewhere.
+        STEP, or NO_STEP: it does not leave it; or INTERRUPTED. Whoever asks for this is about to go elsewhere, or to
+        `come_back`.
         """
         assert goal.thread is not None
-        self.forget_waiting()
-        thread, lone = self.machine.kernel.threads[goal.thread], self._lone
+        self._before_aside = self._lone
+        thread, lone = self.machine.kernel.threads[goal.thread], LoneSteps(self._lone.frame)
+        self._lone = lone
         place = thread.frame[EIP]
         lone.begin(thread, self.machine.position, leaves=place)
         self._keep_frame(thread)

@@ -139,12 +139,12 @@ def test_whoever_enters_the_kernel_has_left_its_instruction() -> None:
     assert client.go_on()["replaylog"] == "begin"
 
 
-def write_code(client: Client, code: bytes) -> None:
+def write_code(client: Client, code: bytes, address: int = TOUCH) -> None:
     """At the instruction that `hello.0` stands at."""
     task = client.frame_owner("hello.0").task
     assert task is not None
-    found = task.space.tables.translate(TOUCH)
-    assert found is not None and TOUCH % PAGE_BYTES + len(code) <= PAGE_BYTES
+    found = task.space.tables.translate(address)
+    assert found is not None and address % PAGE_BYTES + len(code) <= PAGE_BYTES
     client.debugger.edit(MemoryEdit(found.physical, code))
 
 
@@ -163,6 +163,24 @@ def test_an_instruction_that_is_not_left(client: Client) -> None:
     client.text = ""
     client.ask(f"vCont;s:{client.thread('hello.0')};c")  # nothing is left of the move
     assert client.machine.position > began and client.text == ""
+
+
+@pytest.mark.parametrize("locked", [False, True])
+def test_a_move_that_is_given_up_loses_nothing_that_has_waited(client: Client, locked: bool) -> None:
+    """The pager has come past its breakpoint while the thread made its step before."""
+    thread = client.thread("hello.0")
+    client.ask(f"Hg{client.thread('pager.0')}")
+    client.ask(f"Z0,{client.symbol('pager', 'client_entry'):x},1")
+    assert step_aside(client, "hello.0")["signal"] == "05"
+    began = client.machine.position
+    if not locked:
+        write_code(client, b"\xeb\xfe", client.frame_owner("hello.0").frame[EIP])
+    client.command("goto 0")
+    stop = step_aside(client, "hello.0")
+    if locked:
+        stop = client.stop(client.ask(f"vCont;c:{thread}"))
+    assert stop["signal"] == "00" and "not from here" in client.text and client.machine.position == began
+    assert client.go_on()["thread"] == client.thread("pager.0") and client.machine.position < began
 
 
 def test_a_fault_that_nobody_answers(client: Client) -> None:

@@ -96,7 +96,7 @@ class Monitor:
         assert self._move is not None
         move, self._move = self._move, None
         if self._target.debugger.machine.position != move.begins:
-            self._target.debugger.go_to(move.begins)
+            self._target.debugger.come_back(move.begins)
         return f"{move.text}: not from here: {why}"
 
     def stepped_aside(self, stop: Stop) -> Stop:
