@@ -94,7 +94,8 @@ def test_ctrl_c_in_gdb_stops_the_machine_where_it_is(looping: Path, tmp_path: Pa
         post.close()
     assert "received signal SIGINT" in printed["continue"]
     assert printed["p $cycles > 1000000"] == "$1 = 1\n"
-    assert "main ()" in printed["bt 1"]
+    # On a busy host that is right behind the system call that has printed, else in the loop.
+    assert "main ()" in printed["bt 1"] or "system_call ()" in printed["bt 1"]
     assert boot.code == 130
 
 
