@@ -244,10 +244,6 @@ static enum ending mmx_special(struct vcpu *v, const struct operation *op, bool 
             word = operand_general(v, from);
         value.q[0] = word;
         break;
-    case 0x6f:
-        if (op->memory)
-            TRY(operand_read(v, operand_address(v, op), &value, 8));
-        break;
     case 0x70:
         if (op->memory)
             TRY(operand_read(v, operand_address(v, op), &value, 8));
@@ -314,6 +310,18 @@ static enum ending mmx_combine(struct vcpu *v, const struct operation *op)
         return raise_vector(v, VECTOR_UD);
     simd_enter_mmx(v);
     mmx_set(v, op->modrm >> 3, value.q[0]);
+    return DONE;
+}
+
+/* movq from memory or a register. */
+static enum ending mmx_move(struct vcpu *v, const struct operation *op)
+{
+    uint64_t value = v->floating.st[op->modrm & 7].m;
+    TRY(x87_check_pending(v));
+    if (op->memory)
+        TRY(operand_read(v, operand_address(v, op), &value, 8));
+    simd_enter_mmx(v);
+    mmx_set(v, op->modrm >> 3, value);
     return DONE;
 }
 
@@ -490,5 +498,5 @@ executor simd_executor(const struct operation *op)
         return store_masked_wide;
     if (!simd_is_mmx(op))
         return wide_execute;
-    return combines(op->opcode) ? mmx_combine : mmx_execute;
+    return op->opcode == 0x6f ? mmx_move : combines(op->opcode) ? mmx_combine : mmx_execute;
 }
