@@ -90,7 +90,7 @@ def differences(case: Case, ours: End, host: End, kinds: Counter[str]) -> list[s
     if compares and wrong & ~undefined and host.fxsave[2] & 0x81 == 0x81:
         kinds["comparison"] += 1
         undefined |= ARITHMETIC
-    repeats = ours.vector == 14 and _REPEATED_COMPARISON.match(case.code, done)
+    repeats = ours.vector in (12, 13, 14) and _REPEATED_COMPARISON.match(case.code, done)
     if (ours.eflags ^ host.eflags) & _RESUME or (repeats and wrong & ~undefined & ARITHMETIC):
         kinds["flags of a fault"] += 1
     if repeats:
