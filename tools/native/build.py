@@ -61,7 +61,8 @@ PLACE_FLAGS: Final = (
     "-ffile-prefix-map=@zig@=zig",
     "-ffile-prefix-map=@unicorn@=unicorn",
 )
-SHIM_FLAGS: Final = ("-std=gnu11", "-O3", "-fomit-frame-pointer", "-fPIC", "-shared")
+# Of the host's arithmetic, each operation is rounded by itself: none are fused.
+SHIM_FLAGS: Final = ("-std=gnu11", "-O3", "-ffp-contract=off", "-fomit-frame-pointer", "-fPIC", "-shared")
 PROGRAM_FLAGS: Final = (
     "-std=c11",
     *("-target", "x86-freestanding-none", "-mcpu=i486"),  # x87 is allowed, SSE is not
