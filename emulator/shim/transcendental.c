@@ -124,29 +124,27 @@ static uint128 times(uint128 a, uint128 b)
     return high << 1 | ((uint64_t)carry >> 63);
 }
 
-static uint128 divide_small(uint128 a, uint32_t by)
+/* (high * 2^64 + low) / b for high < b and bit 127 of b set: one digit of 64 bits of a quotient (Knuth, TAOCP vol. 2, 4.3.1). */
+static uint64_t quotient_digit(uint128 high, uint64_t low, uint128 b, uint128 *rest)
 {
-    uint64_t high = (uint64_t)(a >> 64), low = (uint64_t)a;
-    uint64_t q1 = high / by, rest = high % by;
-    uint64_t middle = rest << 32 | low >> 32, q2 = middle / by;
-    uint64_t last = (middle % by) << 32 | (low & 0xffffffff);
-    return ((uint128)q1 << 64) + ((uint128)q2 << 32) + last / by;
+    uint64_t b1 = (uint64_t)(b >> 64), b0 = (uint64_t)b, digit = UINT64_MAX, unused;
+    if ((uint64_t)(high >> 64) < b1)
+        digit = (uint64_t)divide_128_by_64(high, b1, &unused);
+    uint128 left = high - (uint128)digit * b1;
+    while (left >> 64 == 0 && (uint128)digit * b0 > (left << 64 | low)) {
+        digit--;
+        left += b1;
+    }
+    *rest = (left << 64 | low) - (uint128)digit * b0;
+    return digit;
 }
 
-/* a * 2^127 / b for a < b, by long division. */
+/* a * 2^127 / b for a < b, bit 127 of b set. */
 static uint128 divide_wide(uint128 a, uint128 b)
 {
-    uint128 quotient = 0;
-    for (int i = 0; i < 127; i++) {
-        bool carry = a >> 127;
-        a <<= 1;
-        quotient <<= 1;
-        if (carry || a >= b) {
-            a -= b;
-            quotient |= 1;
-        }
-    }
-    return quotient;
+    uint128 rest;
+    uint64_t high = quotient_digit(a >> 1, (uint64_t)a << 63, b, &rest);
+    return (uint128)high << 64 | quotient_digit(rest, 0, b, &rest);
 }
 
 static unsigned wide_zeros(uint128 x)
@@ -198,6 +196,13 @@ static void note_denormal(const struct number *x, struct float_env *env)
 
 enum { EXPONENTIAL_TERMS = 32, CIRCULAR_TERMS = 15, ODD_TERMS = 12 };
 
+/* 1 / n and 1 / (n (n + 1)), fixed point: what the series divide by. */
+#define RECIPROCAL(n) (ONE / (n))
+#define RECIPROCAL_OF_PAIR(n) (ONE / ((n) * ((n) + 1)))
+#define FOUR(X, n) X(n), X((n) + 1), X((n) + 2), X((n) + 3)
+#define ALL(X) FOUR(X, 1), FOUR(X, 5), FOUR(X, 9), FOUR(X, 13), FOUR(X, 17), FOUR(X, 21), FOUR(X, 25), FOUR(X, 29)
+static const uint128 reciprocals[33] = {0, ALL(RECIPROCAL)}, pair_reciprocals[33] = {0, ALL(RECIPROCAL_OF_PAIR)};
+
 struct number transcendental_exponential(const struct number *x, struct float_env *env)
 {
     env->up = false;
@@ -214,7 +219,7 @@ struct number transcendental_exponential(const struct number *x, struct float_en
     struct wide y = wide_times(wide_of(x), (struct wide){LN2, -1});
     uint128 step = fixed(y), sum = ONE;
     for (uint32_t k = EXPONENTIAL_TERMS; k >= 2; k--) {
-        uint128 term = divide_small(times(step, sum), k);
+        uint128 term = times(times(step, sum), reciprocals[k]);
         sum = x->sign ? ONE - term : ONE + term;
     }
     return rounded(x->sign, wide_times(y, normalize(sum, 0)), env);
@@ -225,9 +230,9 @@ struct number transcendental_exponential(const struct number *x, struct float_en
 /* s + s^3/3 + s^5/5 ..., or with alternating signs, for s up to 1/32. */
 static struct wide odd_series(struct wide s, bool alternate)
 {
-    uint128 square = fixed(wide_times(s, s)), sum = divide_small(ONE, 2 * ODD_TERMS + 1);
+    uint128 square = fixed(wide_times(s, s)), sum = reciprocals[2 * ODD_TERMS + 1];
     for (int k = ODD_TERMS - 1; k >= 0; k--) {
-        uint128 term = times(square, sum), whole = divide_small(ONE, 2 * (uint32_t)k + 1);
+        uint128 term = times(square, sum), whole = reciprocals[2 * k + 1];
         sum = alternate ? whole - term : whole + term;
     }
     return wide_times(s, normalize(sum, 0));
@@ -379,15 +384,24 @@ static struct wide reduce(const struct number *x, uint32_t *q, bool *negative)
     *negative = false;
     if (x->e < -4)
         return wide_of(x);
-    /* x = m * 2^(e + 4): bit by bit, as m * 2^(e + 4) may have 130 of them. */
     uint128 rest = 0;
-    for (int32_t bit = x->e + 67; bit >= 0; bit--) {
-        int32_t place = bit - (x->e + 4);
-        rest = rest << 1 | (place >= 0 ? x->m >> place & 1 : 0);
-        *q <<= 1;
-        if (rest >= half_pi) {
-            rest -= half_pi;
-            *q |= 1;
+    if (x->e + 4 <= 64) {
+        /* Half pi without its lowest bits gives a quotient that is too large by one at most. */
+        uint64_t unused;
+        rest = (uint128)x->m << (x->e + 4);
+        uint64_t quotient = (uint64_t)divide_128_by_64(rest >> 4, (uint64_t)(half_pi >> 4), &unused);
+        quotient -= (uint128)quotient * half_pi > rest;
+        rest -= quotient * half_pi;
+        *q = quotient & 3;
+    } else {  /* x = m * 2^(e + 4) has up to 130 bits: bit by bit */
+        for (int32_t bit = x->e + 67; bit >= 0; bit--) {
+            int32_t place = bit - (x->e + 4);
+            rest = rest << 1 | (place >= 0 ? x->m >> place & 1 : 0);
+            *q <<= 1;
+            if (rest >= half_pi) {
+                rest -= half_pi;
+                *q |= 1;
+            }
         }
     }
     if (rest > half_pi >> 1) {
@@ -404,7 +418,7 @@ static uint128 alternating_series(uint128 square, int first)
 {
     uint128 sum = ONE;
     for (int k = first + 2 * CIRCULAR_TERMS; k >= first; k -= 2) {
-        uint128 term = divide_small(times(square, sum), (uint32_t)(k * (k + 1)));
+        uint128 term = times(times(square, sum), pair_reciprocals[k]);
         sum = ONE - (term != 0 ? term : 1);
     }
     return sum;
@@ -419,9 +433,12 @@ void transcendental_circular(const struct number *x, struct number *sine, struct
     note_denormal(x, env);
     struct wide r = reduce(x, &q, &negative);
     uint128 square = fixed(wide_times(r, r));
-    struct wide s = wide_times(r, normalize(alternating_series(square, 2), 0));
-    struct wide c = normalize(alternating_series(square, 1), 0);
     bool odd = q & 1, s_sign = negative ^ (q >= 2), c_sign = q == 1 || q == 2;
+    struct wide s = {0, 0}, c = {0, 0};
+    if (tangent != NULL || (odd ? cosine : sine) != NULL)
+        s = wide_times(r, normalize(alternating_series(square, 2), 0));
+    if (tangent != NULL || (odd ? sine : cosine) != NULL)
+        c = normalize(alternating_series(square, 1), 0);
     if (tangent != NULL) {
         struct wide t = odd ? wide_quotient(c, s) : r.e < -40 ? r : wide_quotient(s, c);
         *tangent = rounded(x->sign ^ negative ^ odd, t, env);
