@@ -473,15 +473,21 @@ def test_nobody_moves_in_time_alone(client: Client, move: str) -> None:
 
 
 def test_going_back_alone_is_a_step_of_the_thread_or_nothing(client: Client) -> None:
+    """gdb says `Hc` once, and again when it changes; `vCont` says itself who goes on."""
     thread = client.thread("hello.0")
     began, done = client.machine.position, executed(client, "hello.0")
-    client.ask(f"Hc{thread}")
-    stop = client.stop(client.ask("bc"))
-    assert (stop["thread"], stop["signal"]) == (thread, "00") and client.machine.position == began
-    client.ask(f"Hc{thread}")
+    assert client.ask(f"Hc{thread}") == "OK"
+    for _ in range(2):
+        stop = client.stop(client.ask("bc"))
+        assert (stop["thread"], stop["signal"]) == (thread, "00") and client.machine.position == began
     stop = client.stop(client.ask("bs"))
     assert stop["thread"] == thread and executed(client, "hello.0") == done - 1
-    client.command("goto 0")
-    client.ask(f"Hc{thread}")
-    client.ask("bc")
-    assert client.machine.position > type(began)(0, 0, 0)
+    client.command("back fault")
+    stop = client.stop(client.ask("bc"))
+    assert (stop["thread"], stop["signal"]) == (thread, "00") and executed(client, "hello.0") == done - 1
+    assert client.go_on()["thread"] == client.thread("pager.0")
+    assert client.ask("Hc0") == "OK"
+    assert client.stop(client.ask("bc"))["replaylog"] == "begin"
+    assert client.ask(f"Hc{thread}") == "OK"  # who is not there yet
+    stop = client.stop(client.ask("bs"))
+    assert stop["signal"] == "00" and client.machine.position == type(began)(0, 0, 0)

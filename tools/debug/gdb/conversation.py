@@ -313,15 +313,19 @@ class Conversation:
         found = self._target.find(self._general) if self._general is not None else None
         return found if found is not None else self._target.stopped_thread()
 
-    def _to_step(self, *, back: bool) -> GdbThread:
-        """For stepping: what `Hc` said, if that is one thread.
+    def _to_step(self, request: resume.Resume | resume.ResumeBack) -> GdbThread:
+        """For stepping: what `Hc` said, if that is one thread, and counts.
 
         There is no `vCont` for going back, and `Hg` by then says where gdb has set its last breakpoint: else it is
         whoever the last stop was about.
         """
-        wanted = self._control
-        found = self._target.find(wanted) if wanted is not None and wanted.tid not in (ALL, ANY) else None
+        found = (
+            self._target.find(self._control)
+            if self._control is not None and self._is_locked(request)
+            else None
+        )
         if found is None:
+            back = isinstance(request, resume.ResumeBack)
             found = self._target.stopped_thread() if back else self._selected()
         return found
 
@@ -409,7 +413,7 @@ class Conversation:
         stop = self._move(request)
         if stop is None:
             stop = self._resume(request)
-        self._general = self._control = None
+        self._general = None  # unlike `Hc`, which clients do not repeat
         self._waiting = deque(item for item in self._waiting if not _interrupts(item))
         if self.closed:
             return None
@@ -428,34 +432,33 @@ class Conversation:
         monitor = self._monitor
         if not monitor.is_about_to_move:
             return None
-        back = isinstance(request, resume.ResumeBack)
-        selected = self._to_step(back=back)
+        selected = self._to_step(request)
         actions = self._actions(request) if isinstance(request, resume.Resume) else ()
-        if self._is_locked if back else is_alone(actions):
-            if back or actions[0].kind == "c":
+        if is_alone(actions) if actions else self._is_locked(request):
+            if not actions or actions[0].kind == "c":
                 return self._target.stay(self._target.acting(actions) or selected, monitor.give_up(_ONLY_ALL))
             stop = self._target.step_aside(actions, selected, self.interrupted)
             if stop is not None:
                 return monitor.stepped_aside(stop)
         return monitor.move(self.interrupted)
 
-    @property
-    def _is_locked(self) -> bool:
-        """Whether `Hc` has said that one thread is to go on alone."""
+    def _is_locked(self, request: resume.Resume | resume.ResumeBack) -> bool:
+        """Whether `Hc` has said that one thread is to go on alone, where that counts: not for `vCont`."""
+        if isinstance(request, resume.Resume) and not request.plain:
+            return False
         return self._control is not None and self._control.tid not in (ALL, ANY)
 
     def _actions(self, request: resume.Resume) -> tuple[resume.Action, ...]:
-        """What the threads are to do; packets that name none mean the one that `Hc` has named."""
-        control = self._control
-        if not self._is_locked:
+        """What the threads are to do."""
+        if not self._is_locked(request):
             return request.actions
-        return tuple(replace(action, thread=action.thread or control) for action in request.actions)
+        return tuple(replace(action, thread=self._control) for action in request.actions)
 
     def _resume(self, request: resume.Resume | resume.ResumeBack) -> Stop:
         steps = self._monitor.steps
         if isinstance(request, resume.ResumeBack):
-            selected = self._to_step(back=True)
-            if self._is_locked and (
+            selected = self._to_step(request)
+            if self._is_locked(request) and (
                 not request.step or selected.thread is None or not executed(selected.thread)
             ):
                 return self._target.stay(selected, f"back: {_ONLY_ALL}")
@@ -463,7 +466,7 @@ class Conversation:
             return self._target.resume_back(request.step, selected, self.interrupted)
         actions = self._actions(request)
         steps.stops = any(action.kind != "c" for action in actions) and not is_alone(actions)
-        return self._target.resume(actions, self._to_step(back=False), self.interrupted)
+        return self._target.resume(actions, self._to_step(request), self.interrupted)
 
     def _stop_reply(self, stop: Stop, remarks: list[str]) -> bytes:
         thread = self._target.stopped_thread()

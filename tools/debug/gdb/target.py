@@ -229,7 +229,7 @@ class Target:
         return self.threads()[0]
 
     def _hits_core(self, stop: Stop) -> bool:
-        """Whether it is for a breakpoint that only the process of the cores has: clients take no other thread for it."""
+        """Whether it is for a breakpoint that only the process of the cores has: then no other thread hits it."""
         if stop.kind is not StopKind.BREAKPOINT or stop.thread is None or stop.thread.task is None:
             return False
         address, own = stop.thread.frame[registers.EIP_NUMBER], stop.thread.task.number

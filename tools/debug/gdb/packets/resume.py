@@ -27,9 +27,10 @@ class WhichActions:
 
 @dataclass(frozen=True, slots=True)
 class Resume:
-    """The first action that fits a thread is its own."""
+    """The first action that fits a thread is its own. `plain`: `c` or `s`; `Hc` has said who goes on."""
 
     actions: tuple[Action, ...]
+    plain: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -94,7 +95,7 @@ def parse_plain(payload: bytes) -> Request | None:
             raise PacketError("an address to go on at; set the register instead")
     else:
         number(argument.partition(b";")[0])
-    return Resume((Action(letter.lower(), None),))
+    return Resume((Action(letter.lower(), None),), plain=True)
 
 
 def parse_detach(payload: bytes) -> Request:
