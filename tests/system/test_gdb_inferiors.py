@@ -55,7 +55,7 @@ def test_conditions_know_them_in_tasks_that_are_still_to_come(tmp_path: Path) ->
 
 @needs_gdb
 def test_a_breakpoint_in_the_inferior_of_the_cores(tmp_path: Path) -> None:
-    """It stops the core, whoever runs on it; gdb passes over those of threads whose inferior has no breakpoint there."""
+    """It stops the core, whoever runs on it: gdb passes over stops of threads whose inferior has none there."""
     at = f"*{IS_ZERO:#x}"
     commands = [
         *IN_HELLO,
