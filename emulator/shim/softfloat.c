@@ -334,6 +334,15 @@ static uint64_t square_root(uint128 x, uint128 *rest)
     return root;
 }
 
+uint64_t root_of_significand(uint64_t m, bool twice, uint64_t *below)
+{
+    uint128 rest;
+    uint64_t root = square_root((uint128)m << (twice ? 64 : 63), &rest);
+    /* (root + 1/2)^2 = root^2 + root + 1/4: never met exactly */
+    *below = (uint64_t)(rest > root) << 63 | (rest != 0);
+    return root;
+}
+
 struct number number_sqrt(struct number a, unsigned bits, const struct format *format, struct float_env *env)
 {
     env->up = false;
@@ -347,12 +356,8 @@ struct number number_sqrt(struct number a, unsigned bits, const struct format *f
         return a;
     if (a.denormal)
         env->flags |= FE_D;
-    int32_t e = a.e >> 1;
-    uint128 rest, x = (uint128)a.m << (a.e & 1 ? 64 : 63);
-    uint64_t root = square_root(x, &rest);
-    /* (root + 1/2)^2 = root^2 + root + 1/4: never met exactly */
-    uint64_t below = (uint64_t)(rest > root) << 63 | (rest != 0);
-    return round_number(false, e, root, below, bits, format, env);
+    uint64_t below, root = root_of_significand(a.m, a.e & 1, &below);
+    return round_number(false, a.e >> 1, root, below, bits, format, env);
 }
 
 struct number number_convert(struct number a, const struct format *format, struct float_env *env)

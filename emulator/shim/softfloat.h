@@ -75,6 +75,10 @@ static inline uint128 shift_right_sticky(uint128 x, unsigned by)
 /* a / b, both with bit 63 set, so shifted that the quotient has it too; and what lies below that, collected in its lowest
    bit. */
 uint64_t divide_significands(uint64_t a, uint64_t b, uint64_t *below);
+
+/* The same of the square root of m, or of 2 m. */
+uint64_t root_of_significand(uint64_t m, bool twice, uint64_t *below);
+
 uint128 divide_128_by_64(uint128 dividend, uint64_t divisor, uint64_t *remainder);
 
 #define INTEGER_BIT (UINT64_C(1) << 63)

@@ -444,6 +444,22 @@ static enum ending set_sign(struct vcpu *v, const struct operation *op)
     return DONE;
 }
 
+static enum ending square_root(struct vcpu *v, const struct operation *op)
+{
+    struct floating *f = &v->floating;
+    struct extended a = *st(f, 0), result;
+    unsigned codes;
+    if (UNLIKELY(!is_usual(f, false) || is_empty(f, 0) || a.se & SIGN || !is_normal(a)))
+        return x87_execute(v, op);
+    int32_t e = a.se - EXTENDED_BIAS;
+    uint64_t below, root = root_of_significand(a.m, e & 1, &below);
+    round_to_nearest(0, (e >> 1) + EXTENDED_BIAS, (uint128)root << 64 | below, &result, &codes);
+    *st(f, 0) = result;
+    set_status(f, codes);
+    x87_remember(v, op, 0);
+    return DONE;
+}
+
 /* --- the choice -------------------------------------------------------------------------------- */
 
 #define INSTRUCTION(name, call)                                                \
@@ -525,6 +541,8 @@ executor x87_quick(const struct operation *op)
         return with_memory[row][reg];
     if (row == 1 && (op->modrm & ~1) == 0xe0)
         return set_sign;
+    if (row == 1 && op->modrm == 0xfa)
+        return square_root;
     if (row == 1 && reg == 5 && op->modrm != 0xef)
         return load_constant;
     if ((row == 6 && op->modrm == 0xd9) || (row == 2 && op->modrm == 0xe9))  /* fcompp, fucompp */
