@@ -178,15 +178,25 @@ static uint64_t check_modrm(struct vcpu *v, const struct operation *op, uint32_t
     return check(v, op->segment, offset, size);
 }
 
-static uint64_t check_string(struct vcpu *v, const struct operation *op, uint32_t general)
+/*
+ * movs reads before anything of its destination is looked at; cmps reads ES:(E)DI first (seen on an Intel of family 6, model
+ * 167).
+ */
+static uint64_t check_string(struct vcpu *v, const struct operation *op, uint32_t general, uint64_t of_kinds)
 {
-    uint8_t o = op->opcode;
-    uint32_t mask = op->address16 ? 0xffff : UINT32_MAX, size = o & 1 ? general : 1;
-    bool source = (o & 0xfe) != 0xaa && (o & 0xfe) != 0xae, destination = (o & 0xfe) != 0xac;
-    if (source)
-        CHECK(v, op->segment, operand_general(v, ESI) & mask, size);
-    uint64_t outcome = destination ? check(v, X86_ES, operand_general(v, EDI) & mask, size) : GO_ON;
-    return source ? after_reading(v, op->segment, operand_general(v, ESI) & mask, size, outcome) : outcome;
+    enum { MOVS = 0xa4, CMPS = 0xa6, STOS = 0xaa, LODS = 0xac, SCAS = 0xae };
+    uint8_t which = op->opcode & 0xfe;
+    uint32_t mask = op->address16 ? 0xffff : UINT32_MAX, size = op->opcode & 1 ? general : 1;
+    bool from_di = which == CMPS || which == STOS || which == SCAS;
+    unsigned first = from_di ? X86_ES : op->segment, second = from_di ? op->segment : X86_ES;
+    uint32_t si = operand_general(v, ESI) & mask, di = operand_general(v, EDI) & mask;
+    uint32_t first_offset = from_di ? di : si, second_offset = from_di ? si : di;
+    if (segments_null(&v->segments) >> first & 1)
+        return of_kinds;
+    CHECK(v, first, first_offset, size);
+    if (which != MOVS && which != CMPS)
+        return of_kinds;
+    return after_reading(v, first, first_offset, size, of_kinds != GO_ON ? of_kinds : check(v, second, second_offset, size));
 }
 
 /* Operands that no ModRM byte names: at an address that follows the opcode; of xlat, of maskmovq and maskmovdqu. */
@@ -258,7 +268,7 @@ uint64_t limits_check(struct vcpu *v, const struct insn *insn, const uint8_t *co
     const uint32_t general = insn->operand_bytes;
     bool has_operand = op.memory && !(s.word & REG) && insn->flags & INSN_SEGMENTS;
     if (s.word & STR)
-        return of_kinds != GO_ON ? of_kinds : check_string(v, &op, general);
+        return check_string(v, &op, general, of_kinds);
     uint64_t of_stack = check_stack(v, &op, &s, p, general);
     if (!has_operand)
         return of_stack != GO_ON ? of_stack : of_kinds != GO_ON ? of_kinds : check_implicit(v, &op, &s, p, general);

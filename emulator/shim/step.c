@@ -154,8 +154,8 @@ static uint64_t check_segments(struct vcpu *v, const struct insn *insn, const ui
     if ((insn->flags & INSN_ADDRESS16 ? count & 0xffff : count) == 0)
         return GO_ON;  /* no time at all */
     uint64_t outcome = check_kinds(v, insn);
-    if (LIKELY(!(insn->flags & segments_limited(&v->segments)) && !segments_limit_stack(&v->segments)))
-        return outcome;
+    if (LIKELY(outcome == GO_ON && !(insn->flags & segments_limited(&v->segments)) && !segments_limit_stack(&v->segments)))
+        return GO_ON;
     uint8_t code[INSN_MAX_BYTES + 1];
     gather(v, insn, pfns, code);
     return limits_check(v, insn, code, outcome);

@@ -12,7 +12,7 @@ import pytest
 from l4lab.kernel.frame import EFLAGS, EIP, ESP
 from l4lab.kernel.traps import SYSTEM_CALL as ENDED
 from l4lab.kernel.traps import CpuException, PageFault, Trap
-from support.guest import CODE, DATA, READ_ONLY, SYSTEM_CALL, UNMAPPED, Guest, word
+from support.guest import CODE, DATA, READ_ONLY, STACK_TOP, SYSTEM_CALL, UNMAPPED, Guest, word
 
 CF, PF, AF, ZF, SF, OF = 1, 4, 0x10, 0x40, 0x80, 0x800
 ARITHMETIC = CF | PF | AF | ZF | SF | OF
@@ -203,7 +203,7 @@ ES_IS_CODE, DS_IS_CODE = "8cc88ec0", "8cc88ed8"
 )
 def test_no_store_through_a_segment_of_code(setup: str, code: str) -> None:
     """SDM vol. 3, 5.5.1 and 6.15, #GP: string stores, moffs, x87, SSE, locked; through CS and its like."""
-    _, trap, frame = run(setup + code, ecx=2, edi=DATA + 0x10, esi=DATA + 0x20)
+    _, trap, frame = run(setup + code, ecx=2, edi=DATA + 0x10, esi=DATA + 0x20, esp=STACK_TOP - 16)
     assert isinstance(trap, CpuException) and (trap.vector, trap.error_code) == (13, 0)
     assert frame[EIP] == CODE + 4
 

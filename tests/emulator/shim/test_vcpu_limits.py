@@ -306,6 +306,25 @@ def test_which_of_two_faults_comes_first(code: str, ebx: int, esp: int, trap: tr
     assert guest.run(frame) == trap
 
 
+@pytest.mark.parametrize(
+    ("code", "register"),
+    [
+        ("8ec0 a4", "esi"),
+        ("8ec0 f3a5", "esi"),
+        ("8ee8 658f00", "esp"),
+        ("8ee8 65a6", "edi"),
+        ("8ed8 a7", "edi"),
+    ],
+)
+def test_what_is_read_first_may_not_be_there(code: str, register: str) -> None:
+    """movs, pop and cmps, before they look at another segment, which is empty."""
+    absent = PageFault(UNMAPPED, write=False, fetch=False, present=False)
+    where = {"ecx": 1, "esi": DATA, "edi": DATA, "esp": STACK_TOP - 4}
+    everything = descriptor(0xF_FFFF, pages=True)
+    assert run(code, everything, (), **where)[0] == GP
+    assert run(code, everything, (), **where | {register: UNMAPPED})[0] == absent
+
+
 @pytest.mark.parametrize(("index", "trap"), [(4, CpuException(5, 0)), (6, GP)])
 def test_bound_reads_the_upper_bound_only_behind_the_lower(index: int, trap: traps.Trap) -> None:
     guest = Guest()

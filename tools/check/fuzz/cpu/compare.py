@@ -36,6 +36,8 @@ _RESUME: Final = 0x10000
 _C1: Final = 0x200
 _PUSHED_BYTES: Final = 32 * 4 + 4
 _EXTENDED_BYTES: Final = 10
+_SEGMENT_END: Final = 0x1000
+"""Of the segment `low`, behind the data's beginning."""
 _ADJUSTMENT: Final = 24576
 _CODES: Final = 0x4700
 _TINY_INEXACT: Final = 0x80B0
@@ -98,7 +100,7 @@ def differences(case: Case, ours: End, host: End, kinds: Counter[str]) -> list[s
     if wrong & ~undefined:
         found.append(f"eflags differ in {wrong & ~undefined:#x}: {ours.eflags:#x}, host {host.eflags:#x}")
     if ours.memory != host.memory:
-        halfway = _written_halfway(case, ours) if ours.vector in (12, 14) else None
+        halfway = _written_halfway(case, ours)
         found += _memory(case, ours.memory, host.memory, halfway, kinds)
     if ours.fxsave != host.fxsave:
         found += _floating(case, ours.fxsave, host.fxsave, kinds, compares=compares)
@@ -106,11 +108,14 @@ def differences(case: Case, ours: End, host: End, kinds: Counter[str]) -> list[s
 
 
 def _written_halfway(case: Case, ours: End) -> tuple[int, int] | None:
-    """Offset in the data and size of what an instruction that ends with a page fault may have written before it."""
+    """Offset in the data and size of what an instruction may have written before its page or its segment ended."""
+    if not (ours.vector == 14 or (ours.vector in (12, 13) and ours.error_code == 0)):
+        return None
     if not {"pusha", "enter"}.isdisjoint(case.names):
         return ours.general[ESP] - DATA - _PUSHED_BYTES, _PUSHED_BYTES
     if not {"x87 db /7", "x87 df /6"}.isdisjoint(case.names):
-        return (ours.address & ~0xFFF) - DATA - _EXTENDED_BYTES, _EXTENDED_BYTES
+        end = (ours.address & ~0xFFF) - DATA if ours.vector == 14 else _SEGMENT_END
+        return end - _EXTENDED_BYTES, _EXTENDED_BYTES
     return None
 
 
