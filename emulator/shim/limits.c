@@ -232,10 +232,11 @@ static uint64_t check_stack(struct vcpu *v, const struct operation *op, const st
         case 0x60: pushes = 8; break;
         case 0x61: pops = 8; break;
         case 0x9a: pushes = 2; break;
-        case 0xc8:  /* enter: copies frame pointers, and pushes two */
+        case 0xc8:  /* enter: copies frame pointers, pushes two, and faults where a write by the new ESP would */
             for (uint32_t i = 1; i < (p[2] & 31u); i++)
                 CHECK(v, X86_SS, (ebp - i * general) & mask, general);
             pushes = (p[2] & 31u) + 1;
+            CHECK(v, X86_SS, (esp - pushes * general - (uint32_t)(p[0] | p[1] << 8)) & mask, general);
             break;
         case 0xc9: return check(v, X86_SS, ebp & mask, general);  /* leave */
         case 0xca: case 0xcb: pops = 2; break;

@@ -262,6 +262,7 @@ STACK_BASE = STACK_TOP - 0x1000
         ("c9", 0x700, 0x7FF, False),
         ("c8000000", 0x800, 0x7FF, True),  # enter
         ("c8000002", 0x800, 0x7FF, False),  # copies from below EBP
+        ("c8000c00", 0x800, 0x7FF, False),  # makes room beyond the beginning
         ("c3", 0x7FE, 0x7FF, False),
         ("cb", 0x7FC, 0x7FF, False),
         ("cf", 0x7F8, 0x7FF, False),
