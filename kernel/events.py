@@ -98,7 +98,7 @@ MEANINGS: Final = (
     "thread starts to send tag a to partner, a thread or gate, at eip b, 0: not recorded; "
     "extra OPEN_ENDED: and then waits for anybody",
     "thread partner got tag a, label b, of thread",
-    "thread partner got label b of IRQ object thread",
+    "thread partner got label b of IRQ object thread, which had fired a cycles before",
     "the operation of thread ended without answer; a: error code, 0: sent, nothing to be received",
     "thread waits to send to partner, an object of kind extra (OBJECT_KINDS)",
     "core sent a request about thread to core partner; extra: its kind (REQUEST_KINDS), "

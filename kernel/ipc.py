@@ -389,6 +389,7 @@ def trigger(kernel: Kernel, core: Core, irq: Irq) -> None:
         return
     irq.queued = True
     irq.queued_priority = kernel.interface.irq_priority
+    irq.fired_cycles = kernel.now_cycles
     thread.senders.add(irq, irq.queued_priority)
     if thread.core != core.number and thread.core != NO_CORE:
         post(kernel, thread.core, ReceiveDrq(thread))

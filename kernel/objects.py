@@ -88,11 +88,12 @@ class Irq(KernelObject):
 
     `pending`: triggered while no thread could take it. `queued`: stands in `thread`'s sender queue, with
     `queued_priority`.
+    `fired_cycles`: when, by the clock of the core that triggered it.
     `pin`: (interrupt controller, pin number) that triggers it, if any.
     `notifies`: the thread whose gates' end it reports, if registered for that.
     """
 
-    __slots__ = ("label", "notifies", "pending", "pin", "queued", "queued_priority", "thread")
+    __slots__ = ("fired_cycles", "label", "notifies", "pending", "pin", "queued", "queued_priority", "thread")
 
     kind = "irq"
 
@@ -103,6 +104,7 @@ class Irq(KernelObject):
         self.pending = False
         self.queued = False
         self.queued_priority = 0
+        self.fired_cycles = 0
         self.pin: tuple[Icu, int] | None = None
         self.notifies: Thread | None = None
 

@@ -48,6 +48,7 @@ if TYPE_CHECKING:
     from l4lab.kernel.thread import Thread
 
 _EIP = 8
+_LONGEST = (1 << 32) - 1  # of what a column of events holds
 # Index in events.DRQ_KINDS.
 _DRQ_NUMBERS = {
     type(None): 0,
@@ -133,8 +134,13 @@ def pass_on(kernel: Kernel, log: EventLog, sender: Thread, receiver: Thread, tag
     )
 
 
-def notified(kernel: Kernel, log: EventLog, irq: KernelObject, receiver: Thread, label: int) -> None:
-    """An IRQ's message: as an answer it ends what the receiver has begun; otherwise it stands for nobody."""
+def notified(
+    kernel: Kernel, log: EventLog, irq: KernelObject, receiver: Thread, label: int, fired_cycles: int
+) -> None:
+    """The message of an IRQ that fired at `fired_cycles`.
+
+    As an answer it ends what the receiver has begun; otherwise it stands for nobody.
+    """
     log.pending += (
         kernel.now_cycles,
         kernel.here,
@@ -142,7 +148,7 @@ def notified(kernel: Kernel, log: EventLog, irq: KernelObject, receiver: Thread,
         irq.number,
         receiver.number,
         receiver.request,
-        0,
+        min(kernel.now_cycles - fired_cycles, _LONGEST),
         label,
     )
     if receiver.began:

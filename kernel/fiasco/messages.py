@@ -121,7 +121,7 @@ def queue_up(thread: Thread) -> None:
 def deliver_irq(kernel: Kernel, receiver: Thread, irq: Irq) -> None:
     """An IRQ message: no words, its label (ABI sheet section 6)."""
     if kernel.events is not None:
-        requests.notified(kernel, kernel.events, irq, receiver, irq.label)
+        requests.notified(kernel, kernel.events, irq, receiver, irq.label, irq.fired_cycles)
     receiver.frame[EAX] = 0
     receiver.frame[ESI] = irq.label
 

@@ -12,8 +12,22 @@ from l4lab.tools.cli.options import Number, json_option, origin_option, run_argu
 
 @click.command(short_help="Check that a run's books balance; where the cycles went.")
 @run_argument()
+@click.option(
+    "--longest",
+    type=click.IntRange(min=1),
+    is_flag=False,
+    flag_value=10,
+    metavar="[N]",
+    help="Instead: the N longest kernel entries (10), and the time from an interrupt to its handler.",
+)
+@click.option(
+    "--picture",
+    type=click.Path(path_type=Path, file_okay=False, exists=True),
+    metavar="FOLDER",
+    help="With --longest: draw both histograms there, longest.png and longest.svg.",
+)
 @json_option(" instead of the tables.")
-def books(run: Path | None, as_json: bool) -> int:
+def books(run: Path | None, longest: int | None, picture: Path | None, as_json: bool) -> int:
     """Where every cycle of RUN went: by core, by cause, by task. RUN is a folder of `--out`; left out, the last one.
 
     First checks that the books balance: on each core one entry follows the other without a gap, and
@@ -22,10 +36,13 @@ def books(run: Path | None, as_json: bool) -> int:
     \b
     Example:
       l4lab boot hello --out run && l4lab books run
+      l4lab books run --longest 5 --picture .
     """
     from l4lab.tools.ledger.books import show_books
 
-    return show_books(run, as_json=as_json)
+    if picture is not None and longest is None:
+        raise click.UsageError("--picture draws what --longest tells: give both")
+    return show_books(run, as_json=as_json, longest=longest, picture=picture)
 
 
 @click.command(short_help="Why a page fault or an IPC of a run took as long as it did.")

@@ -10,6 +10,7 @@ from rich.table import Table
 
 from l4lab.tools.common.report import counted, grouped, print_json, table
 from l4lab.tools.common.say import say
+from l4lab.tools.ledger import longest as how_long
 from l4lab.tools.ledger.accounts import (
     ALL_CAUSES,
     IDLE,
@@ -28,8 +29,13 @@ EXIT_UNBALANCED: Final = 1
 _FIRST_KERNEL_CAUSE: Final = 1 + len(USER_CAUSES)
 
 
-def show_books(folder: Path | None, *, as_json: bool) -> int:
-    """`l4lab books`. Returns the exit code: 1 if the books do not balance. Raises RunError."""
+def show_books(
+    folder: Path | None, *, as_json: bool, longest: int | None = None, picture: Path | None = None
+) -> int:
+    """`l4lab books`. Returns the exit code: 1 if the books do not balance. Raises RunError, PlotError.
+
+    `longest`: also that many of the longest kernel entries; `picture`: a folder for histograms of them all.
+    """
     run = open_run(folder)
     found = imbalance(run.row_chunks(), run.cores, run.clocks)
     if found is not None:
@@ -40,9 +46,17 @@ def show_books(folder: Path | None, *, as_json: bool) -> int:
             document["imbalance"] = {"core": found.core, "cycle": found.cycle, "problem": found.problem}
         else:
             document |= as_document(run, accounts(run))
+            if longest is not None:
+                document |= how_long.as_document(run, lengths := how_long.lengths(run, longest))
         print_json(document)
     elif found is None:
-        _print(run, accounts(run))
+        if longest is None:
+            _print(run, accounts(run))
+        else:
+            _print_longest(run, lengths := how_long.lengths(run, longest))
+    if found is None and longest is not None and picture is not None:
+        names = how_long.draw(run, lengths, picture)
+        say(f"drawn: {', '.join(str(picture / name) for name in names)}")
     return 0 if found is None else EXIT_UNBALANCED
 
 
@@ -91,6 +105,13 @@ def _print(run: Run, sums: Accounts) -> None:
     console.print(_by_cause(sums))
     console.print()
     console.print(_by_task(run, sums))
+
+
+def _print_longest(run: Run, lengths: how_long.Lengths) -> None:
+    console = wide_console()
+    for rows in how_long.tables(run, lengths):
+        console.print(rows)
+        console.print()
 
 
 def _by_core(sums: Accounts) -> Table:

@@ -106,7 +106,7 @@ def _print(messages: dict[str, Any], cycles: dict[tuple[str, int], float]) -> No
 
 def _draw(cycles: dict[tuple[str, int], float], folder: Path) -> None:
     """The table as a figure; without matplotlib there is none, and a line that says so."""
-    from l4lab.tools.paper import plots
+    from l4lab.tools.common import plots
 
     try:
         with plots.canvas(6.4, 3.8) as figure:
@@ -120,7 +120,7 @@ def _draw(cycles: dict[tuple[str, int], float], folder: Path) -> None:
 
 
 def _draw_on(figure: Figure, cycles: dict[tuple[str, int], float]) -> None:
-    from l4lab.tools.paper import plots
+    from l4lab.tools.common import plots
 
     colours = {"single": plots.VERMILION, "percore": plots.GREEN}
     axes = figure.subplots()

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from l4lab.tools.bench.published import Residual
-from l4lab.tools.paper import plots
+from l4lab.tools.common import plots
 
 if TYPE_CHECKING:
     from matplotlib.figure import Figure

@@ -26,10 +26,10 @@ from typing import Any, Final, cast
 
 from l4lab.emulator.errors import OperatorError
 from l4lab.emulator.files.inputs import did_you_mean, printable
+from l4lab.tools.common import plots
 from l4lab.tools.common.progress import CampaignProgress, Progress
 from l4lab.tools.common.report import json_text, print_json
 from l4lab.tools.common.versions import versions_with_drawing
-from l4lab.tools.paper import plots
 from l4lab.tools.paper.catalogue import ALL, DEFAULT_OUT, FIGURES
 from l4lab.tools.paper.outcome import Outcome, Step
 from l4lab.tools.paper.result_pages import as_overview, as_page, print_made, print_outcome, print_overview

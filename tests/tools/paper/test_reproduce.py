@@ -19,9 +19,10 @@ from click.testing import CliRunner
 from l4lab.emulator.errors import OperatorError
 from l4lab.tools.bench.published import Residual
 from l4lab.tools.cli.main import cli
-from l4lab.tools.paper import plots
+from l4lab.tools.common import plots
+from l4lab.tools.common.plots import PlotError
+from l4lab.tools.paper import catalogue
 from l4lab.tools.paper.catalogue import FIGURES
-from l4lab.tools.paper.plots import PlotError
 from l4lab.tools.paper.reproduce import module_of, needs_runs, run_reproduce
 from l4lab.tools.runs import campaign
 
@@ -133,7 +134,7 @@ def test_all_of_them_make_one_page(
 
 def test_every_figure_has_its_module() -> None:
     """And the help tells of each: it is made of the same list."""
-    folder = Path(plots.__file__).parent / "figures"
+    folder = Path(catalogue.__file__).parent / "figures"
     assert {path.stem for path in folder.glob("*.py")} >= set(FIGURES)
     measured_at_once = [name for name in FIGURES if not needs_runs(module_of(name))]
     assert measured_at_once == ["fig5", "table1"]

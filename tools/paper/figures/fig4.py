@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Final
 
 from l4lab.tools.bench.pma_experiment import Plan, Results, measuring
-from l4lab.tools.paper import plots
+from l4lab.tools.common import plots
 from l4lab.tools.paper.figures.memory import (
     COLOURS,
     NAMES,

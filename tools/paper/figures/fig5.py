@@ -19,7 +19,7 @@ from l4lab.tools.bench.pingpong_report import (
 )
 from l4lab.tools.bench.pingpong_run import BYTES_PER_WORD, MESSAGES, WORD_COUNTS, Instrument, Series
 from l4lab.tools.bench.published import Residual, figures_for, ratios_for
-from l4lab.tools.paper import plots
+from l4lab.tools.common import plots
 from l4lab.tools.paper.outcome import Outcome, Step
 
 if TYPE_CHECKING:

@@ -11,8 +11,8 @@ from typing import TYPE_CHECKING, Any, Final
 
 from l4lab.tools.bench.pma_experiment import Results
 from l4lab.tools.bench.published import Residual
+from l4lab.tools.common import plots
 from l4lab.tools.common.report import counted
-from l4lab.tools.paper import plots
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from l4lab.tools.bench.pma_experiment import Plan, Results, looking_into
 from l4lab.tools.bench.pma_ledger import BARS, GROUPS, IDLE, UNDER_WAY, WAITING
-from l4lab.tools.paper import plots
+from l4lab.tools.common import plots
 from l4lab.tools.paper.figures.memory import configurations, size_note
 from l4lab.tools.paper.outcome import Outcome
 from l4lab.tools.runs.campaign import Job

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 from l4lab.tools.bench.pingpong_check import Check, as_document, check
 from l4lab.tools.bench.pingpong_run import Instrument
 from l4lab.tools.bench.published import LOWER_BOUND, Residual
-from l4lab.tools.paper import plots
+from l4lab.tools.common import plots
 from l4lab.tools.paper.outcome import Outcome, Step
 
 if TYPE_CHECKING:
