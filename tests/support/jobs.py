@@ -71,7 +71,7 @@ def edit(folder: Path, name: str, _: Tell) -> dict[str, Any]:
 
 def draw(folder: Path, name: str, _: Tell) -> dict[str, Any]:
     """Uses code that its key does not stand for."""
-    importlib.import_module("l4lab.tools.common.plots")
+    importlib.import_module("l4lab.tools.paper.result_pages")
     return count(folder, name, lambda _: None)
 
 

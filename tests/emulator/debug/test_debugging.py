@@ -352,7 +352,7 @@ def test_a_cycle_is_reached_from_before_and_from_behind(core: int, cycle: int) -
 def test_a_change_belongs_to_its_moment() -> None:
     """Before it, it has not been made; after it, it has, however one gets there."""
     debugger = debugger_of(image("pagefault"))
-    debugger.go_to_clock(0, 700_000)
+    debugger.go_to_clock(0, 1_000_000)
     number = thread_number(debugger, "hello.0")
     debugger.edit(RegisterEdit(number, EDI, (0x1234_5678,)))
     debugger.edit(MemoryEdit(0x10, b"changed"))
@@ -368,7 +368,7 @@ def test_a_change_belongs_to_its_moment() -> None:
     debugger.resume(step(number))
     assert debugger.machine.position == changed
     assert looked_at() == (0x1234_5678, b"changed")
-    debugger.go_to_clock(0, 600_000)
+    debugger.go_to_clock(0, 900_000)
     debugger.go_to(changed)
     later = to_the_end(debugger)
     ended = digest(debugger.machine)
